@@ -1,0 +1,89 @@
+"""A synthetic set in formats that other people's scripts read."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distill.synthetic import SyntheticSet
+
+
+def _folder(synthetic: SyntheticSet, out: Path) -> None:
+    """CLASS/NNN.png: pictures, clipped to 8 bits and de-whitened; what they lose is the model space."""
+    pictures = synthetic.pictures().permute(0, 2, 3, 1).numpy()
+    counts: dict[int, int] = {}
+    for picture, label in zip(pictures, synthetic.labels.tolist(), strict=True):
+        number = counts[label] = counts.get(label, -1) + 1
+        folder = out / _safe(synthetic.classes[label])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
+            folder / f"{number:03d}.png"
+        )
+
+
+def _safe(name: str) -> str:
+    """A class name from a stranger's card must not leave the folder it is written to."""
+    cleaned = name.replace("/", "_").replace("\\", "_").replace("\0", "_")
+    return f"_{cleaned}" if cleaned.startswith(".") or not cleaned else cleaned
+
+
+def _npz(synthetic: SyntheticSet, out: Path) -> None:
+    """images (model space), pixels (uint8 N, H, W, C), labels, classes, mean, std."""
+    with out.open("wb") as file:
+        np.savez_compressed(
+            file,
+            images=synthetic.images.numpy(),
+            pixels=synthetic.pictures().permute(0, 2, 3, 1).numpy(),
+            labels=synthetic.labels.numpy(),
+            classes=np.array(synthetic.classes),
+            mean=synthetic.preprocessing.mean.numpy(),
+            std=synthetic.preprocessing.std.numpy(),
+        )
+
+
+def _pt(synthetic: SyntheticSet, out: Path) -> None:
+    """A dict of tensors, readable with torch.load(..., weights_only=True)."""
+    torch.save(
+        {
+            "images": synthetic.images,
+            "labels": synthetic.labels,
+            "mean": synthetic.preprocessing.mean,
+            "std": synthetic.preprocessing.std,
+            "classes": list(synthetic.classes),
+        },
+        out,
+    )
+
+
+FORMATS: dict[str, tuple[Callable[[SyntheticSet, Path], None], str]] = {
+    "folder": (_folder, "PNG pictures in a folder a class"),
+    "npz": (_npz, "one NumPy archive with images, pixels and labels"),
+    "pt": (_pt, "one torch file, a dict of tensors"),
+}
+
+
+def export(synthetic: SyntheticSet, kind: str, out: Path) -> Path:
+    """Write `synthetic` to `out`, which must not exist yet; nothing is left behind on failure.
+
+    Raises:
+        ValueError: on an unknown format or an `out` that exists.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"unknown format {kind!r}; allowed: {', '.join(FORMATS)}")
+    if out.exists():
+        raise ValueError(f"{out} exists already; name another --out")
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        FORMATS[kind][0](synthetic, partial)
+        os.replace(partial, out)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)
+    return out

@@ -1,0 +1,180 @@
+"""The engine shared by the matching methods: they differ in their loss weights only.
+
+Every iteration draws one random network, and for each class one batch of real images and one
+augmentation; the pixels descend the matching loss. The streams are named by (seed, iteration) for the
+network and by (seed, iteration, class) for batch and augmentation, so classes are independent of one
+another given the seed, and nothing but pixels and momentum has to be saved.
+
+Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distill.augment import Augmentation, draw, parse_strategy
+from distill.matching import LossWeights, MatchingLoss, Statistics, matching_loss, statistics
+from distill.methods.base import Problem
+from distill.networks import ConvNet, fitting_depth, reinitialise
+from distill.seeding import stream
+from distill.session import Session, State
+from distill.training import Precision, autocast
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingConfig:
+    """Settings that the matching methods share.
+
+    Attributes:
+        iterations: networks drawn; the papers use 20,000.
+        learning_rate, momentum: of SGD on the pixels.
+        batch_real: real images a class and iteration; a class with fewer repeats some.
+        initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
+        augmentation: siamese, see `distill.augment.parse_strategy`.
+        depth: blocks of the matching ConvNet; 0 chooses the field's depth for the image size.
+        width: channels of each block.
+        precision: of the network's forward and backward pass.
+    """
+
+    iterations: int = 1000
+    learning_rate: float = 1.0
+    momentum: float = 0.5
+    batch_real: int = 64
+    initialization: Literal["real", "noise"] = "real"
+    augmentation: str = "dsa"
+    depth: int = 0
+    width: int = 128
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        for field in ("iterations", "learning_rate", "batch_real", "width"):
+            if getattr(self, field) <= 0:
+                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
+        if self.depth != 0 and self.depth < 2:
+            raise ValueError(f"depth must be 0 (chosen for you) or at least 2, not {self.depth}")
+        parse_strategy(self.augmentation)
+
+
+def match(problem: Problem, config: MatchingConfig, weights: LossWeights, session: Session) -> Tensor:
+    """Minimise the matching loss over the synthetic pixels.
+
+    Returns:
+        float32 (K*I, C, H, W) in model space, on the CPU.
+    Raises:
+        ValueError: if the loss stops being finite, saying at which iteration and for which class.
+    """
+    state = session.restore() or _initial_state(problem, config)
+    state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
+    engine = _Engine(problem, config, weights)
+    while state.iteration < config.iterations:
+        loss = engine.descend(state)
+        state.iteration += 1
+        if state.iteration % session.log_every == 0 or state.iteration == config.iterations:
+            state.curve.append(_point(state.iteration, loss, problem))
+        session.after(state, config.iterations)
+    return state.images.detach().cpu()
+
+
+def _initial_state(problem: Problem, config: MatchingConfig) -> State:
+    if config.initialization == "noise":
+        generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
+        shape = (problem.ipc, *problem.image_shape)
+        images = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    else:
+        images = problem.prepare(random_positions(problem))
+    return State(0, images, torch.zeros_like(images))
+
+
+def random_positions(problem: Problem) -> Tensor:
+    """I positions of each class, drawn at random without repeats: int64 (K*I,)."""
+    drawn = [
+        pool[torch.randperm(len(pool), generator=stream(problem.seed, "initial", k))[: problem.ipc]]
+        for k, pool in zip(problem.class_numbers, problem.pools(), strict=True)
+    ]
+    return torch.cat(drawn)
+
+
+class _Engine:
+    """What stays the same from iteration to iteration."""
+
+    def __init__(self, problem: Problem, config: MatchingConfig, weights: LossWeights) -> None:
+        self._problem, self._config, self._weights = problem, config, weights
+        self._preprocessing = problem.preprocessing.to(problem.device)
+        self._pools = problem.pools()
+        depth = config.depth or fitting_depth(problem.image_shape)
+        network = ConvNet(problem.image_shape, len(problem.classes), depth, config.width)
+        network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.requires_grad_(False)
+
+    def descend(self, state: State) -> MatchingLoss:
+        """One iteration: the loss at the current pixels, then a step of SGD with momentum, in place."""
+        problem, config = self._problem, self._config
+        reinitialise(self._network, stream(problem.seed, "network", state.iteration))
+        names = parse_strategy(config.augmentation)
+        generators = [stream(problem.seed, "class", state.iteration, k) for k in problem.class_numbers]
+        real = self._real_batch(generators)
+        augmentations = [draw(names, generator) for generator in generators]
+
+        with torch.no_grad():
+            target = self._statistics(_augmented(real, augmentations))
+        images = state.images.requires_grad_(True)
+        source = self._statistics(_augmented(images, augmentations))
+        loss = matching_loss(target, source, weights=self._weights)
+        (gradient,) = torch.autograd.grad(loss.total, images)
+
+        images.requires_grad_(False)
+        state.momentum.mul_(config.momentum).add_(gradient)
+        state.images.sub_(state.momentum, alpha=config.learning_rate)
+        return loss
+
+    def _statistics(self, images: Tensor) -> Statistics:
+        with autocast(self._problem.device, self._config.precision):
+            maps, embedding = self._network.features(images)
+        return statistics(maps, embedding, classes=len(self._pools), weights=self._weights)
+
+    def _real_batch(self, generators: list[torch.Generator]) -> Tensor:
+        """Real images in model space, B a class: (K*B, C, H, W) on the device."""
+        size = self._config.batch_real
+        chosen = [draw_batch(pool, size, g) for pool, g in zip(self._pools, generators, strict=True)]
+        pixels = self._problem.real.images[torch.cat(chosen)]
+        return self._preprocessing(pixels.to(self._problem.device, non_blocking=True))
+
+
+def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """`size` random members of `pool`, without repeats as long as it has that many.
+
+    A smaller class goes round again, so that every class fills a batch of the same size and what one
+    class draws does not depend on the others.
+    """
+    rounds = [torch.randperm(len(pool), generator=generator) for _ in range(-(-size // len(pool)))]
+    return pool[torch.cat(rounds)[:size]]
+
+
+def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
+    """Each class's images through its own transform: (K*n, C, H, W) to the same."""
+    chunks = images.chunk(len(augmentations))
+    out = torch.cat([augment(chunk) for augment, chunk in zip(augmentations, chunks, strict=True)])
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def _point(iteration: int, loss: MatchingLoss, problem: Problem) -> dict[str, float]:
+    """The loss and its parts, as logged."""
+    per_class = loss.per_class.detach().cpu()
+    if not bool(torch.isfinite(per_class).all()):
+        bad = next(
+            k
+            for k, value in zip(problem.class_numbers, per_class.tolist(), strict=True)
+            if not math.isfinite(value)
+        )
+        raise ValueError(
+            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad]}); "
+            "a smaller learning_rate helps; the last good checkpoint is kept"
+        )
+    parts = {"spatial": loss.spatial, "channel": loss.channel, "mmd": loss.mmd}
+    sums = {name: float(part.detach().sum()) for name, part in parts.items()}
+    return {"iteration": iteration, "loss": float(per_class.sum()), **sums}

@@ -1,0 +1,39 @@
+"""ATOM: spatial attention, channel attention and mean features (Khaki et al. 2024, arXiv:2405.01373)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from distill.matching import LossWeights
+from distill.methods._matching import MatchingConfig, match
+from distill.methods.base import Problem
+from distill.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MatchingConfig):
+    """ATOM's settings: L = loss_scale * (L_s + lambda_channel * L_c + lambda_mmd * L_MMD).
+
+    Attributes:
+        loss_scale: 100 as in DataDAM's public code; with a fixed learning rate it sets the step.
+        lambda_channel, lambda_mmd: weights of channel attention and of the mean features.
+        spatial_power, channel_power: p_s and p_c, at least 1.
+    """
+
+    loss_scale: float = 100.0
+    lambda_channel: float = 1.0
+    lambda_mmd: float = 0.01
+    spatial_power: float = 1.0
+    channel_power: float = 1.0
+
+
+def distill(problem: Problem, config: Config, session: Session) -> Tensor:
+    """See `distill.methods.base.Method`."""
+    weights = LossWeights(
+        spatial=config.loss_scale,
+        channel=config.loss_scale * config.lambda_channel,
+        mmd=config.loss_scale * config.lambda_mmd,
+        spatial_power=config.spatial_power,
+        channel_power=config.channel_power,
+    )
+    return match(problem, config, weights, session)

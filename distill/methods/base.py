@@ -1,0 +1,85 @@
+"""What every method is given and must return.
+
+Letters: K classes worked on, I images per class, C channels, H x W pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from distill.data import Split
+from distill.preprocessing import Preprocessing
+from distill.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is to be distilled.
+
+    Attributes:
+        real: the training images that may be used (validation images are not among them).
+        classes: names of all classes; label k is `classes[k]`.
+        preprocessing: from stored pixels to model space.
+        ipc: images per class.
+        seed: names every random stream.
+        device: where to compute.
+        subset: the class numbers to work on; all of them if None. Classes are independent given the
+            seed, so disjoint subsets together give what one run over all classes gives.
+    Raises:
+        ValueError: if a class has fewer than `ipc` images, or `ipc` is not positive.
+    """
+
+    real: Split
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    ipc: int
+    seed: int
+    device: torch.device
+    subset: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.ipc < 1:
+            raise ValueError(f"ipc must be at least 1, not {self.ipc}")
+        counts = torch.bincount(self.real.labels, minlength=len(self.classes)).tolist()
+        short = [k for k in self.class_numbers if counts[k] < self.ipc]
+        if short:
+            smallest = min(short, key=lambda k: counts[k])
+            raise ValueError(
+                f"ipc {self.ipc} is more than class {self.classes[smallest]} has: {counts[smallest]} "
+                f"training images (validation images are held out); at most {counts[smallest]} is possible"
+            )
+
+    @property
+    def class_numbers(self) -> tuple[int, ...]:
+        """The K class numbers worked on."""
+        return tuple(range(len(self.classes))) if self.subset is None else self.subset
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.real.images.shape[1:]
+        return int(channels), int(height), int(width)
+
+    def pools(self) -> list[Tensor]:
+        """For each class worked on, the int64 positions of its images in `real`."""
+        everything = self.real.class_indices(len(self.classes))
+        return [everything[k] for k in self.class_numbers]
+
+    def prepare(self, positions: Tensor) -> Tensor:
+        """The real images at `positions`, in model space, on the CPU: float32 (len, C, H, W)."""
+        return self.preprocessing(self.real.images[positions])
+
+
+class Method(Protocol):
+    """A module of this folder.
+
+    `distill` returns float32 (K*I, C, H, W) in model space on the CPU, class by class in the order of
+    `problem.class_numbers`. It is a pure function of problem and config: `session` only watches it,
+    interrupts it and lets it continue.
+    """
+
+    Config: type[Any]
+
+    def distill(self, problem: Problem, config: Any, session: Session) -> Tensor: ...

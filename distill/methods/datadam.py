@@ -1,0 +1,35 @@
+"""DataDAM: spatial attention and mean features (Sajedi et al. 2023, arXiv:2310.00093)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from distill.matching import LossWeights
+from distill.methods._matching import MatchingConfig, match
+from distill.methods.base import Problem
+from distill.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MatchingConfig):
+    """DataDAM's settings: L = loss_scale * (L_s + lambda_mmd * L_MMD).
+
+    Attributes:
+        loss_scale, lambda_mmd: 100 and 0.01 as in the authors' public code.
+        spatial_power: p_s, at least 1; 1 in that code.
+    """
+
+    loss_scale: float = 100.0
+    lambda_mmd: float = 0.01
+    spatial_power: float = 1.0
+
+
+def distill(problem: Problem, config: Config, session: Session) -> Tensor:
+    """See `distill.methods.base.Method`."""
+    weights = LossWeights(
+        spatial=config.loss_scale,
+        channel=0.0,
+        mmd=config.loss_scale * config.lambda_mmd,
+        spatial_power=config.spatial_power,
+    )
+    return match(problem, config, weights, session)

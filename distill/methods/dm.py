@@ -1,0 +1,20 @@
+"""DM, distribution matching: mean features alone (Zhao and Bilen 2023, arXiv:2110.04181)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from distill.matching import LossWeights
+from distill.methods._matching import MatchingConfig, match
+from distill.methods.base import Problem
+from distill.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(MatchingConfig):
+    """DM's settings: L = L_MMD. The paper's `batch_real` is 256."""
+
+
+def distill(problem: Problem, config: Config, session: Session) -> Tensor:
+    """See `distill.methods.base.Method`."""
+    return match(problem, config, LossWeights(spatial=0.0, channel=0.0, mmd=1.0), session)

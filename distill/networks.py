@@ -1,0 +1,113 @@
+"""ConvNets whose forward returns its feature maps: what is matched, and what evaluation trains.
+
+Letters: N images, C channels, H x W map, L blocks.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# name -> one-line summary; `build` reads the number after the name as the depth.
+NETWORKS: dict[str, str] = {
+    "convnet2": "ConvNet-D2: 2 blocks of conv3x3-128, instance norm, ReLU, average pool",
+    "convnet3": "ConvNet-D3: 3 such blocks, the field's network for 28x28 and 32x32 images",
+    "convnet4": "ConvNet-D4: 4 such blocks, the field's network for 64x64 images",
+    "convnet5": "ConvNet-D5: 5 such blocks, for 128x128 images",
+}
+
+
+class ConvBlock(nn.Module):
+    """conv3x3, instance norm with affine parameters, ReLU: (N, C, H, W) to (N, width, H, W)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+        # GroupNorm of one channel a group is instance norm, and several times faster than InstanceNorm2d.
+        self.norm = nn.GroupNorm(width, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(images)))
+
+
+class ConvNet(nn.Module):
+    """The field's ConvNet: `depth` blocks, each followed by 2x2 average pooling, then a linear layer.
+
+    Source: Zhao et al. 2021 (dataset condensation), arXiv:2006.05929.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        classes: outputs.
+        depth, width: blocks, and channels of each.
+    Raises:
+        ValueError: if the images are too small for `depth` poolings.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], classes: int, depth: int, width: int = 128) -> None:
+        super().__init__()
+        channels, height, width_pixels = image_shape
+        if min(height, width_pixels) < 2**depth:
+            raise ValueError(
+                f"ConvNet-D{depth} halves its input {depth} times and needs sides of at least {2**depth}, "
+                f"not {height}x{width_pixels}; use a shallower one"
+            )
+        self.blocks = nn.ModuleList(ConvBlock(channels if i == 0 else width, width) for i in range(depth))
+        self.classifier = nn.Linear(width * (height >> depth) * (width_pixels >> depth), classes)
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The L feature maps after each activation, and the embedding before the classifier.
+
+        Args:
+            images: (N, C, H, W).
+        Returns:
+            L maps (N, width, H / 2^l, W / 2^l), l = 0..L-1, and the flattened embedding (N, D).
+        """
+        maps = []
+        signal = images
+        for block in self.blocks:
+            maps.append(block(signal))
+            signal = F.avg_pool2d(maps[-1], 2)
+        return maps, signal.flatten(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, C, H, W) to logits (N, classes)."""
+        return torch.as_tensor(self.classifier(self.features(images)[1]))
+
+
+def fitting_depth(image_shape: tuple[int, int, int]) -> int:
+    """The field's depth for images of this size: 3 at 28 and 32 pixels, 4 at 64, 5 at 128.
+
+    At least 2, since attention is matched below the last block; smaller images end on a 2x2 map.
+    """
+    return max(2, round(math.log2(min(image_shape[1:]))) - 2)
+
+
+def build(name: str, image_shape: tuple[int, int, int], classes: int) -> ConvNet:
+    """A network of `NETWORKS` by name.
+
+    Raises:
+        ValueError: if the name is unknown or the images are too small for it.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; allowed: {', '.join(NETWORKS)}")
+    return ConvNet(image_shape, classes, depth=int(name.removeprefix("convnet")))
+
+
+@torch.no_grad()
+def reinitialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights afresh, in place, from `generator` (CPU), with PyTorch's default distributions.
+
+    Convolutions and linear layers: uniform in +-1/sqrt(fan_in), weights and biases alike; normalisation
+    layers: scale 1, shift 0. The numbers drawn do not depend on the network's device.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1.0 / math.sqrt(module.weight[0].numel())
+            for parameter in (module.weight, module.bias):
+                if parameter is not None:
+                    drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+                    parameter.copy_(drawn)
+        elif isinstance(module, nn.GroupNorm):
+            module.weight.fill_(1.0)
+            module.bias.fill_(0.0)

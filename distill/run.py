@@ -1,0 +1,265 @@
+"""From settings to an artifact on disk: load the data, distill, save with the card."""
+
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import environment, methods, synthetic
+from distill.data import RealDataset
+from distill.methods.base import Problem
+from distill.preprocessing import fit_preprocessing
+from distill.seeding import derive_seed
+from distill.session import CHECKPOINT, LOG, Progress, RecordedSession, State
+from distill.sources import ZCA_DATASETS, load_dataset
+from distill.synthetic import SyntheticSet
+
+_CURVE_POINTS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """What to distill, how, and where to.
+
+    Attributes:
+        dataset: see `distill.sources.DATASETS`.
+        method: see `distill.methods.METHODS`.
+        method_config: the method's `Config`; its defaults if None.
+        ipc: synthetic images per class.
+        out: the artifact's folder.
+        seed: of everything random in the distillation.
+        device: `cpu` or `cuda`.
+        zca: whiten or not; None whitens where the papers do (CIFAR-10 and CIFAR-100).
+        validation_fraction: share of the training images held out from distillation, on which
+            architectures are scored later; 0 holds out none and cannot be searched with.
+        validation_seed: of that split; the same for all sets that are to be compared.
+        image_size: see `load_dataset`.
+        data_dir: see `load_dataset`.
+    """
+
+    dataset: str
+    out: Path
+    method: str = "atom"
+    method_config: Any = None
+    ipc: int = 10
+    seed: int = 0
+    device: str = "cpu"
+    zca: bool | None = None
+    validation_fraction: float = 0.1
+    validation_seed: int = 0
+    image_size: int | None = None
+    data_dir: Path | None = field(default=None)
+
+    @property
+    def config(self) -> Any:
+        """The method's configuration, defaults filled in."""
+        return methods.load(self.method).Config() if self.method_config is None else self.method_config
+
+    @property
+    def whitens(self) -> bool:
+        """Whether ZCA is used."""
+        return self.dataset in ZCA_DATASETS if self.zca is None else self.zca
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting that the result depends on, as JSON values."""
+        return {
+            "dataset": self.dataset,
+            "image_size": self.image_size,
+            "method": self.method,
+            "ipc": self.ipc,
+            "seed": self.seed,
+            "zca": self.whitens,
+            "validation_fraction": self.validation_fraction,
+            "validation_seed": self.validation_seed,
+            **asdict(self.config),
+        }
+
+
+def distill(
+    settings: DistillSettings,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_stage: Callable[[str], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> SyntheticSet:
+    """Distill as `settings` say and write the artifact to `settings.out`.
+
+    Args:
+        resume: go on from the folder's checkpoint; a finished artifact of the same settings is returned.
+        overwrite: replace an artifact or checkpoint that is there.
+        on_stage: told in a few words what is being done.
+        on_progress, should_stop, checkpoint_seconds: see `RecordedSession`.
+    Raises:
+        ValueError: on settings that cannot work, or a folder that holds something else.
+        Interrupted: once `should_stop` says so; the state is saved.
+    """
+    tell = on_stage or (lambda _: None)
+    method, config = methods.load(settings.method), settings.config
+    device = resolve_device(settings.device)
+    finished = _prepare_folder(settings, resume=resume, overwrite=overwrite)
+    if finished:
+        return finished
+    tell(f"reading {settings.dataset}")
+    dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
+    fit, _ = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
+    identity = {**settings.resolved(), "fingerprint": dataset.fingerprint}
+    session = _WatchfulSession(
+        settings.out,
+        identity,
+        resume=resume,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    tell("measuring mean and deviation" + (" and ZCA" if settings.whitens else ""))
+    problem = Problem(
+        real=fit,
+        classes=dataset.classes,
+        preprocessing=fit_preprocessing(fit.images, zca=settings.whitens),
+        ipc=settings.ipc,
+        seed=derive_seed(settings.seed, "distill"),
+        device=device,
+    )
+    tell(f"distilling with {settings.method}")
+    images = method.distill(problem, config, session)
+    labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
+    card = _card(settings, dataset, session)
+    result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
+    (settings.out / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+class _WatchfulSession(RecordedSession):
+    """Also keeps the loss curve for the card; methods that do not iterate leave an empty one."""
+
+    curve: tuple[dict[str, float], ...] = ()
+
+    def restore(self) -> State | None:
+        state = super().restore()
+        self.curve = tuple(state.curve) if state else ()
+        return state
+
+    def after(self, state: State, total: int) -> None:
+        self.curve = tuple(state.curve)
+        super().after(state, total)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N` to a device that exists.
+
+    Raises:
+        ValueError: if the name is unknown, or CUDA is asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("CUDA was asked for, but torch finds no CUDA device here; use --device cpu or auto")
+    if index and kind == "cuda" and int(index) >= torch.cuda.device_count():
+        raise ValueError(f"there is no device {name}: {torch.cuda.device_count()} CUDA device(s) found")
+    return torch.device(name)
+
+
+def _prepare_folder(settings: DistillSettings, *, resume: bool, overwrite: bool) -> SyntheticSet | None:
+    """Make the folder ready; return the finished set if it holds the one that is asked for."""
+    out = settings.out
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out names a folder")
+    finished, begun = (out / synthetic.CARD).exists(), (out / CHECKPOINT).exists()
+    if overwrite:
+        for name in (
+            synthetic.CARD,
+            synthetic.IMAGES,
+            synthetic.WHITENING,
+            synthetic.PICTURE,
+            CHECKPOINT,
+            LOG,
+        ):
+            (out / name).unlink(missing_ok=True)
+    elif finished and resume:
+        return _same_or_refuse(settings)
+    elif finished:
+        raise ValueError(f"{out} holds a synthetic set already; name another --out, or add --overwrite")
+    elif begun and not resume:
+        raise ValueError(
+            f"{out} holds an unfinished run; go on with --resume, or start afresh with --overwrite"
+        )
+    elif out.is_dir() and not begun and any(path.name != LOG for path in out.iterdir()):
+        raise ValueError(f"{out} is not empty; name another --out, or add --overwrite")
+    out.mkdir(parents=True, exist_ok=True)
+    _require_writable(out)
+    return None
+
+
+def _require_writable(folder: Path) -> None:
+    probe = folder / ".write-test"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder} ({error.strerror}); name another --out") from None
+    if shutil.disk_usage(folder).free < 1 << 20:
+        raise ValueError(f"the disk of {folder} is full; free some space or name another --out")
+
+
+def _same_or_refuse(settings: DistillSettings) -> SyntheticSet:
+    found = synthetic.load(settings.out)
+    differing = [key for key, value in settings.resolved().items() if found.card["config"].get(key) != value]
+    if differing:
+        raise ValueError(
+            f"{settings.out} is finished with other settings ({', '.join(differing)} differ); "
+            "name another --out"
+        )
+    return found
+
+
+def _card(settings: DistillSettings, dataset: RealDataset, session: _WatchfulSession) -> dict[str, Any]:
+    return {
+        "dataset": {
+            "name": settings.dataset,
+            "fingerprint": dataset.fingerprint,
+            "classes": list(dataset.classes),
+            "image_shape": dataset.image_shape,
+            "image_size": settings.image_size,
+            "train_images": len(dataset.train),
+            "test_images": len(dataset.test),
+            "validation_fraction": settings.validation_fraction,
+            "validation_seed": settings.validation_seed,
+        },
+        "method": settings.method,
+        "ipc": settings.ipc,
+        "seed": settings.seed,
+        "device": settings.device if settings.device != "auto" else resolve_device("auto").type,
+        "config": settings.resolved(),
+        "wall_seconds": session.wall_seconds,
+        "cpu_seconds": session.cpu_seconds,
+        "peak_memory_mb": _peak_memory_mb(),
+        "loss_curve": _thinned(session.curve),
+        "environment": environment.describe(),
+    }
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process, in MB of 2^20 bytes, or of the GPU's if larger."""
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
+    on_gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    return round(max(resident, on_gpu), 1)
+
+
+def _thinned(curve: tuple[dict[str, float], ...]) -> list[dict[str, float]]:
+    """At most `_CURVE_POINTS` points of the curve, its last among them; `log.jsonl` has all."""
+    stride = -(-len(curve) // _CURVE_POINTS) or 1
+    return [point for i, point in enumerate(curve) if i % stride == 0 or i == len(curve) - 1]

@@ -1,0 +1,193 @@
+"""What watches a distillation: its log, its checkpoints, its progress, its interruption.
+
+A checkpoint is a safetensors file, so that resuming never unpickles anything; since every random stream
+is named by seed and iteration, the tensors below are all the state there is.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop, and its state is safe on disk."""
+
+
+@dataclass
+class State:
+    """Everything a matching run carries from one iteration to the next.
+
+    Attributes:
+        iteration: how many are done.
+        images, momentum: float32 (K*I, C, H, W).
+        curve: logged points, each with `iteration`, `loss` and the parts of the loss.
+    """
+
+    iteration: int
+    images: Tensor
+    momentum: Tensor
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """done of total iterations, the latest loss, seconds spent in this process on the iterations counted
+    by `fresh` (those not taken from a checkpoint)."""
+
+    done: int
+    total: int
+    loss: float
+    fresh: int
+    seconds: float
+
+
+class Session:
+    """The default session keeps nothing and never interrupts: for library use and tests."""
+
+    log_every = 10
+
+    def restore(self) -> State | None:
+        """The state to go on from, if any."""
+        return None
+
+    def after(self, state: State, total: int) -> None:
+        """Called after every iteration with the state so far."""
+
+    def warn(self, message: str) -> None:
+        """Something the user should know."""
+
+
+class RecordedSession(Session):
+    """Keeps a log and checkpoints in a folder.
+
+    Args:
+        folder: exists already.
+        identity: what the run is; a checkpoint of a run with another identity is refused.
+        resume: go on from the folder's checkpoint, if there is one.
+        checkpoint_seconds: at most this much work is lost to a kill.
+        on_progress: called after every iteration.
+        should_stop: polled after every iteration; once true, the state is saved and `Interrupted` raised.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        *,
+        resume: bool,
+        checkpoint_seconds: float = 30.0,
+        on_progress: Callable[[Progress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._resume = resume
+        self._checkpoint_seconds = checkpoint_seconds
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+        self._started = self._saved = time.perf_counter()
+        self._cpu_started = time.process_time()
+        self._earlier = (0.0, 0.0)
+        self._first = 0
+
+    @property
+    def wall_seconds(self) -> float:
+        """Wall time of all attempts that led here."""
+        return self._earlier[0] + time.perf_counter() - self._started
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time of all attempts that led here."""
+        return self._earlier[1] + time.process_time() - self._cpu_started
+
+    def restore(self) -> State | None:
+        path = self._folder / CHECKPOINT
+        if not (self._resume and path.exists()):
+            self._rewrite_log([])
+            return None
+        state, metadata = _read_checkpoint(path)
+        if metadata["identity"] != self._identity:
+            difference = _first_difference(json.loads(metadata["identity"]), json.loads(self._identity))
+            raise ValueError(
+                f"{path} belongs to another run ({difference}); use the same settings, or another --out"
+            )
+        self._earlier = (float(metadata["wall_seconds"]), float(metadata["cpu_seconds"]))
+        self._first = state.iteration
+        self._rewrite_log(state.curve)
+        return state
+
+    def after(self, state: State, total: int) -> None:
+        if state.curve and state.curve[-1]["iteration"] == state.iteration:
+            with (self._folder / LOG).open("a") as log:
+                log.write(json.dumps(state.curve[-1]) + "\n")
+        if self._should_stop and self._should_stop():
+            self._save(state)
+            raise Interrupted
+        if time.perf_counter() - self._saved > self._checkpoint_seconds and state.iteration < total:
+            self._save(state)
+        if self._on_progress:
+            loss = state.curve[-1]["loss"] if state.curve else float("nan")
+            fresh, seconds = state.iteration - self._first, time.perf_counter() - self._started
+            self._on_progress(Progress(state.iteration, total, loss, fresh, seconds))
+
+    def _save(self, state: State) -> None:
+        if not bool(torch.isfinite(state.images).all()):
+            return  # The last good checkpoint stays.
+        metadata = {
+            "identity": self._identity,
+            "iteration": str(state.iteration),
+            "wall_seconds": repr(self.wall_seconds),
+            "cpu_seconds": repr(self.cpu_seconds),
+            "curve": json.dumps(state.curve),
+        }
+        tensors = {
+            "images": state.images.detach().cpu().contiguous(),
+            "momentum": state.momentum.cpu().contiguous(),
+        }
+        partial = self._folder / f"{CHECKPOINT}.partial"
+        save_file(tensors, partial, metadata)
+        os.replace(partial, self._folder / CHECKPOINT)
+        self._saved = time.perf_counter()
+
+    def _rewrite_log(self, curve: list[dict[str, float]]) -> None:
+        """Drop lines that a killed attempt wrote after its last checkpoint: they will be written again."""
+        partial = self._folder / f"{LOG}.partial"
+        partial.write_text("".join(json.dumps(point) + "\n" for point in curve))
+        os.replace(partial, self._folder / LOG)
+
+
+def _read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in ("images", "momentum")}
+        state = State(
+            int(metadata["iteration"]), tensors["images"], tensors["momentum"], json.loads(metadata["curve"])
+        )
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of this program ({error}); remove it to start afresh"
+        ) from None
+    return state, metadata
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if before != after:
+            if isinstance(before, dict) and isinstance(after, dict):
+                return _first_difference(before, after, f"{prefix}{key}.")
+            return f"{prefix}{key} was {before!r} and is now {after!r}"
+    return "an unknown setting"

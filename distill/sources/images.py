@@ -1,0 +1,105 @@
+"""Decoding image files of any size and mode into one uint8 array."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+)
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files below `folder`, sorted; other and hidden files are left out."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = (Path(root) / name for name in sorted(names) if not name.startswith("."))
+        found.extend(path for path in visible if path.suffix.lower() in SUFFIXES)
+    return found
+
+
+def common_size(paths: Sequence[Path]) -> int:
+    """The side of the images if all are squares of one size.
+
+    Raises:
+        ValueError: if they differ or are not square: then `image_size` must say what to make of them.
+    """
+    with ThreadPoolExecutor(_threads()) as pool:
+        sizes = sorted(set(pool.map(_size, paths)))
+    if len(sizes) == 1 and sizes[0][0] == sizes[0][1]:
+        return sizes[0][0]
+    first, last = (f"{width}x{height}" for width, height in (sizes[0], sizes[-1]))
+    what = f"sizes from {first} to {last}" if len(sizes) > 1 else f"size {first}"
+    raise ValueError(
+        f"the images have {what}, and networks need squares of one size: choose it, e.g. --image-size 32"
+    )
+
+
+def decode(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
+    """Read images, cover a `side` x `side` square with each and crop its centre.
+
+    Returns:
+        uint8 (N, C, side, side); C is 1 if every file is grey, else 3.
+    Raises:
+        ValueError: naming the first file that cannot be read.
+    """
+    pixels = np.empty((len(paths), 3, side, side), dtype=np.uint8)
+
+    def place(index: int) -> bool:
+        pixels[index], grey = _read(paths[index], side)
+        return grey
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        all_grey = all(list(pool.map(place, range(len(paths)))))
+    return np.ascontiguousarray(pixels[:, :1]) if all_grey else pixels
+
+
+def _threads() -> int:
+    return min(16, os.cpu_count() or 1)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            # EXIF orientations 5 to 8 swap the sides.
+            width, height = image.size
+            return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
+    except _UNREADABLE as error:
+        raise ValueError(_complaint(path, error)) from error
+
+
+def _read(path: Path, side: int) -> tuple[NDArray[np.uint8], bool]:
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            grey = image.mode in _GREY_MODES
+            image = _to_rgb(image)
+            if image.size != (side, side):
+                image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+            return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
+    except _UNREADABLE as error:
+        raise ValueError(_complaint(path, error)) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit greys to 255 instead of scaling them.
+        values = np.asarray(image, dtype=np.int64) >> 8
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+    return image.convert("RGB")
+
+
+def _complaint(path: Path, error: BaseException) -> str:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"cannot read the image {path} ({reason}); mend or remove it"

@@ -1,0 +1,263 @@
+"""The artifact: a folder with a synthetic set and everything needed to use it right.
+
+    synthetic.safetensors   images float32 (N, C, H, W) in model space; labels int64 (N,)
+    whitening.safetensors   mean (D,) and matrix (D, D) of the ZCA, only if the set was made with it
+    card.json               what it is: dataset, classes, normalisation, method, settings, costs
+    images.png              the images as pictures, a row a class
+    log.jsonl               the losses
+
+Nothing here is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from distill.data import RealDataset, Split
+from distill.preprocessing import Preprocessing, Whitening
+from distill.sources import load_dataset
+
+FORMAT_VERSION = 1
+IMAGES, WHITENING, CARD, PICTURE = "synthetic.safetensors", "whitening.safetensors", "card.json", "images.png"
+
+
+class _Loose(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _DatasetCard(_Loose):
+    name: str
+    fingerprint: str
+    classes: list[str]
+    image_shape: tuple[int, int, int]
+    image_size: int | None
+    validation_fraction: float
+    validation_seed: int
+
+
+class _PreprocessingCard(_Loose):
+    mean: list[float]
+    std: list[float]
+    zca: dict[str, Any] | None
+
+
+class Card(_Loose):
+    """What `card.json` must hold; more is allowed and kept."""
+
+    format_version: int
+    dataset: _DatasetCard
+    preprocessing: _PreprocessingCard
+    method: str
+    ipc: int
+    seed: int
+    device: str
+    config: dict[str, Any]
+    wall_seconds: float
+    cpu_seconds: float
+    images_sha256: str
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """A synthetic set with its preprocessing and card.
+
+    Attributes:
+        images: float32 (N, C, H, W), in model space: feed them to a network as they are.
+        labels: int64 (N,).
+        classes: names; label k is `classes[k]`.
+        preprocessing: brings real uint8 images into the same space (`preprocessing(images)`) and
+            synthetic ones back to pixels (`preprocessing.pictures(images)`).
+        card: the whole `card.json`.
+        path: the folder.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    card: dict[str, Any]
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def dataset(self) -> TensorDataset:
+        """A torch dataset of (image in model space, label)."""
+        return TensorDataset(self.images, self.labels)
+
+    def real_dataset(self, data_dir: Path | None = None) -> RealDataset:
+        """The real dataset that the set was distilled from, checked to be the very same.
+
+        Raises:
+            ValueError: if it cannot be loaded or its content differs.
+        """
+        record = self.card["dataset"]
+        dataset = load_dataset(record["name"], data_dir=data_dir, image_size=record["image_size"])
+        if dataset.fingerprint != record["fingerprint"]:
+            raise ValueError(
+                f"{record['name']} is not the data that {self.path} was distilled from (its fingerprint "
+                f"differs: {len(dataset.train)} training and {len(dataset.test)} test images found)"
+            )
+        return dataset
+
+    def split_real(self, dataset: RealDataset) -> tuple[Split, Split]:
+        """(fit, validation): the training images that distillation used, and those it never saw."""
+        record = self.card["dataset"]
+        return dataset.carve_validation(record["validation_fraction"], record["validation_seed"])
+
+    def pictures(self) -> Tensor:
+        """uint8 (N, C, H, W) for the eye."""
+        return (self.preprocessing.pictures(self.images) * 255.0).round().to(torch.uint8)
+
+
+def save(
+    folder: Path, images: Tensor, labels: Tensor, preprocessing: Preprocessing, card: Mapping[str, Any]
+) -> SyntheticSet:
+    """Write the artifact; `card.json` comes last, so a folder that has one is whole.
+
+    Args:
+        folder: exists already.
+        images: float32 (N, C, H, W) in model space.
+        labels: int64 (N,).
+        card: what `Card` asks for, less format version, preprocessing and digests, which are added.
+    """
+    tensors = {"images": images.float().contiguous(), "labels": labels.contiguous()}
+    _replace(folder / IMAGES, lambda path: save_file(tensors, path))
+    whole = {
+        "format_version": FORMAT_VERSION,
+        **card,
+        "images": len(images),
+        "images_sha256": _digest(folder / IMAGES),
+        "preprocessing": _save_preprocessing(folder, preprocessing),
+    }
+    checked = Card.model_validate(whole).model_dump(mode="json")
+    synthetic = SyntheticSet(
+        tensors["images"],
+        tensors["labels"],
+        tuple(checked["dataset"]["classes"]),
+        preprocessing,
+        checked,
+        folder,
+    )
+    picture = grid(synthetic.pictures(), synthetic.labels)
+    _replace(folder / PICTURE, lambda path: picture.save(path, format="PNG"))
+    text = json.dumps(checked, indent=1)
+    _replace(folder / CARD, lambda path: path.write_text(text + "\n"))
+    return synthetic
+
+
+def _save_preprocessing(folder: Path, preprocessing: Preprocessing) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "space": "(pixels / 255 - mean) / std per channel, then ZCA where given: (x - zca mean) @ zca matrix",
+        "mean": preprocessing.mean.tolist(),
+        "std": preprocessing.std.tolist(),
+        "zca": None,
+    }
+    if preprocessing.whitening:
+        tensors = {"mean": preprocessing.whitening.mean, "matrix": preprocessing.whitening.matrix}
+        _replace(folder / WHITENING, lambda path: save_file(tensors, path))
+        record["zca"] = {"file": WHITENING, "sha256": _digest(folder / WHITENING)}
+    return record
+
+
+def _replace(path: Path, write: Any) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load(directory: Path | str) -> SyntheticSet:
+    """Read an artifact.
+
+    Raises:
+        ValueError: if the folder is missing, is not a synthetic set, is of a newer format, or was changed.
+    """
+    folder = Path(directory)
+    card = _load_card(folder)
+    tensors = _load_tensors(folder / IMAGES, card.images_sha256)
+    images, labels = tensors.get("images"), tensors.get("labels")
+    if images is None or labels is None or images.shape[1:] != torch.Size(card.dataset.image_shape):
+        raise ValueError(f"{folder / IMAGES} does not hold the images that {CARD} describes")
+    if len(images) != len(labels):
+        raise ValueError(f"{folder / IMAGES} has {len(images)} images and {len(labels)} labels")
+    mean, std = torch.tensor(card.preprocessing.mean), torch.tensor(card.preprocessing.std)
+    whitening = None
+    if card.preprocessing.zca:
+        arrays = _load_tensors(folder / WHITENING, str(card.preprocessing.zca.get("sha256")))
+        whitening = Whitening(arrays["mean"], arrays["matrix"])
+    return SyntheticSet(
+        images,
+        labels,
+        tuple(card.dataset.classes),
+        Preprocessing(mean, std, whitening),
+        card.model_dump(mode="json"),
+        folder,
+    )
+
+
+def _load_card(folder: Path) -> Card:
+    path = folder / CARD
+    if not path.is_file():
+        hint = "; its distillation has not finished: go on with --resume" if folder.is_dir() else ""
+        raise ValueError(f"{folder} holds no synthetic set (no {CARD} there){hint}")
+    try:
+        raw = json.loads(path.read_text())
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade"
+            )
+        return Card.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"{path} is not a card of a synthetic set ({where}: {first['msg']})") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from None
+
+
+def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the synthetic set is incomplete")
+    if _digest(path) != digest:
+        raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {CARD}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error})") from None
+
+
+def grid(pictures: Tensor, labels: Tensor) -> Image.Image:
+    """Pictures uint8 (N, C, H, W) as one image, a row a class; small ones are enlarged to be seen."""
+    enlarge = max(1, round(32 / pictures.shape[-1]))
+    cells = F.interpolate(pictures.float(), scale_factor=float(enlarge), mode="nearest")
+    cells = F.pad(cells, (1, 1, 1, 1), value=255.0).to(torch.uint8)
+    rows = [cells[labels == k] for k in labels.unique()]
+    columns = max(len(row) for row in rows)
+    lines = [
+        F.pad(row, (0, 0, 0, 0, 0, 0, 0, columns - len(row)), value=255).permute(1, 2, 0, 3).flatten(2)
+        for row in rows
+    ]
+    sheet = torch.cat(lines, dim=1)
+    sheet = sheet.expand(3, -1, -1) if len(sheet) == 1 else sheet
+    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
