@@ -34,16 +34,6 @@ class Accuracy:
         }
 
 
-@dataclass(frozen=True)
-class Step:
-    """What is being trained: the set (`synthetic` or `random`), the network, which repeat, its epoch."""
-
-    subject: str
-    network: str
-    repeat: int
-    epoch: int
-
-
 class Evaluator:
     """Trains networks on sets that share a real dataset, a preprocessing and a training recipe.
 
@@ -52,7 +42,7 @@ class Evaluator:
         dataset: its real dataset.
         config: how every network is trained.
         seed: of initial weights, batches and augmentation, and of the random baseline's draw.
-        on_step: called after every epoch.
+        on_epoch: called after every epoch.
         test: what is tested on; the real test split if None (tuning passes the validation split).
     """
 
@@ -64,26 +54,44 @@ class Evaluator:
         config: TrainingConfig,
         seed: int,
         device: torch.device,
-        on_step: Callable[[Step], None] | None = None,
+        on_epoch: Callable[[], None] | None = None,
         test: Split | None = None,
     ) -> None:
         self._synthetic, self._dataset, self._config = synthetic, dataset, config
-        self._seed, self._device, self._on_step = seed, device, on_step
+        self._seed, self._device = seed, device
+        self._on_epoch = on_epoch or (lambda: None)
         self._test = test or dataset.test
 
-    def synthetic(self, network: str, repeats: int) -> Accuracy:
-        """Of `repeats` networks trained on the synthetic set."""
-        images, labels = self._synthetic.images, self._synthetic.labels
-        return Accuracy(tuple(self._one(images, labels, "synthetic", network, r) for r in range(repeats)))
+    def accuracy(self, subject: str, network: str, repeat: int) -> float:
+        """Of one network, on the test images.
 
-    def random_baseline(self, network: str, repeats: int) -> Accuracy:
-        """Of `repeats` networks, each trained on another random draw of as many real images per class."""
-        return Accuracy(
-            tuple(
-                self._one(self._random_images(r), self._synthetic.labels, "random", network, r)
-                for r in range(repeats)
-            )
+        Args:
+            subject: `synthetic` for the set itself; `random` for a draw of as many real images per class,
+                another one every repeat.
+            network: of `distill.networks.NETWORKS`.
+            repeat: names the initial weights, the order of batches and the draw.
+        """
+        assert subject in ("synthetic", "random"), subject
+        images = self._synthetic.images if subject == "synthetic" else self._random_images(repeat)
+        fresh = networks.build(network, self._dataset.image_shape, len(self._dataset.classes))
+        networks.reinitialise(fresh, stream(self._seed, "evaluation", network, repeat))
+        train(
+            fresh,
+            images,
+            self._synthetic.labels,
+            config=self._config,
+            seed=derive_seed(self._seed, "evaluation", repeat),
+            device=self._device,
+            on_epoch=lambda _: self._on_epoch(),
         )
+        return evaluate(
+            fresh,
+            self._test.images,
+            self._test.labels,
+            device=self._device,
+            preprocessing=self._synthetic.preprocessing,
+            precision=self._config.precision,
+        ).accuracy
 
     def _random_images(self, repeat: int) -> Tensor:
         fit, _ = self._synthetic.split_real(self._dataset)
@@ -97,32 +105,6 @@ class Evaluator:
         )
         return random_method.distill(problem, random_method.Config(), Session())
 
-    def _one(self, images: Tensor, labels: Tensor, subject: str, name: str, repeat: int) -> float:
-        network = networks.build(name, self._dataset.image_shape, len(self._dataset.classes))
-        networks.reinitialise(network, stream(self._seed, "evaluation", name, repeat))
-
-        def on_epoch(epoch: int) -> None:
-            if self._on_step:
-                self._on_step(Step(subject, name, repeat, epoch))
-
-        train(
-            network,
-            images,
-            labels,
-            config=self._config,
-            seed=derive_seed(self._seed, "evaluation", repeat),
-            device=self._device,
-            on_epoch=on_epoch,
-        )
-        return evaluate(
-            network,
-            self._test.images,
-            self._test.labels,
-            device=self._device,
-            preprocessing=self._synthetic.preprocessing,
-            precision=self._config.precision,
-        ).accuracy
-
 
 def default_network(image_shape: tuple[int, int, int]) -> str:
     """The field's ConvNet for images of this size, e.g. `convnet3`."""
@@ -130,12 +112,15 @@ def default_network(image_shape: tuple[int, int, int]) -> str:
 
 
 def as_json(synthetic: dict[str, Accuracy], baseline: dict[str, Accuracy]) -> dict[str, object]:
-    """The record that `atom-nas evaluate --json` prints; the baseline is also pooled over networks."""
+    """The record that `atom-nas evaluate --json` prints; the baseline, null if left out, is pooled over
+    networks as well."""
     pooled: Sequence[float] = [value for accuracy in baseline.values() for value in accuracy.values]
     return {
         "networks": {name: accuracy.as_dict() for name, accuracy in synthetic.items()},
         "random_baseline": {
             **Accuracy(tuple(pooled)).as_dict(),
             "networks": {name: accuracy.as_dict() for name, accuracy in baseline.items()},
-        },
+        }
+        if pooled
+        else None,
     }

@@ -30,7 +30,8 @@ class Whitening:
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
         whitened: Tensor = (images.flatten(1) - self.mean) @ self.matrix
-        return whitened.view(images.shape)
+        shaped: Tensor = whitened.view_as(images)
+        return shaped
 
     def inverse(self, images: Tensor) -> Tensor:
         """Undo the whitening: (N, C, H, W) to (N, C, H, W), computed in float64 by a linear solve."""

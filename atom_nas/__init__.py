@@ -1,0 +1,47 @@
+"""Rank neural architectures cheaply on distilled datasets, and learn how far to trust the ranking.
+
+The command line is `atom-nas`; from Python:
+
+>>> import atom_nas
+>>> synthetic = atom_nas.load("runs/atom")
+>>> summary = atom_nas.run_search(atom_nas.SearchSettings(synthetic=synthetic.path, out="runs/search"))
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atom_nas.search import SearchSettings, run_search
+    from distill.run import DistillSettings, distill
+    from distill.synthetic import SyntheticSet, load
+    from reports.writing import write_report
+
+__version__ = "0.1.0"
+
+# Names resolve on first use, so that `atom-nas --help` imports neither torch nor nni nor matplotlib.
+_HOMES = {
+    "DistillSettings": "distill.run",
+    "SearchSettings": "atom_nas.search",
+    "SyntheticSet": "distill.synthetic",
+    "distill": "distill.run",
+    "load": "distill.synthetic",
+    "run_search": "atom_nas.search",
+    "write_report": "reports.writing",
+}
+
+__all__ = [
+    "DistillSettings",
+    "SearchSettings",
+    "SyntheticSet",
+    "__version__",
+    "distill",
+    "load",
+    "run_search",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'atom_nas' has no attribute {name!r}")

@@ -1,0 +1,456 @@
+"""The command line. Only this file and 'console' print, and only this file exits.
+
+Commands import what they need when they run: '--help' must answer before torch could be imported.
+"""
+
+import functools
+import json
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from atom_nas import __version__
+
+if TYPE_CHECKING:
+    from atom_nas.search import Progress as SearchProgress
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Rich help would import a Markdown parser, a third of the time that --help takes.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Rank neural architectures cheaply: distill a dataset to a few synthetic images per class, train "
+    "the candidates on those, and learn how far to trust the ranking.\n\n"
+    "Start with 'atom-nas quickstart'; then 'atom-nas distill' and 'atom-nas search'.",
+)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+OUT_OF_ORDER = 1  # a defect of the program
+USER_ERROR = 2
+INTERRUPTED = 130
+
+Seed = Annotated[int, typer.Option(min=0, help="Names every random number; the same seed, the same result.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where downloaded datasets are kept; the user's cache folder by default.")
+]
+
+
+def main() -> None:
+    """The console script: '--debug' may stand anywhere."""
+    global _debug
+    _debug = "--debug" in sys.argv[1:]
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    app(prog_name="atom-nas")
+
+
+_debug = False
+
+
+def guarded(command: Command) -> Command:
+    """Turn what goes wrong in a command into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _fail("interrupted; what was finished is stored: repeat the command with --resume", INTERRUPTED)
+        except BrokenPipeError:
+            sys.stderr.close()  # The reader of our output has gone; so do we.
+            raise typer.Exit(0) from None
+        except (ValueError, OSError) as error:
+            _fail(_one_line(error), USER_ERROR)
+        except typer.Exit:
+            raise
+        except Exception as error:  # noqa: BLE001
+            _fail(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", OUT_OF_ORDER)
+
+    return run  # type: ignore[return-value]
+
+
+def _fail(message: str, code: int) -> None:
+    if _debug:
+        traceback.print_exc()
+    sys.stderr.write(f"atom-nas: {message}\n")
+    raise typer.Exit(code)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"atom-nas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Holds the options that stand before a command."""
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C or SIGTERM only raises a flag; the second Ctrl-C stops at once."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, ask))
+        yield lambda: asked
+
+
+@app.command(
+    epilog="\b\nExamples:"
+    "\n  atom-nas distill --dataset digits --out runs/digits"
+    "\n  atom-nas distill --dataset cifar10 --ipc 10 --iterations 20000 --device cuda --out runs/c10"
+    "\n  atom-nas distill --dataset folder:photos --image-size 32 --set learning_rate=0.5 --out runs/photos"
+)
+@guarded
+def distill(
+    out: Annotated[Path, typer.Option(help="The folder to write the synthetic set to.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")] = None,
+    ipc: Annotated[int | None, typer.Option(help="Synthetic images per class.  [default: 10]")] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="Networks to match on; the papers use 20000.  [default: 1000]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Names every random number.  [default: 0]", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    zca: Annotated[
+        bool | None,
+        typer.Option("--zca/--no-zca", help="Whiten the images; on for CIFAR by default, as in the papers."),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side that images of folder:PATH and tinyimagenet are resized to.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file of settings; options and --set override it.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any setting, repeatable; see 'atom-nas list settings'."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
+) -> None:
+    """Distill a real dataset into a small synthetic set."""
+    from atom_nas.config import distill_settings, given, parse_assignments, read_config
+
+    options = given(
+        dataset=dataset, method=method, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
+        image_size=image_size, data_dir=data_dir,
+    )  # fmt: skip
+    file = read_config(config) if config else {}
+    values = {**file, **options, **parse_assignments(set_ or []), "out": out}
+    values.setdefault("device", device)
+    if device != "auto":
+        values["device"] = device
+    _distill(distill_settings(values), resume=resume, overwrite=overwrite)
+
+
+def _distill(settings: Any, *, resume: bool = False, overwrite: bool = False) -> Any:
+    from atom_nas.console import clock, progress_bar, stderr, stdout
+    from distill.run import distill as run
+
+    total = getattr(settings.config, "iterations", 1)
+    with graceful_stop() as should_stop, progress_bar(settings.method, total) as bar:
+        synthetic = run(
+            settings,
+            resume=resume,
+            overwrite=overwrite,
+            on_stage=lambda text: stderr.print(text, markup=False),
+            on_progress=lambda p: bar(p.done, f"loss {p.loss:.4f}"),
+            should_stop=should_stop,
+        )
+    spent = clock(synthetic.card["wall_seconds"])
+    stdout.print(
+        f"{len(synthetic)} images ({settings.ipc} per class) in {spent}: {settings.out}", markup=False
+    )
+    return synthetic
+
+
+@app.command(
+    epilog="\b\nExamples:"
+    "\n  atom-nas evaluate runs/digits"
+    "\n  atom-nas evaluate runs/c10 --networks convnet3,convnet4 --repeats 5 --json"
+)
+@guarded
+def evaluate(
+    directory: Annotated[Path, typer.Argument(help="A synthetic set.", metavar="DIR")],
+    networks: Annotated[
+        str | None, typer.Option(help="Comma-separated; the ConvNet that fits the images by default.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Networks to train of each kind.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the synthetic set.")] = 300,
+    baseline: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Also train on random real images.")
+    ] = True,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A training setting; see 'atom-nas list settings'."),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train fresh networks on a synthetic set and test them on the real test split.
+
+    Finished trainings are kept in DIR/evaluations.jsonl and not repeated.
+    """
+    from atom_nas import evaluations
+    from atom_nas.config import construct, parse_assignments
+    from atom_nas.console import progress_bar, stdout, table
+    from distill.run import resolve_device
+    from distill.synthetic import load
+    from distill.training import TrainingConfig
+
+    synthetic = load(directory)
+    config = construct(TrainingConfig, {"epochs": epochs, **parse_assignments(set_ or [])})
+    plan = evaluations.Plan(
+        synthetic=synthetic,
+        networks=evaluations.choose_networks(networks, synthetic),
+        repeats=repeats,
+        config=config,
+        seed=seed,
+        device=resolve_device(device),
+        baseline=baseline,
+    )
+    with progress_bar("evaluate", plan.total_epochs) as bar:
+        found = evaluations.evaluate(plan, data_dir=data_dir, on_epoch=bar)
+    if as_json:
+        stdout.print_json(json.dumps(found))
+        return
+    table("Accuracy on the real test split (%)", *evaluations.table(found))
+
+
+@app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")
+@guarded
+def export(
+    directory: Annotated[Path, typer.Argument(help="A synthetic set.", metavar="DIR")],
+    to: Annotated[str, typer.Option(help="folder (PNG per class), npz or pt.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; DIR/export... by default.")] = None,
+) -> None:
+    """Write a synthetic set in a format that other programs read."""
+    from atom_nas.console import stdout
+    from atom_nas.names import choose
+    from distill.export import FORMATS
+    from distill.export import export as write
+    from distill.synthetic import load
+
+    choose("format", to, FORMATS)
+    target = out or directory / ("export" if to == "folder" else f"export.{to}")
+    stdout.print(str(write(load(directory), to, target)), markup=False)
+
+
+@app.command(
+    epilog="\b\nExamples:"
+    "\n  atom-nas search runs/digits --samples 48 --out runs/search"
+    "\n  atom-nas search runs/c10 --strategy evolution --reference none --out runs/evolution"
+    "\n  atom-nas search runs/c10 --reference-images 5000 --reference-samples 24 --out runs/c10-search"
+)
+@guarded
+def search(
+    directory: Annotated[Path, typer.Argument(help="A synthetic set.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    space: Annotated[str, typer.Option(help="See 'atom-nas list spaces'.")] = "convnet",
+    samples: Annotated[int, typer.Option(min=1, help="Architectures to rank.")] = 48,
+    strategy: Annotated[str, typer.Option(help="See 'atom-nas list strategies'.")] = "random",
+    architectures: Annotated[
+        Path | None, typer.Option(help="CSV with a column 'architecture': rank these instead of sampling.")
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(help="real (train on real data), none, or a CSV with columns architecture, score.")
+    ] = "real",
+    reference_samples: Annotated[
+        int | None, typer.Option(min=1, help="Train the reference of this many only.  [default: all]")
+    ] = None,
+    reference_images: Annotated[
+        int | None, typer.Option(min=1, help="Real images to train the reference on.  [default: all]")
+    ] = None,
+    reference_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of the reference.  [default: 30]", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs on the synthetic set.  [default: 100]")
+    ] = None,
+    score: Annotated[str, typer.Option(help="The score to rank by.")] = "validation_accuracy",
+    validation_images: Annotated[
+        int | None, typer.Option(min=1, help="Real images to score on.  [default: all held out]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A training setting of the proxy, repeatable."),
+    ] = None,
+    set_reference: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A training setting of the reference, repeatable."),
+    ] = None,
+    set_strategy: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; scores do not depend on it.  [default: all cores]")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
+    from atom_nas.config import given, parse_assignments
+    from atom_nas.search import SearchSettings
+
+    limits = given(
+        reference_samples=reference_samples,
+        reference_images=reference_images,
+        reference_epochs=reference_epochs,
+        epochs=epochs,
+        validation_images=validation_images,
+    )
+    settings = SearchSettings(
+        synthetic=directory,
+        out=out,
+        space=space,
+        samples=samples,
+        strategy=strategy,
+        architectures=architectures,
+        workers=workers,
+        data_dir=data_dir,
+        reference=reference,
+        score=score,
+        training=parse_assignments(set_ or []),
+        reference_training=parse_assignments(set_reference or []),
+        strategy_options=parse_assignments(set_strategy or []),
+        seed=seed,
+        device=device,
+        resume=resume,
+        command=shlex.join(["atom-nas", *sys.argv[1:]]),
+        **limits,
+    )
+    _search(settings)
+    _report([out])
+
+
+def _search(settings: Any) -> None:
+    from atom_nas.console import progress_bar, stderr
+    from atom_nas.search import run_search
+
+    with ExitStack() as stack:
+        bars: dict[str, Any] = {}
+
+        def show(progress: "SearchProgress") -> None:
+            if progress.stage not in bars:
+                bars[progress.stage] = stack.enter_context(progress_bar(progress.stage, progress.total))
+            failed = f", {progress.failed} failed" if progress.failed else ""
+            name = "" if progress.architecture is None else progress.architecture
+            score = "" if progress.score is None else f" {progress.score:.4f}"
+            bars[progress.stage](progress.done, f"{name}{score}{failed}")
+
+        summary = run_search(settings, progress=show)
+    if summary.failed:
+        stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    if summary.duplicates:
+        stderr.print(f"{summary.duplicates} repeated lines of the list were left out")
+    if summary.cached:
+        stderr.print(f"{summary.cached} reference scores were taken from the cache of an earlier run")
+
+
+@app.command(
+    epilog="\b\nExamples:\n  atom-nas report runs/search\n  atom-nas report runs/atom runs/dm runs/random"
+)
+@guarded
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders; several are shown side by side.", metavar="RUN...")
+    ],
+    score: Annotated[str | None, typer.Option(help="Rank by another recorded score.")] = None,
+) -> None:
+    """Write the report of one run again, or of several side by side."""
+    _report(runs, score)
+
+
+def _report(runs: list[Path], score: str | None = None) -> None:
+    from atom_nas.console import stdout
+    from atom_nas.summary import show_report
+    from reports import write_report
+
+    written = write_report(runs, score=score)
+    show_report(written)
+    stdout.print(f"report: {written.page}", markup=False)
+
+
+@app.command(epilog="\b\nExample:\n  atom-nas quickstart --out first-run")
+@guarded
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The folder for the set, the run and its report.")] = Path(
+        "quickstart"
+    ),
+    seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
+    from atom_nas.quickstart import distill_plan, search_plan
+
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise ValueError(f"{out} is not empty; name another --out, or go on with --resume")
+    _distill(distill_plan(out, seed=seed, device=device), resume=resume)
+    begun = (out / "search" / "run.json").exists()
+    command = shlex.join(["atom-nas", *sys.argv[1:]])
+    _search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
+    _report([out / "search"])
+
+
+@app.command("list", epilog="\b\nExample:\n  atom-nas list methods")
+@guarded
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(help="A topic, as the tables' titles name them; all by default.")
+    ] = None,
+) -> None:
+    """Show what there is: datasets, methods, spaces, strategies, estimators, networks, settings, ..."""
+    from atom_nas.catalogue import TOPICS
+    from atom_nas.console import table
+    from atom_nas.names import choose
+
+    chosen = [choose("topic", what, TOPICS)] if what else [topic for topic in TOPICS if topic != "settings"]
+    for topic in chosen:
+        header, rows = TOPICS[topic]()
+        table(topic, header, rows)
+
+
+if __name__ == "__main__":
+    main()

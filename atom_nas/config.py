@@ -1,0 +1,113 @@
+"""Settings from defaults, a YAML file, options and `--set key=value`, in that order, checked in one place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from atom_nas.names import choose
+
+T = TypeVar("T")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ValueError: if the file is missing, is not YAML, or is not a mapping of names to values.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the config file {path} ({error})") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is not valid YAML ({reason})") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise ValueError(f"{path} must hold a mapping such as 'iterations: 500', not {type(loaded).__name__}")
+    return loaded
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`key=value` strings to a mapping; values are read as YAML, so numbers and true/false are themselves.
+
+    Raises:
+        ValueError: on a string without `=`.
+    """
+    parsed = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set takes key=value, e.g. --set learning_rate=0.5, not {assignment!r}")
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed[key.strip()] = value
+    return parsed
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, which is to say those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def field_names(kind: type[Any]) -> tuple[str, ...]:
+    """The names of a dataclass's fields."""
+    return tuple(field.name for field in fields(kind))
+
+
+def construct(kind: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a config dataclass, its values converted to the fields' types.
+
+    Raises:
+        ValueError: one line that names the first wrong setting and what is allowed.
+    """
+    for name in values:
+        choose("setting", name, field_names(kind))
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ValueError(f"{where}: {message}, not {first['input']!r}" if where else message) from None
+
+
+def distill_settings(values: Mapping[str, Any]) -> Any:
+    """`distill.run.DistillSettings` from one flat mapping of its own fields and its method's.
+
+    Raises:
+        ValueError: on an unknown dataset, method or setting, or a value that is not allowed.
+    """
+    from distill import methods
+    from distill.run import DistillSettings
+
+    method = choose("method", values.get("method", "atom"), methods.METHODS)
+    if "dataset" not in values:
+        raise ValueError("no dataset given; add --dataset NAME (see `atom-nas list datasets`)")
+    choose_dataset(str(values["dataset"]))
+    own = set(field_names(DistillSettings)) - {"method_config"}
+    config = methods.load(method).Config
+    for name in values:
+        choose(f"setting of {method}", name, sorted(own | set(field_names(config))))
+    method_config = construct(config, {k: v for k, v in values.items() if k not in own})
+    mine = {k: v for k, v in values.items() if k in own}
+    return construct(DistillSettings, {**mine, "method_config": method_config})
+
+
+def choose_dataset(name: str) -> str:
+    """`name` if it is a registered dataset or `folder:PATH`.
+
+    Raises:
+        ValueError: with the nearest matches.
+    """
+    from distill.sources import DATASETS
+
+    if name.startswith("folder:") and name != "folder:":
+        return name
+    return choose("dataset", name, DATASETS)

@@ -1,0 +1,88 @@
+"""What the commands show on the terminal: progress with ETA, and tables. Results go to stdout, the rest to
+stderr; where stderr is no terminal, progress is a plain line every few seconds."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_LINE_SECONDS = 10.0
+
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False, soft_wrap=True)
+
+
+class Bar(Protocol):
+    """`bar(done, note)`: how much is done, and a few words such as the latest loss."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 3:07 or 2:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Pace:
+    """Speed and remaining time, from what was done since the first report."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._started, self._first = total, time.monotonic(), -1
+
+    def __call__(self, done: int) -> str:
+        if self._first < 0:
+            self._first = done
+        elapsed = time.monotonic() - self._started
+        if done <= self._first or elapsed <= 0:
+            return "ETA -"
+        rate = (done - self._first) / elapsed
+        speed = f"{rate:.2f}/s" if rate >= 1 else f"{1 / rate:.2f} s each"
+        return f"{speed}, ETA {clock((self._total - done) / rate)}"
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Bar]:
+    """A bar on a terminal, plain lines elsewhere."""
+    pace = _Pace(total)
+    if not stderr.is_terminal:
+        yield _plain_lines(title, total, pace)
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def show(done: int, note: str = "") -> None:
+            progress.update(task, completed=done, note=f"{pace(done)}  {note}")
+
+        yield show
+
+
+def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
+    last = time.monotonic() - _LINE_SECONDS
+
+    def show(done: int, note: str = "") -> None:
+        nonlocal last
+        text = pace(done)
+        if done < total and time.monotonic() - last < _LINE_SECONDS:
+            return
+        last = time.monotonic()
+        stderr.print(f"{title}: {done}/{total}  {text}  {note}".rstrip(), markup=False, soft_wrap=True)
+
+    return show
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of strings to stdout; numbers are right-aligned."""
+    sheet = Table(title=title, title_justify="left", title_style="bold")
+    for i, name in enumerate(header):
+        numeric = all(row[i][:1] in "0123456789-.+ " for row in rows) and bool(rows)
+        sheet.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        sheet.add_row(*row)
+    stdout.print(sheet)

@@ -1,0 +1,64 @@
+"""One trial, inside a worker: build, count, train, score; every failure becomes an outcome."""
+
+import math
+import time
+from collections.abc import Mapping
+
+import torch
+
+from atom_nas.engines._memory import peak_memory_mb, reset_peak
+from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.estimators.measure import network_costs
+
+_MAX_REASON = 300
+
+
+def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outcome, bool]:
+    """Run one job.
+
+    Returns:
+        Its outcome, and whether this process should not be trusted with another one: an exhausted memory
+        stays fragmented, and a CUDA error may leave the device unusable for the process.
+    """
+    reset_peak(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    scores: Mapping[str, float] = {}
+    reason, spoiled = None, False
+    try:
+        scores = _scores(job, workload, device)
+    except Exception as error:  # noqa: BLE001 - whatever an architecture does is a result about it
+        reason, spoiled = one_line(error), _spoils(error, device)
+    outcome = Outcome(
+        job=job,
+        reason=reason,
+        scores=scores,
+        seconds=time.perf_counter() - wall,
+        cpu_seconds=time.process_time() - cpu,
+        peak_memory_mb=peak_memory_mb(device),
+        device=device.type,
+    )
+    return outcome, spoiled
+
+
+def one_line(error: BaseException) -> str:
+    """The kind of error and the first line of its message, at most a few hundred characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[:1]])[:_MAX_REASON]
+
+
+def _scores(job: Job, workload: Workload, device: torch.device) -> dict[str, float]:
+    cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
+    estimator = next(each for each in workload.estimators if each.name == job.estimator)
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(job.seed)
+        network = workload.build(job.architecture)
+        costs = network_costs(network, workload.image_shape)
+        scores = estimator.score(network, seed=job.seed, device=device) | costs
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} is {value}")
+    return scores
+
+
+def _spoils(error: Exception, device: torch.device) -> bool:
+    return isinstance(error, MemoryError) or (device.type == "cuda" and isinstance(error, RuntimeError))

@@ -1,0 +1,222 @@
+"""Trials in worker processes on this machine.
+
+Workers are started by spawn (fork is unsafe once torch runs threads, and impossible with CUDA), stay warm
+between trials, and see the images through shared memory, never as a copy.
+"""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import connection as channels
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+# torch's variant teaches the pickler to pass tensors by shared memory.
+import torch.multiprocessing as multiprocessing
+
+from atom_nas.engines._worker import Broken, Ready, Result, serve
+from atom_nas.engines.base import EngineError, Job, Outcome, Workload
+
+_MAX_FAILED_STARTS = 3
+_STOP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalConfig:
+    """Where and how widely to run.
+
+    Attributes:
+        workers: processes, each with one thread; scores do not depend on how many there are.
+        device: torch's name of the device that every worker uses.
+    """
+
+    workers: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")
+
+
+class _Worker:
+    """One process as seen from the parent."""
+
+    def __init__(self, process: SpawnProcess, channel: "channels.Connection[Any, Any]") -> None:
+        self.process = process
+        self.channel = channel
+        self.ready = False
+        self.job: Job | None = None
+        self.started = 0.0
+
+    def give(self, job: Job) -> bool:
+        """Send a job; False if the process has died meanwhile."""
+        try:
+            self.channel.send(job)
+        except OSError:
+            return False
+        self.job, self.started = job, time.perf_counter()
+        return True
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.join(_STOP_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.channel.close()
+
+
+class LocalEngine:
+    """Runs the jobs of one workload. Use as a context manager, or call `close`."""
+
+    def __init__(self, workload: Workload, config: LocalConfig) -> None:
+        """Nothing starts before the first job."""
+        self._workload = workload
+        self._config = config
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """See `Engine.run`.
+
+        Raises:
+            EngineError: several workers in a row died before they could take a job.
+        """
+        pending = deque(jobs)
+        try:
+            while pending or self._busy():
+                self._start_missing(len(pending))
+                self._hand_out(pending)
+                yield from self._collect()
+        finally:
+            # Left early (an error in the caller, Ctrl-C): nobody waits for these outcomes any more.
+            for worker in self._busy():
+                self._drop(worker)
+
+    def close(self) -> None:
+        """Terminate all workers, busy or not."""
+        while self._workers:
+            self._workers.pop().stop()
+
+    def __enter__(self) -> "LocalEngine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.job is not None]
+
+    def _start_missing(self, pending: int) -> None:
+        wanted = min(self._config.workers, pending + len(self._busy()))
+        while len(self._workers) < wanted:
+            self._workers.append(self._start())
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=serve, args=(theirs, self._workload, self._config.device), daemon=True, name="trial worker"
+        )
+        with _interrupts_blocked():
+            process.start()
+        # With the parent's copy closed, the death of the worker reads as the end of the channel.
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _hand_out(self, pending: deque[Job]) -> None:
+        idle = [worker for worker in self._workers if worker.ready and worker.job is None]
+        for worker in idle[: len(pending)]:
+            if worker.give(pending[0]):
+                pending.popleft()
+            else:
+                self._lost(worker)
+
+    def _collect(self) -> Iterator[Outcome]:
+        """Wait for at least one message, and yield the outcomes among all that are there."""
+        by_channel = {worker.channel: worker for worker in self._workers}
+        for channel in channels.wait(list(by_channel)):
+            outcome = self._receive(by_channel[channel])  # type: ignore[index]
+            if outcome is not None:
+                yield outcome
+
+    def _receive(self, worker: _Worker) -> Outcome | None:
+        try:
+            message = worker.channel.recv()
+        except (EOFError, OSError):
+            return self._lost(worker)
+        if isinstance(message, Result):
+            worker.job = None
+            if message.last:
+                self._drop(worker)
+            return message.outcome
+        if isinstance(message, Broken):
+            raise EngineError(f"a worker cannot use {self._config.device}: {message.reason}")
+        assert isinstance(message, Ready)
+        worker.ready, self._failed_starts = True, 0
+        return None
+
+    def _lost(self, worker: _Worker) -> Outcome | None:
+        """Take a dead worker off the list; the outcome of its job, if it had one."""
+        worker.process.join(_STOP_SECONDS)
+        self._drop(worker)
+        cause = _cause_of_death(worker.process.exitcode)
+        if worker.job is None:
+            self._count_failed_start(cause)
+            return None
+        return Outcome(
+            job=worker.job,
+            reason=f"the worker process {cause}",
+            scores={},
+            seconds=time.perf_counter() - worker.started,
+            cpu_seconds=0.0,
+            peak_memory_mb=None,
+            device=self._config.device.partition(":")[0],
+        )
+
+    def _count_failed_start(self, cause: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise EngineError(
+                f"{self._failed_starts} worker processes in a row died before their first trial (the last "
+                f"one {cause}); is there enough memory for one more process, and does a script of yours that "
+                'starts a search do so under `if __name__ == "__main__":`?'
+            )
+
+    def _drop(self, worker: _Worker) -> None:
+        if worker in self._workers:
+            self._workers.remove(worker)
+            worker.stop()
+
+
+def engine(workload: Workload, **options: Any) -> LocalEngine:
+    """The engine with a `LocalConfig` of the given options."""
+    return LocalEngine(workload, LocalConfig(**options))
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start children with Ctrl-C blocked: it would hit them while they import torch, and print tracebacks."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # The tracker is started along with the first child otherwise, and unblocks the signal by itself.
+    with suppress(AttributeError):
+        resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cause_of_death(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "was killed by SIGKILL (out of memory?)"
+    if exit_code is not None and exit_code < 0:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code}"

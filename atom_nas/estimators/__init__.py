@@ -1,0 +1,30 @@
+"""Performance estimators by name: each turns a freshly built network into scores."""
+
+import importlib
+from types import ModuleType
+
+from atom_nas.names import choose
+
+ESTIMATORS: dict[str, str] = {
+    "proxy": "train on the synthetic set, score on real validation images",
+    "real": "train on the real training images, score on real validation and test images (the reference)",
+}
+
+# What every estimator's trials record. True: higher is better.
+SCORES: dict[str, bool] = {
+    "validation_accuracy": True,
+    "validation_loss": False,
+    "final_training_loss": False,
+    "summed_training_loss": False,
+    "parameters": True,
+    "flops": True,
+}
+
+
+def load(name: str) -> ModuleType:
+    """The estimator's module, imported on first use; its `estimator(data, **options)` makes one.
+
+    Raises:
+        ValueError: on an unknown name, with the nearest matches.
+    """
+    return importlib.import_module(f"atom_nas.estimators.{choose('estimator', name, ESTIMATORS)}")

@@ -1,0 +1,84 @@
+"""The cheap ruler: train on the synthetic set, score on real validation images."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from atom_nas.estimators.base import (
+    SCORING_VERSION,
+    SearchData,
+    configure,
+    fingerprint,
+    preprocessing_fingerprint,
+    subset,
+    train_and_score,
+)
+from distill.training import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyConfig:
+    """How the proxy trains and what it scores on.
+
+    Attributes:
+        training: of every network on the synthetic set.
+        validation_images: score on a seeded subset of this many validation images, with equal shares per
+            class, to bound the cost; None: on all.
+        subset_seed: of that subset.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation_images: int | None = None
+    subset_seed: int = 0
+
+
+class ProxyEstimator:
+    """Trains on the synthetic images (model space), scores on the real validation split."""
+
+    name = "proxy"
+
+    def __init__(self, data: SearchData, config: ProxyConfig) -> None:
+        """Take the synthetic set and the validation images out of `data`.
+
+        Raises:
+            ValueError: if `config.validation_images` is below the number of classes.
+        """
+        self.config = config
+        self._images, self._labels = data.synthetic_images, data.synthetic_labels
+        self._preprocessing = data.preprocessing
+        self._validation = subset(
+            data.validation, data.classes, config.validation_images, config.subset_seed, "validation subset"
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The training config, and digests of all images that bear on a score."""
+        return {
+            "estimator": self.name,
+            "version": SCORING_VERSION,
+            "training": asdict(self.config.training),
+            "training_images": len(self._labels),
+            "training_fingerprint": fingerprint(self._images, self._labels),
+            "validation_images": len(self._validation),
+            "validation_fingerprint": fingerprint(self._validation.images, self._validation.labels),
+            "preprocessing": preprocessing_fingerprint(self._preprocessing),
+        }
+
+    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+        """See `train_and_score`."""
+        return train_and_score(
+            network,
+            self._images,
+            self._labels,
+            training=self.config.training,
+            validation=self._validation,
+            preprocessing=self._preprocessing,
+            seed=seed,
+            device=device,
+        )
+
+
+def estimator(data: SearchData, **options: Any) -> ProxyEstimator:
+    """The estimator with a `ProxyConfig` of the given options."""
+    return ProxyEstimator(data, configure(ProxyConfig, "proxy", options))

@@ -1,0 +1,234 @@
+"""What a search is asked to do, checked and loaded in full before any work."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import search_spaces
+from atom_nas import engines, estimators
+from atom_nas.estimators.base import Estimator, SearchData, configure
+from atom_nas.names import choose
+from atom_nas.strategies import configure as configure_strategy
+from atom_nas.tables import ArchitectureList, read_architectures, read_reference
+from distill import synthetic as synthetic_sets
+from distill.data import RealDataset
+from distill.environment import usable_cores
+from distill.run import resolve_device
+from distill.synthetic import SyntheticSet
+from distill.training import TrainingConfig
+from search_spaces.base import Space, count_fitting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """One search.
+
+    Attributes:
+        synthetic: folder of a synthetic set.
+        out: the run's folder.
+        space, space_options: a registered space and its options.
+        samples: architectures to propose; a resumed run may raise it.
+        strategy, strategy_options: a registered strategy and its options.
+        architectures: CSV file of architectures to score instead of sampling; None: sample.
+        reference: "real" (train on the real images), "none", or the path of a CSV file of scores.
+        reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
+        reference_images: train the reference on a subset of this many real images; None: on all.
+        reference_epochs: None: the same as `TrainingConfig`'s.
+        reference_training: other fields of the reference's `TrainingConfig`.
+        epochs: of the proxy; None: the same as `TrainingConfig`'s.
+        training: other fields of the proxy's `TrainingConfig`.
+        validation_images: score on a subset of this many validation images; None: on all.
+        score: the score that ranks, and that strategies learn from.
+        engine: a registered engine.
+        workers: processes; None: the usable cores on a CPU, 1 on a GPU. Scores do not depend on it.
+        seed: >= 0, of proposals, initialisations, batches and augmentation.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        data_dir: where datasets are kept; None: the default folder.
+        resume: go on with the interrupted run in `out`.
+        command: the command line, for the record.
+    """
+
+    synthetic: Path
+    out: Path
+    space: str = "convnet"
+    space_options: Mapping[str, Any] = field(default_factory=dict)
+    samples: int = 48
+    strategy: str = "random"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    architectures: Path | None = None
+    reference: str = "real"
+    reference_samples: int | None = None
+    reference_images: int | None = None
+    reference_epochs: int | None = None
+    reference_training: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    validation_images: int | None = None
+    score: str = "validation_accuracy"
+    engine: str = "local"
+    workers: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    data_dir: Path | None = None
+    resume: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        choose("score", self.score, estimators.SCORES)
+        choose("engine", self.engine, engines.ENGINES)
+        for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
+            _at_least(1, name, getattr(self, name))
+        for name in ("epochs", "reference_epochs"):
+            _at_least(1, name, getattr(self, name))
+        _at_least(0, "seed", self.seed)
+
+    @property
+    def reference_kind(self) -> str:
+        """ "real", "none" or "table"."""
+        return self.reference if self.reference in ("real", "none") else "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A search with everything loaded.
+
+    Attributes:
+        settings: as given.
+        synthetic: the synthetic set.
+        dataset: the real dataset it was distilled from.
+        data: the images of both.
+        space: what is sampled.
+        fitting, size: how many of the space's architectures fit the images, and how many there are.
+        strategy_options: of the strategy, with every default resolved for this many samples.
+        listed: the architectures to score instead of sampling, or None.
+        table: the published ranking, or None.
+        proxy: the cheap estimator.
+        reference: the reference estimator, or None.
+        device: where trials run.
+        workers: processes.
+    """
+
+    settings: SearchSettings
+    synthetic: SyntheticSet
+    dataset: RealDataset
+    data: SearchData
+    space: Space
+    fitting: int
+    size: int
+    strategy_options: dict[str, Any]
+    listed: ArchitectureList | None
+    table: dict[str, float] | None
+    proxy: Estimator
+    reference: Estimator | None
+    device: torch.device
+    workers: int
+
+    @property
+    def expected(self) -> int:
+        """How many architectures will be proposed at most."""
+        return len(self.listed.architectures) if self.listed else min(self.settings.samples, self.fitting)
+
+
+def prepare(settings: SearchSettings) -> Plan:
+    """Load and check all that the settings name.
+
+    Raises:
+        ValueError: something named is missing, damaged, unknown or of no use; one line.
+    """
+    space = search_spaces.load(settings.space, **settings.space_options)
+    listed = read_architectures(settings.architectures, space) if settings.architectures else None
+    table = _read_table(settings, space)
+    strategy_options = asdict(
+        configure_strategy(settings.strategy, settings.strategy_options, settings.samples)
+    )
+    device = resolve_device(settings.device)
+    synthetic = synthetic_sets.load(settings.synthetic)
+    dataset = synthetic.real_dataset(settings.data_dir)
+    data = search_data(synthetic, dataset)
+    fitting, size = count_fitting(space, data.image_shape)
+    if not fitting:
+        raise ValueError(
+            f"no architecture of the space {space.name!r} fits images of shape {data.image_shape}"
+        )
+    return Plan(
+        settings=settings,
+        synthetic=synthetic,
+        dataset=dataset,
+        data=data,
+        space=space,
+        fitting=fitting,
+        size=size,
+        strategy_options=strategy_options,
+        listed=listed,
+        table=table,
+        proxy=_proxy(settings, data),
+        reference=_reference(settings, data) if settings.reference_kind == "real" else None,
+        device=device,
+        workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
+    )
+
+
+def search_data(synthetic: SyntheticSet, dataset: RealDataset) -> SearchData:
+    """The images of a synthetic set and of the dataset it came from.
+
+    Raises:
+        ValueError: the set was distilled without holding out validation images.
+    """
+    fit, validation = synthetic.split_real(dataset)
+    if not len(validation):
+        raise ValueError(
+            f"{synthetic.path} was distilled with validation_fraction=0, so there are no held-out images to "
+            "score on: distill it again with a positive fraction"
+        )
+    return SearchData(
+        synthetic_images=synthetic.images,
+        synthetic_labels=synthetic.labels,
+        fit=fit,
+        validation=validation,
+        test=dataset.test,
+        preprocessing=synthetic.preprocessing,
+        classes=len(synthetic.classes),
+    )
+
+
+def _at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _read_table(settings: SearchSettings, space: Space) -> dict[str, float] | None:
+    if settings.reference_kind != "table":
+        return None
+    path = Path(settings.reference)
+    if not path.is_file():
+        raise ValueError(
+            f"unknown reference {settings.reference!r}: give 'real', 'none' or a CSV file that exists"
+        )
+    return read_reference(path, space)
+
+
+def _proxy(settings: SearchSettings, data: SearchData) -> Estimator:
+    training = _training(settings.training, settings.epochs)
+    estimator: Estimator = estimators.load("proxy").estimator(
+        data, training=training, validation_images=settings.validation_images
+    )
+    return estimator
+
+
+def _reference(settings: SearchSettings, data: SearchData) -> Estimator:
+    training = _training(settings.reference_training, settings.reference_epochs)
+    estimator: Estimator = estimators.load("real").estimator(
+        data,
+        training=training,
+        train_images=settings.reference_images,
+        validation_images=settings.validation_images,
+    )
+    return estimator
+
+
+def _training(options: Mapping[str, Any], epochs: int | None) -> TrainingConfig:
+    chosen = dict(options) if epochs is None else {**options, "epochs": epochs}
+    return configure(TrainingConfig, "training", chosen)

@@ -1,0 +1,91 @@
+"""What run.json says of a search at its start."""
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from atom_nas.estimators.base import fingerprint
+from atom_nas.plan import Plan
+from atom_nas.run_folder import RECORD_FORMAT
+from distill.environment import describe
+
+
+def first_record(plan: Plan) -> dict[str, Any]:
+    """The record of a search that has not begun; JSON values only."""
+    settings = plan.settings
+    return {
+        "format_version": RECORD_FORMAT,
+        "atom_nas_version": _version(),
+        "command": settings.command,
+        "seed": settings.seed,
+        "dataset": {
+            "name": plan.dataset.name,
+            "fingerprint": plan.dataset.fingerprint,
+            "classes": len(plan.dataset.classes),
+            "image_shape": list(plan.dataset.image_shape),
+        },
+        "synthetic": _synthetic(plan),
+        "space": {
+            "name": settings.space,
+            "options": dict(settings.space_options),
+            "size": plan.size,
+            "fitting": plan.fitting,
+        },
+        "strategy": _strategy(plan),
+        "score": settings.score,
+        "proxy": plan.proxy.settings(),
+        "reference": _reference(plan),
+        "workers": plan.workers,
+        "device": plan.device.type,
+        "search_wall_seconds": 0.0,
+        "reference_wall_seconds": None,
+        "complete": False,
+        "environment": describe(),
+    }
+
+
+def _synthetic(plan: Plan) -> dict[str, Any]:
+    card, synthetic = plan.synthetic.card, plan.synthetic
+    return {
+        "directory": str(plan.settings.synthetic),
+        "fingerprint": fingerprint(synthetic.images, synthetic.labels),
+        "method": card["method"],
+        "ipc": card["ipc"],
+        "images": len(synthetic.labels),
+        "distill_seconds": card["wall_seconds"],
+        "distill_cpu_seconds": card["cpu_seconds"],
+        "device": card["device"],
+    }
+
+
+def _strategy(plan: Plan) -> dict[str, Any]:
+    settings, listed = plan.settings, plan.listed
+    if listed is None:
+        return {
+            "name": settings.strategy,
+            "options": plan.strategy_options,
+            "samples": settings.samples,
+        }
+    digest = hashlib.sha256("\n".join(listed.architectures).encode()).hexdigest()
+    options = {"fingerprint": f"sha256:{digest}", "duplicates": listed.duplicates}
+    return {"name": "list", "options": options, "samples": len(listed.architectures)}
+
+
+def _reference(plan: Plan) -> dict[str, Any]:
+    kind = plan.settings.reference_kind
+    return {
+        "kind": kind,
+        "score": {"real": "test_accuracy", "table": "score", "none": None}[kind],
+        "settings": plan.reference.settings() if plan.reference else {},
+        "table": Path(plan.settings.reference).name if kind == "table" else None,
+        "samples": plan.settings.reference_samples,
+        "matched": 0,
+    }
+
+
+def _version() -> str:
+    try:
+        return metadata.version("atom-nas")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"

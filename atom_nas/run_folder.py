@@ -1,0 +1,178 @@
+"""A run's folder: run.json, the trial store, and the rules for starting and resuming."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from atom_nas.trials import TrialStore
+from atom_nas.writing import write_text
+
+RECORD_FORMAT = 1
+RECORD = "run.json"
+STORE = "trials.sqlite"
+LOCK = ".lock"
+
+# What a resumed run may not change, because it changes scores or proposals.
+_FIXED = ("seed", "dataset", "synthetic.fingerprint", "space", "strategy.name", "strategy.options", "score")
+_FIXED_LAST = ("device", "proxy")
+
+
+class RunFolder:
+    """An open run: its record (what run.json says) and its store. Holds a lock against a second search."""
+
+    def __init__(self, path: Path, record: dict[str, Any], store: TrialStore, lock: IO[str]) -> None:
+        """Use `open_run`."""
+        self.path = path
+        self.record = record
+        self.store = store
+        self._lock = lock
+        self._clock: tuple[str, float, float] | None = None
+
+    def save(self) -> None:
+        """Write run.json, with the wall seconds of the stage under way up to now."""
+        if self._clock:
+            name, before, start = self._clock
+            self.record[name] = before + time.perf_counter() - start
+        write_text(self.path / RECORD, json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the wall seconds of the block to the record's entry `name`, on top of earlier sessions'."""
+        self._clock = (name, self.record.get(name) or 0.0, time.perf_counter())
+        try:
+            yield
+        finally:
+            self.save()
+            self._clock = None
+
+    def close(self) -> None:
+        """Close the store and let another search in."""
+        self.store.close()
+        self._lock.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
+    """Start a run in a new or empty folder, or go on with an interrupted one.
+
+    Args:
+        path: the folder, made if absent.
+        record: what run.json is to say; wall seconds of an earlier session are carried over.
+        resume: go on with a run that is there.
+    Raises:
+        ValueError: the folder is taken and `resume` is false; there is none and it is true; or the settings
+            are not those of the run that is there (names the first difference).
+        OSError: it cannot be written.
+    """
+    check_run(path, record, resume=resume)
+    path.mkdir(parents=True, exist_ok=True)
+    lock = _lock(path)
+    try:
+        # Again, now that nobody else can write: another search may have come first.
+        earlier = check_run(path, record, resume=resume)
+        carried = {name: value for name, value in earlier.items() if name.endswith("_wall_seconds")}
+        store = TrialStore.create(path / STORE)
+    except BaseException:
+        lock.close()
+        raise
+    folder = RunFolder(path, record | carried, store, lock)
+    folder.save()
+    return folder
+
+
+def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+    """Refuse what `open_run` would refuse, before any work; the earlier run's record, or an empty one."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: give a folder for the run")
+    if resume and not path.exists():
+        raise ValueError(f"there is no run to resume at {path}: check the path, or start it without --resume")
+    taken = path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir())
+    if taken and not resume:
+        raise ValueError(
+            f"{path} is not empty: go on with the run in it by --resume, or choose another --out"
+        )
+    if not taken:
+        return {}
+    earlier = read_record(path)
+    _require_same(earlier, record, path)
+    return earlier
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The run.json of a run folder.
+
+    Raises:
+        ValueError: there is none, it is damaged, or of a newer format.
+    """
+    file = path / RECORD
+    if not file.is_file():
+        raise ValueError(f"{path} is not a run folder: it has no {RECORD}")
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        version = record["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged or not a run's record: {error}") from error
+    if version != RECORD_FORMAT:
+        raise ValueError(f"{file} has format {version}, not {RECORD_FORMAT}: use the atom-nas that wrote it")
+    return dict(record)
+
+
+def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Raise on the first setting that changes scores; more samples and other workers are welcome."""
+    for name in (*_FIXED, *_FIXED_LAST, *_fixed_of_reference(earlier)):
+        found = first_difference(name, _entry(earlier, name), _entry(now, name))
+        if found:
+            raise ValueError(f"{path} cannot be resumed with other settings: {found}")
+    before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")
+    if after < before:
+        raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
+
+
+def _fixed_of_reference(earlier: Mapping[str, Any]) -> tuple[str, ...]:
+    # Reference trials in the store bind a run to their settings; a run without them may get any reference.
+    trained = _entry(earlier, "reference.kind") == "real"
+    return ("reference.kind", "reference.settings") if trained else ()
+
+
+def first_difference(name: str, before: Any, after: Any) -> str | None:
+    """`NAME was X there and is Y now` for the first entry that differs, or None; dicts are searched."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in (*before, *(key for key in after if key not in before)):
+            found = first_difference(f"{name}.{key}", before.get(key), after.get(key))
+            if found:
+                return found
+        return None
+    return None if before == after else f"{name} was {before!r} there and is {after!r} now"
+
+
+def _entry(record: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = record
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold a lock that ends with the process, however it ends."""
+    handle = (path / LOCK).open("w")
+    with suppress(ImportError):  # Windows: no lock
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.close()
+            raise ValueError(
+                f"another search is writing to {path}: wait for it, or choose another --out"
+            ) from error
+        except OSError:  # a filesystem without locks
+            pass
+    return handle

@@ -1,0 +1,176 @@
+"""One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+import search_spaces
+from atom_nas.engines.base import Engine, Job, Outcome
+from atom_nas.references import ReferenceCache
+from atom_nas.trials import Trial, TrialStore
+from distill.seeding import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a stage stands, after a trial or at its start.
+
+    Attributes:
+        stage: "proxy" or "reference".
+        done: architectures with a result by now, failures and earlier sessions' included.
+        total: how many there will be at most.
+        failed: how many of `done` failed.
+        cached: how many of `done` came from the reference cache.
+        reused: how many of `done` an earlier session had stored.
+        architecture: the last one; None at the start of a stage.
+        score: its score, or None if it failed.
+    """
+
+    stage: str
+    done: int
+    total: int
+    failed: int = 0
+    cached: int = 0
+    reused: int = 0
+    architecture: str | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceBuilder:
+    """Builds networks of a registered space in any process: see `atom_nas.engines.base.Builder`."""
+
+    space: str
+    options: Mapping[str, Any]
+    image_shape: tuple[int, int, int]
+    classes: int
+
+    def __call__(self, architecture: str) -> nn.Module:
+        """The freshly initialised network of an architecture's string form."""
+        space = search_spaces.load(self.space, **self.options)
+        return space.build(space.parse(architecture), self.image_shape, self.classes)
+
+
+def trial_seed(run_seed: int, estimator: str, architecture: str) -> int:
+    """The seed of a trial: independent of order, workers and of what else is sampled."""
+    return derive_seed(run_seed, estimator, architecture)
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """Makes sure that architectures have a stored trial.
+
+    Attributes:
+        title: the stage's name in progress reports.
+        estimator: the name under which trials are stored.
+        score: which score to report as the trial's.
+        total: how many architectures are expected at most.
+        seed: the run's.
+        device: for the record of a trial that never ran.
+        misfit: why an architecture cannot take the images, or None.
+        engine: runs what is neither stored nor cached.
+        store: of the run.
+        cache: trials of other runs, or None.
+        on_trial: called after each stored trial, with the progress.
+    """
+
+    title: str
+    estimator: str
+    score: str
+    total: int
+    seed: int
+    device: str
+    misfit: Callable[[str], str | None]
+    engine: Engine
+    store: TrialStore
+    cache: ReferenceCache | None
+    on_trial: Callable[[Progress], None]
+    _progress: Progress = field(init=False)
+    _seen: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._progress = Progress(stage=self.title, done=0, total=self.total)
+        self.on_trial(self._progress)
+
+    def ensure(self, positions: Mapping[str, int]) -> None:
+        """Get every architecture (string form -> 0-based position) a stored trial.
+
+        Raises:
+            EngineError: the engine cannot work.
+            OSError: the store cannot be written; everything before is stored.
+        """
+        wanted = [name for name in positions if name not in self._seen]
+        left = [name for name in wanted if not self._take(name, positions[name])]
+        jobs = [self._job(name) for name in left]
+        for outcome in self.engine.run(jobs):
+            trial = self._trial(outcome, positions[outcome.job.architecture])
+            self._keep(trial)
+            if self.cache:
+                self.cache.add(trial)
+
+    def _keep(self, trial: Trial) -> None:
+        self.store.add(trial)
+        self._tell(trial)
+
+    def _take(self, architecture: str, position: int) -> bool:
+        """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest."""
+        stored = self.store.get(self.estimator, architecture)
+        if stored:
+            self._tell(stored, reused=1)
+            return True
+        cached = self.cache.get(self.estimator, architecture) if self.cache else None
+        if cached:
+            self._keep(replace(cached, position=position, cached=True))
+            return True
+        reason = self.misfit(architecture)
+        if reason:
+            self._keep(self._misfit_trial(architecture, position, reason))
+        return reason is not None
+
+    def _job(self, architecture: str) -> Job:
+        seed = trial_seed(self.seed, self.estimator, architecture)
+        return Job(estimator=self.estimator, architecture=architecture, seed=seed)
+
+    def _trial(self, outcome: Outcome, position: int) -> Trial:
+        return Trial(
+            estimator=self.estimator,
+            architecture=outcome.job.architecture,
+            position=position,
+            status="failed" if outcome.reason else "done",
+            reason=outcome.reason,
+            scores=outcome.scores,
+            seconds=outcome.seconds,
+            cpu_seconds=outcome.cpu_seconds,
+            peak_memory_mb=outcome.peak_memory_mb,
+            cached=False,
+            seed=outcome.job.seed,
+            device=outcome.device,
+        )
+
+    def _misfit_trial(self, architecture: str, position: int, reason: str) -> Trial:
+        outcome = Outcome(
+            job=self._job(architecture),
+            reason=f"does not fit the images: {reason}",
+            scores={},
+            seconds=0.0,
+            cpu_seconds=0.0,
+            peak_memory_mb=None,
+            device=self.device,
+        )
+        return self._trial(outcome, position)
+
+    def _tell(self, trial: Trial, *, reused: int = 0) -> None:
+        before = self._progress
+        self._seen.add(trial.architecture)
+        self._progress = replace(
+            before,
+            done=before.done + 1,
+            failed=before.failed + (not trial.done),
+            cached=before.cached + trial.cached,
+            reused=before.reused + reused,
+            architecture=trial.architecture,
+            score=trial.scores.get(self.score),
+        )
+        self.on_trial(self._progress)

@@ -1,0 +1,266 @@
+"""`search`: rank architectures on a synthetic set, and get a reference to judge the ranking by.
+
+A search is a replay: proposals depend on the seed and on scores alone, and every architecture that has a
+stored trial is answered from the store. So an interrupted run, run again, repeats nothing that was finished
+and ends as if it had never been interrupted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atom_nas import engines, estimators
+from atom_nas.engines.base import Engine, Workload
+from atom_nas.estimators.base import Estimator
+from atom_nas.plan import Plan, SearchSettings, prepare
+from atom_nas.record import first_record
+from atom_nas.references import ReferenceCache
+from atom_nas.run_folder import RunFolder, check_run, open_run
+from atom_nas.runner import Progress, SpaceBuilder, Stage
+from atom_nas.strategies import run_strategy
+from atom_nas.tables import reference_csv
+from atom_nas.trials import Trial
+from atom_nas.writing import write_bytes, write_text
+from distill.seeding import derive_seed
+from search_spaces.base import Architecture
+
+__all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSummary:
+    """What a finished search holds.
+
+    Attributes:
+        path: the run's folder.
+        proposed: architectures sampled or listed.
+        failed: how many of them have no score.
+        duplicates: lines of the list that repeated an earlier one.
+        reference: "real", "table" or "none".
+        matched: how many scored architectures have a reference score.
+        cached: how many of those were trained by an earlier run.
+    """
+
+    path: Path
+    proposed: int
+    failed: int
+    duplicates: int
+    reference: str
+    matched: int
+    cached: int
+
+
+def run_search(settings: SearchSettings, *, progress: Report | None = None) -> SearchSummary:
+    """Propose and score architectures, then the reference; the run folder holds the result.
+
+    Args:
+        settings: what to do.
+        progress: called at the start of each stage and after each trial.
+    Raises:
+        ValueError: the settings are wrong or do not match the run to be resumed; nothing was started.
+        OSError: the run folder cannot be written; what was stored stays.
+        EngineError: no worker can start.
+        KeyboardInterrupt: passes through once the workers are stopped; every finished trial is stored.
+    """
+    plan = prepare(settings)
+    record = first_record(plan)
+    check_run(settings.out, record, resume=settings.resume)
+    with open_run(settings.out, record, resume=settings.resume) as folder, closing(_engine(plan)) as engine:
+        session = _Session(plan, folder, engine, progress)
+        session.copy_picture()
+        session.rank()
+        session.refer()
+        return session.finish()
+
+
+def _engine(plan: Plan) -> Engine:
+    """One engine for both stages, so that its workers start once."""
+    settings, shape = plan.settings, plan.data.image_shape
+    build = SpaceBuilder(
+        space=settings.space,
+        options=dict(settings.space_options),
+        image_shape=shape,
+        classes=plan.data.classes,
+    )
+    chosen = (plan.proxy, plan.reference) if plan.reference else (plan.proxy,)
+    workload = Workload(build=build, estimators=chosen, image_shape=shape)
+    made: Engine = engines.load(settings.engine).engine(
+        workload, workers=plan.workers, device=str(plan.device)
+    )
+    return made
+
+
+class _Session:
+    """The steps of a search on an open run folder."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, engine: Engine, progress: Report | None) -> None:
+        self._plan = plan
+        self._settings = plan.settings
+        self._folder = folder
+        self._engine = engine
+        self._progress = progress
+
+    def copy_picture(self) -> None:
+        """Put the synthetic set's picture beside the results, for the report."""
+        picture = self._plan.synthetic.path / "images.png"
+        if picture.is_file():
+            write_bytes(self._folder.path / "synthetic.png", picture.read_bytes())
+
+    def rank(self) -> None:
+        """Propose architectures and score them on the synthetic set."""
+        plan, settings = self._plan, self._settings
+        with self._folder.timing("search_wall_seconds"):
+            proposals = Proposals(
+                self._stage("proxy", plan.proxy, settings.score, plan.expected), settings.score
+            )
+            if plan.listed:
+                proposals.evaluate([plan.space.parse(name) for name in plan.listed.architectures])
+                return
+            run_strategy(
+                settings.strategy,
+                plan.space,
+                plan.data.image_shape,
+                samples=settings.samples,
+                seed=settings.seed,
+                evaluate=proposals.evaluate,
+                options=plan.strategy_options,
+            )
+
+    def refer(self) -> None:
+        """Get the reference scores of what was scored."""
+        scored = [trial for trial in self._folder.store.trials("proxy") if trial.done]
+        table = self._folder.path / "reference.csv"
+        if self._plan.table is None:
+            table.unlink(missing_ok=True)
+        else:
+            matched = _matched(self._plan.table, scored, self._settings.reference)
+            write_text(table, reference_csv(matched))
+            self._folder.record["reference"]["matched"] = len(matched)
+        if self._plan.reference and scored:
+            self._train_reference(self._plan.reference, scored)
+
+    def finish(self) -> SearchSummary:
+        """Mark the run as complete."""
+        record, store = self._folder.record, self._folder.store
+        record["complete"] = True
+        self._folder.save()
+        trials, references = store.trials("proxy"), store.trials("real")
+        return SearchSummary(
+            path=self._folder.path,
+            proposed=len(trials),
+            failed=sum(not trial.done for trial in trials),
+            duplicates=self._plan.listed.duplicates if self._plan.listed else 0,
+            reference=record["reference"]["kind"],
+            matched=record["reference"]["matched"],
+            cached=sum(trial.cached for trial in references),
+        )
+
+    def _train_reference(self, estimator: Estimator, scored: list[Trial]) -> None:
+        chosen = reference_sample(scored, self._settings.reference_samples, self._settings.seed)
+        cache = ReferenceCache(self._cache_key(estimator))
+        try:
+            with self._folder.timing("reference_wall_seconds"):
+                stage = self._stage("reference", estimator, "test_accuracy", len(chosen), cache)
+                stage.ensure({trial.architecture: trial.position for trial in chosen})
+        finally:
+            cache.close()
+        done = [trial for trial in self._folder.store.trials(estimator.name) if trial.done]
+        self._folder.record["reference"]["matched"] = len(done)
+
+    def _cache_key(self, estimator: Estimator) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            "dataset": plan.dataset.fingerprint,
+            "space": plan.settings.space,
+            "space_options": dict(plan.settings.space_options),
+            "image_shape": list(plan.data.image_shape),
+            "estimator": estimator.settings(),
+            "seed": plan.settings.seed,
+            "device": plan.device.type,
+        }
+
+    def _stage(
+        self,
+        title: str,
+        estimator: Estimator,
+        score: str,
+        total: int,
+        cache: ReferenceCache | None = None,
+    ) -> Stage:
+        return Stage(
+            title=title,
+            estimator=estimator.name,
+            score=score,
+            total=total,
+            seed=self._settings.seed,
+            device=self._plan.device.type,
+            misfit=self._misfit,
+            engine=self._engine,
+            store=self._folder.store,
+            cache=cache,
+            on_trial=self._tell,
+        )
+
+    def _misfit(self, architecture: str) -> str | None:
+        space = self._plan.space
+        return space.misfit(space.parse(architecture), self._plan.data.image_shape)
+
+    def _tell(self, progress: Progress) -> None:
+        # run.json is rewritten along with each trial, so that kill -9 loses little of the wall time.
+        self._folder.save()
+        if self._progress:
+            self._progress(progress)
+
+
+class Proposals:
+    """What a strategy's proposals are answered from; their positions count up in the order of proposal."""
+
+    def __init__(self, stage: Stage, score: str) -> None:
+        """Answer with the score of that name, turned so that higher is better."""
+        self._stage = stage
+        self._score = score
+        self._positions: dict[str, int] = {}
+
+    def evaluate(self, architectures: Sequence[Architecture]) -> list[float | None]:
+        """The score of each architecture, from the store or trained now; None where it failed."""
+        names = [str(architecture) for architecture in architectures]
+        for name in names:
+            self._positions.setdefault(name, len(self._positions))
+        self._stage.ensure({name: self._positions[name] for name in names})
+        return [self._value(name) for name in names]
+
+    def _value(self, architecture: str) -> float | None:
+        trial = self._stage.store.get(self._stage.estimator, architecture)
+        assert trial is not None
+        if not trial.done:
+            return None
+        value = trial.scores[self._score]
+        return value if estimators.SCORES[self._score] else -value
+
+
+def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> list[Trial]:
+    """A seeded subset of `count` trials, in their order; all of them for None.
+
+    Each architecture has a random rank of its own, so a larger count, or more trials to choose from, keeps
+    most of a smaller choice.
+    """
+    if count is None:
+        return list(scored)
+    ranked = sorted(scored, key=lambda trial: derive_seed(seed, "reference sample", trial.architecture))
+    return sorted(ranked[:count], key=lambda trial: trial.position)
+
+
+def _matched(table: Mapping[str, float], scored: Sequence[Trial], source: str) -> dict[str, float]:
+    matched = {
+        trial.architecture: table[trial.architecture] for trial in scored if trial.architecture in table
+    }
+    if not matched:
+        raise ValueError(
+            f"none of the {len(scored)} scored architectures is among the {len(table)} of {source}: the run "
+            "is kept; go on by --resume with another --reference, or with more --samples"
+        )
+    return matched

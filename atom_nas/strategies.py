@@ -1,0 +1,211 @@
+"""Search strategies by name: NNI's algorithms, with our defaults, driving our evaluation.
+
+Neither torch nor NNI is imported before `run_strategy` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from atom_nas.names import choose
+
+if TYPE_CHECKING:
+    from search_spaces.base import Architecture, ImageShape, Space
+
+STRATEGIES: dict[str, str] = {
+    "random": "uniformly at random, without repeats",
+    "grid": "in the space's own order, the last choice varying fastest",
+    "evolution": "regularized (aging) evolution: the best of a few mutates, the oldest dies",
+    "tpe": "tree-structured Parzen estimator: values more frequent among the good than the rest",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomConfig:
+    """No options: each fitting architecture is as likely as any other, and none comes twice."""
+
+    def resolved(self, samples: int) -> RandomConfig:  # noqa: ARG002
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """No options, and the seed does not matter."""
+
+    def resolved(self, samples: int) -> GridConfig:  # noqa: ARG002
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvolutionConfig:
+    """Real et al., "Regularized evolution for image classifier architecture search", AAAI 2019.
+
+    NNI's own defaults (population 100, tournament 25, mutation 0.05) are for thousands of samples: with
+    fewer than 100 they are random search.
+
+    Attributes:
+        population_size: how many of the latest survivors may become parents; as many are drawn at random
+            first. None: 16, or a third of the samples if that is less.
+        sample_size: the parent is the best of this many, drawn from the population. None: a quarter of the
+            population, but at least 2.
+        mutation_prob: chance of each choice to be drawn anew; 0.2 is about one of the ConvNets' five.
+        crossover: each choice comes from either of two parents.
+        batch: architectures proposed and scored together. It is not the number of workers: results are the
+            same however many there are. More keeps more workers busy, fewer learns faster.
+    """
+
+    population_size: int | None = None
+    sample_size: int | None = None
+    mutation_prob: float = 0.2
+    crossover: bool = False
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        _check("population_size", self.population_size, at_least=1)
+        _check("sample_size", self.sample_size, at_least=1)
+        _check("batch", self.batch, at_least=1)
+        if not 0 < self.mutation_prob <= 1:
+            raise ValueError(f"mutation_prob is {self.mutation_prob}: it is a probability above 0, up to 1")
+
+    def resolved(self, samples: int) -> EvolutionConfig:
+        population = _warm_up("population_size", self.population_size, samples)
+        tournament = self.sample_size or min(population, max(2, population // 4))
+        if tournament > population:
+            raise ValueError(f"sample_size is {tournament}: at most the population, which is {population}")
+        return replace(self, population_size=population, sample_size=tournament)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpeConfig:
+    """Bergstra et al., "Algorithms for hyper-parameter optimization", NeurIPS 2011.
+
+    Attributes:
+        n_startup_jobs: architectures drawn at random first. None: 16, or a third of the samples if that is
+            less.
+        n_ei_candidates: draws a choice, of which the one with the highest expected improvement is taken.
+        gamma: of n architectures scored so far, the best gamma * sqrt(n) are the good ones (NNI: 0.25, which
+            is 2 of 48).
+        constant_liar_type: the score assumed for those of the same batch proposed before: the best, the mean
+            or the worst so far (NNI: best).
+        batch: architectures proposed and scored together; see `EvolutionConfig`.
+    """
+
+    n_startup_jobs: int | None = None
+    n_ei_candidates: int = 24
+    gamma: float = 0.5
+    constant_liar_type: Literal["best", "mean", "worst"] = "mean"
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        _check("n_startup_jobs", self.n_startup_jobs, at_least=1)
+        _check("n_ei_candidates", self.n_ei_candidates, at_least=1)
+        _check("batch", self.batch, at_least=1)
+        if not 0 < self.gamma < float("inf"):
+            raise ValueError(f"gamma is {self.gamma}: it is a finite number above 0")
+
+    def resolved(self, samples: int) -> TpeConfig:
+        return replace(self, n_startup_jobs=_warm_up("n_startup_jobs", self.n_startup_jobs, samples))
+
+
+StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig
+
+CONFIGS: dict[str, type[StrategyConfig]] = {
+    "random": RandomConfig,
+    "grid": GridConfig,
+    "evolution": EvolutionConfig,
+    "tpe": TpeConfig,
+}
+
+
+def configure(name: str, options: Mapping[str, Any], samples: int) -> StrategyConfig:
+    """The strategy's configuration with every default resolved for this many samples.
+
+    Args:
+        name: a key of `STRATEGIES`.
+        options: fields of its configuration; numbers may be given as text, as command lines do.
+        samples: how many architectures will be proposed.
+    Raises:
+        ValueError: unknown strategy or option, a value of the wrong type or out of range, or one that leaves
+            no sample to learn on.
+    """
+    config = CONFIGS[choose("strategy", name, STRATEGIES)]
+    if samples < 1:
+        raise ValueError(f"samples is {samples}: propose at least 1 architecture")
+    types = get_type_hints(config)
+    for option in options:
+        choose(f"option of the strategy {name!r}", option, _option_names(config))
+    return config(**{key: _typed(key, value, types[key]) for key, value in options.items()}).resolved(samples)
+
+
+def run_strategy(
+    name: str,
+    space: Space,
+    image_shape: ImageShape,
+    *,
+    samples: int,
+    seed: int,
+    evaluate: Callable[[Sequence[Architecture]], Sequence[float | None]],
+    options: Mapping[str, Any] | None = None,
+) -> None:
+    """Propose different architectures that fit the images, and have them scored.
+
+    Args:
+        name: a key of `STRATEGIES`.
+        image_shape: (C, H, W).
+        samples: how many to propose; all that fit where there are fewer.
+        seed: >= 0. The same seed and the same scores give the same proposals in the same order.
+        evaluate: called with the next batch; gives each one's score, higher is better, or None if it failed,
+            in the same order. What it raises passes through. A strategy that ignores scores asks once, for
+            everything; the others in batches of their option `batch`.
+        options: see `configure`.
+    Raises:
+        ValueError: as `configure` does, a negative seed, or no architecture fits.
+    """
+    settings = asdict(configure(name, options or {}, samples))
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: give a whole number from 0")
+    from search_spaces._nni import explore
+
+    explore(
+        space,
+        image_shape,
+        strategy=name,
+        samples=samples,
+        seed=seed,
+        batch=settings.pop("batch", None),
+        options=settings,
+        evaluate=evaluate,
+    )
+
+
+def _option_names(config: type[StrategyConfig]) -> tuple[str, ...]:
+    return tuple(config.__dataclass_fields__)
+
+
+def _typed(option: str, value: Any, wanted: Any) -> Any:
+    # Imported late to keep `atom-nas --help` quick.
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(wanted).validate_python(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise ValueError(f"{option} is {value!r}: {reason[0].lower()}{reason[1:]}") from None
+
+
+def _check(option: str, value: int | None, *, at_least: int) -> None:
+    if value is not None and value < at_least:
+        raise ValueError(f"{option} is {value}: at least {at_least}")
+
+
+def _warm_up(option: str, given: int | None, samples: int) -> int:
+    """How many architectures are drawn before any score counts: as given, or a default that leaves most."""
+    if given is None:
+        return max(1, min(16, samples // 3))
+    if given >= samples:
+        raise ValueError(
+            f"{option} is {given}: with {samples} samples nothing is learnt; at most {samples - 1}"
+        )
+    return given

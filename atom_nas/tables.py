@@ -1,0 +1,107 @@
+"""CSV files that users bring: lists of architectures, and published rankings."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.base import Space
+
+Row = tuple[int, dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureList:
+    """Architectures to score instead of sampling.
+
+    Attributes:
+        architectures: their string forms, each once, in the order of the file.
+        duplicates: lines dropped because their architecture had come before.
+    """
+
+    architectures: tuple[str, ...]
+    duplicates: int
+
+
+def read_architectures(path: Path, space: Space) -> ArchitectureList:
+    """Read the column `architecture` of a CSV file.
+
+    Raises:
+        ValueError: no such file, no such column, no row, or a string the space cannot parse (with its line).
+    """
+    parsed = [_parse(space, row, line, path) for line, row in _rows(path, ("architecture",))]
+    if not parsed:
+        raise ValueError(f"{path} lists no architecture: one a line is needed below the header")
+    unique = tuple(dict.fromkeys(parsed))
+    return ArchitectureList(architectures=unique, duplicates=len(parsed) - len(unique))
+
+
+def read_reference(path: Path, space: Space) -> dict[str, float]:
+    """Read the columns `architecture` and `score` of a published ranking; higher scores are better.
+
+    Identical lines count once.
+
+    Returns:
+        String form -> finite score.
+    Raises:
+        ValueError: no such file or column, no row, a string the space cannot parse, a score that is not a
+            finite number (each with its line), or two scores for one architecture.
+    """
+    table: dict[str, float] = {}
+    for line, row in _rows(path, ("architecture", "score")):
+        architecture, score = _parse(space, row, line, path), _score(row, line, path)
+        if table.setdefault(architecture, score) != score:
+            raise ValueError(
+                f"{path}, line {line}: {architecture} has the score {score} here and {table[architecture]} "
+                "earlier: keep one"
+            )
+    if not table:
+        raise ValueError(f"{path} holds no score: rows of architecture,score are needed below the header")
+    return table
+
+
+def reference_csv(scores: Mapping[str, float]) -> str:
+    """The text of a CSV file with the columns architecture and score."""
+    return "".join(["architecture,score\n", *(f"{name},{score!r}\n" for name, score in scores.items())])
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
+    """Line number and named values of each row that is not blank."""
+    if not path.is_file():
+        raise ValueError(f"no file {path}: a CSV file with the columns {', '.join(columns)} is needed")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        try:
+            header = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            missing = [column for column in columns if column not in header]
+            if missing:
+                found = ", ".join(header) or "none"
+                raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}")
+            for row in reader:
+                yield reader.line_num, {column: _cell(row, column) for column in columns}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _cell(row: Mapping[str | Any, str | Any], column: str) -> str:
+    return str(row[column] or "").strip()
+
+
+def _parse(space: Space, row: Mapping[str, str], line: int, path: Path) -> str:
+    try:
+        return str(space.parse(row["architecture"]))
+    except ValueError as error:
+        raise ValueError(f"{path}, line {line}: {error}") from error
+
+
+def _score(row: Mapping[str, str], line: int, path: Path) -> float:
+    try:
+        score = float(row["score"])
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(f"{path}, line {line}: the score {row['score']!r} is not a finite number")
+    return score

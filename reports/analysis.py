@@ -1,0 +1,203 @@
+"""From a run to its report: which numbers are computed from which columns. No files, no figures."""
+
+from __future__ import annotations
+
+import zlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reports import formatting
+from reports.bootstrap import CONFIDENCE, Interval, spearman_interval
+from reports.correlation import count_tied, kendall_tau_b, pearson, spearman, spearman_p_value, usable_pairs
+from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport, StageSeconds
+from reports.notes import write_notes
+from reports.ranking import choose_score, reference_scores, ruler_scores
+from reports.savings import Costs, measure_savings
+from reports.schema import Run
+from reports.scores import describe_score
+from reports.selection import KEPT_PERCENTS, precision_and_recall, regret_of_pick, top_spearman
+from reports.verdict import Evidence, Verdict, judge
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_REFERENCE_COST = {
+    "table": "the reference is a published table, so what it cost is not known",
+    "none": "the run has no reference to compare with",
+}
+
+
+def analyse(run: Run, *, score: str | None = None) -> Report:
+    """Every statistic of a run, ranked by `score` or the run's default.
+
+    The same run gives the same report: bootstrap and permutations are seeded by the name of the score.
+
+    Raises:
+        ValueError: if `score` was not recorded by the run.
+    """
+    chosen = choose_score(run, score)
+    names = [chosen, *(name for name in run.score_names if name != chosen)]
+    reference = reference_scores(run)
+    scores = [describe_agreement(name, ruler_scores(run, name), reference) for name in names]
+    counts, savings = _counts(run, chosen, reference), measure_savings(_costs(run))
+    return Report(
+        atom_nas_version=run.info.atom_nas_version,
+        run=_summary(run),
+        score=chosen,
+        reference_score=None if run.info.reference.kind == "none" else run.reference_score,
+        verdict=_verdict(run, scores, reference),
+        counts=counts,
+        scores=scores,
+        savings=savings,
+        wall_seconds=_wall_seconds(run),
+        cpu_seconds=_cpu_seconds(run),
+        notes=write_notes(run, counts, savings),
+    )
+
+
+def generator(name: str) -> np.random.Generator:
+    """The random stream of one statistic: fixed, and independent of which others are computed."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
+    """Every statistic of one ruler x against the reference y, both oriented, NaN where missing."""
+    first, second = usable_pairs(x, y)
+    kept = [precision_and_recall(first, second, percent) for percent in KEPT_PERCENTS]
+    score = describe_score(name)
+    return ScoreReport(
+        name=name,
+        label=score.label,
+        higher_is_better=score.higher_is_better,
+        recorded=int(x.notna().sum()),
+        tied=count_tied(first),
+        spearman=describe_spearman(name, x, y),
+        kendall_tau_b=kendall_tau_b(first, second),
+        pearson=pearson(first, second),
+        spearman_top_20=top_spearman(first, second, 0.20),
+        spearman_top_5=top_spearman(first, second, 0.05),
+        kept=[row for row in kept if row is not None],
+        pick=regret_of_pick(first, second),
+    )
+
+
+def describe_spearman(name: str, x: pd.Series, y: pd.Series) -> SpearmanReport:
+    """Spearman's rho with interval and p-value."""
+    rng = generator(name)
+    statistic = spearman(x, y)
+    interval = spearman_interval(x, y, rng=rng)
+    p = spearman_p_value(x, y, rng=rng)
+    return SpearmanReport(
+        value=statistic.value,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        confidence=CONFIDENCE,
+        p_value=p.value if p else None,
+        p_method=p.method if p else None,
+        n=statistic.n,
+        reason=statistic.reason,
+    )
+
+
+def reference_is_fraction(run: Run, reference: pd.Series) -> bool:
+    """Whether the reference is an accuracy in [0, 1], to be shown in percent; tables may hold 94.3."""
+    return describe_score(run.reference_score).fraction and not bool((reference > 1).any())
+
+
+def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series) -> Verdict:
+    if run.info.reference.kind == "none":
+        return judge(None)
+    chosen = scores[0].spearman
+    interval = None
+    if chosen.low is not None and chosen.high is not None:
+        interval = Interval(low=chosen.low, high=chosen.high, confidence=chosen.confidence)
+    parameters = next((s.spearman.value for s in scores[1:] if s.name == "parameters"), None)
+    evidence = Evidence(
+        spearman=spearman(*_pairs(run, scores[0].name, reference)),
+        interval=interval,
+        top=scores[0].spearman_top_20,
+        pick=scores[0].pick,
+        parameters=parameters,
+    )
+    return judge(
+        evidence, show=partial(formatting.difference, fraction=reference_is_fraction(run, reference))
+    )
+
+
+def _pairs(run: Run, score: str, reference: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    return usable_pairs(ruler_scores(run, score), reference)
+
+
+def _counts(run: Run, score: str, reference: pd.Series) -> Counts:
+    scores = ruler_scores(run, score)
+    failed, ranked = int((run.trials["status"] != "done").sum()), int(scores.notna().sum())
+    pairs = int((scores.notna() & reference.notna()).sum())
+    return Counts(
+        proposed=len(run.trials),
+        ranked=ranked,
+        failed=failed,
+        unscored=len(run.trials) - failed - ranked,
+        pairs=pairs,
+        without_reference=ranked - pairs,
+        tied_scores=count_tied(scores.dropna()),
+        tied_references=count_tied(reference[scores.notna()].dropna()),
+    )
+
+
+def _costs(run: Run) -> Costs:
+    kind = run.info.reference.kind
+    distill, proxy = run.info.synthetic.distill_seconds, run.trials["seconds"].tolist()
+    if kind != "real":
+        return Costs(
+            distill_seconds=distill,
+            proxy_seconds=proxy,
+            reference_seconds=None,
+            no_reference=NO_REFERENCE_COST[kind],
+        )
+    done = [frame[frame["status"] == "done"] for frame in (run.trials, run.reference)]
+    both = done[0].merge(done[1], on="architecture", suffixes=("_proxy", "_real"))
+    return Costs(
+        distill_seconds=distill,
+        proxy_seconds=proxy,
+        reference_seconds=run.reference["seconds"].tolist(),
+        paired_seconds=list(zip(both["seconds_proxy"].tolist(), both["seconds_real"].tolist(), strict=True)),
+    )
+
+
+def _wall_seconds(run: Run) -> StageSeconds:
+    info = run.info
+    return StageSeconds(
+        distill=info.synthetic.distill_seconds,
+        search=info.search_wall_seconds,
+        reference=info.reference_wall_seconds,
+    )
+
+
+def _cpu_seconds(run: Run) -> StageSeconds:
+    measured = run.info.reference.kind == "real"
+    return StageSeconds(
+        distill=run.info.synthetic.distill_cpu_seconds,
+        search=float(run.trials["cpu_seconds"].sum()),
+        reference=float(run.reference["cpu_seconds"].sum()) if measured else None,
+    )
+
+
+def _summary(run: Run) -> RunSummary:
+    info = run.info
+    return RunSummary(
+        name=run.name,
+        command=info.command,
+        seed=info.seed,
+        complete=info.complete,
+        device=info.device,
+        workers=info.workers,
+        dataset=info.dataset,
+        synthetic=info.synthetic,
+        space=info.space,
+        strategy=info.strategy,
+        proxy=info.proxy,
+        reference=info.reference,
+        environment=info.environment,
+    )

@@ -1,0 +1,141 @@
+"""Bootstrap intervals of Spearman's rho, with the ranks recomputed inside every resample.
+
+Letters: n pairs, B resamples. A resample is written as how often it holds each pair, an integer row of n
+counts that sums to n; ranks within it then follow from cumulative sums, so nothing is sorted more than once.
+
+Why percentiles and not BCa (Efron 1987): simulated on bivariate normal pairs (n = 10, 20, 30, 48, 100; rho_s
+= 0, .4, .7, .9; 600 samples and 1,000 resamples each), both are equally wide and cover the true rho_s in 94%
+to 99% of samples (nominal 95%; the simulation's own error is 0.9 points), BCa slightly closer to nominal on
+average. The low end, on which verdicts rest, lies above the truth in 2.6% and 2.5% of samples at rho_s <= .4
+(nominal 2.5%, worst cell 4.3%), and at rho_s >= .7 in 1.1% for percentiles and 2.4% for BCa: percentiles are
+the more cautious there, and simpler. Below about 10 pairs neither holds its level (n = 6, rho_s = .9: 87%).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reports.correlation import spearman, usable_pairs, why_undefined
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+RESAMPLES = 2_000
+"""The standard error of either end of a 95% interval is then 1.5% of the interval's width."""
+CONFIDENCE = 0.95
+BLOCK_ENTRIES = 2_000_000
+"""Resamples are handled in blocks of about this many counts (16 MB), so that 100,000 pairs fit in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """The central `confidence` share of the resampled values, from `low` to `high`."""
+
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Spearman of one ruler minus that of another on the same n pairs, with its paired interval."""
+
+    value: float | None
+    n: int
+    interval: Interval | None
+    reason: str | None = None
+
+
+def spearman_interval(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Interval | None:
+    """Percentile bootstrap interval of Spearman's rho over resampled pairs (Efron 1979).
+
+    Resamples in which x or y is constant have no rho and are left out. None where rho itself is undefined.
+    """
+    first, second = usable_pairs(x, y)
+    if why_undefined(first, second):
+        return None
+    blocks = _blocks(len(first), resamples, rng)
+    values = np.concatenate([weighted_spearman(first, second, counts) for counts in blocks])
+    return _percentile_interval(values, confidence)
+
+
+def spearman_difference(
+    x: ArrayLike,
+    baseline: ArrayLike,
+    y: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """rho(x, y) - rho(baseline, y) on the pairs usable in all three; both rulers see the same resamples.
+
+    Pairing removes the luck of the drawn architectures that both rulers share, so the interval is narrower
+    than one made of two separate intervals.
+    """
+    columns = np.stack([np.asarray(values, dtype=np.float64) for values in (x, baseline, y)])
+    first, second, reference = columns[:, np.isfinite(columns).all(axis=0)]
+    reason = why_undefined(first, reference) or why_undefined(second, reference)
+    if reason:
+        return Difference(value=None, n=len(reference), interval=None, reason=reason)
+    blocks = _blocks(len(reference), resamples, rng)
+    values = np.concatenate(
+        [weighted_spearman(first, reference, c) - weighted_spearman(second, reference, c) for c in blocks]
+    )
+    rhos = spearman(first, reference).value, spearman(second, reference).value
+    assert rhos[0] is not None
+    assert rhos[1] is not None
+    interval = _percentile_interval(values, confidence)
+    return Difference(value=rhos[0] - rhos[1], n=len(reference), interval=interval)
+
+
+def _percentile_interval(values: Floats, confidence: float) -> Interval | None:
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(low=float(low), high=float(high), confidence=confidence)
+
+
+def _blocks(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Counts]:
+    size = max(1, BLOCK_ENTRIES // n)
+    for start in range(0, resamples, size):
+        yield resample_counts(n, min(size, resamples - start), rng)
+
+
+def resample_counts(n: int, resamples: int, rng: np.random.Generator) -> Counts:
+    """How often each of n pairs occurs when n are drawn with replacement: (B, n), rows sum to n."""
+    drawn = rng.integers(0, n, size=(resamples, n))
+    drawn += n * np.arange(resamples)[:, None]  # one bin for every pair of every resample
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
+
+
+def weighted_spearman(x: Floats, y: Floats, counts: Counts) -> Floats:
+    """Spearman's rho of every resample: (n,), (n,), (B, n) -> (B,); NaN where a resample is constant."""
+    size = counts.sum(axis=1, keepdims=True)
+    a = weighted_ranks(x, counts) - (size + 1) / 2
+    b = weighted_ranks(y, counts) - (size + 1) / 2
+    covariance = np.einsum("bn,bn,bn->b", counts, a, b)
+    spread = np.sqrt(np.einsum("bn,bn,bn->b", counts, a, a) * np.einsum("bn,bn,bn->b", counts, b, b))
+    rho = np.divide(covariance, spread, out=np.full(len(counts), np.nan), where=spread > 0)
+    return np.asarray(np.clip(rho, -1.0, 1.0), dtype=np.float64)
+
+
+def weighted_ranks(values: Floats, counts: Counts) -> Floats:
+    """Average rank of each value within every resample: (n,), (B, n) -> (B, n)."""
+    _, group, members = np.unique(values, return_inverse=True, return_counts=True)
+    by_value = np.take(counts, np.argsort(group, kind="stable"), axis=1)
+    sizes = np.add.reduceat(by_value, np.cumsum(members) - members, axis=1)
+    middle = np.cumsum(sizes, axis=1) - (sizes - 1) / 2
+    return np.take(middle, group, axis=1)

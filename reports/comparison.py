@@ -1,0 +1,63 @@
+"""Several runs side by side: one row each, and whether they differ by more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reports.analysis import generator
+from reports.bootstrap import Difference, spearman_difference
+from reports.document import ComparisonRow, Report
+from reports.ranking import reference_scores, ruler_scores
+from reports.schema import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME_REFERENCE = 1e-6
+"""Reference scores of two runs that differ by more, relatively, come from different trainings."""
+
+
+def compare_runs(
+    runs: Sequence[Run], reports: Sequence[Report], labels: Sequence[str]
+) -> list[ComparisonRow]:
+    """One row a run, in the given order; differences are to the first."""
+    first = _rulers(runs[0], reports[0].score)
+    rows = []
+    for position, (run, report, label) in enumerate(zip(runs, reports, labels, strict=True)):
+        difference = _difference(_rulers(run, report.score), first) if position else None
+        rows.append(_row(report, label, difference))
+    return rows
+
+
+def _row(report: Report, label: str, difference: Difference | None) -> ComparisonRow:
+    return ComparisonRow(
+        name=label,
+        method=report.run.synthetic.method,
+        images=report.run.synthetic.images,
+        score=report.score,
+        spearman=report.default.spearman,
+        spearman_top_20=report.default.spearman_top_20,
+        pick=report.default.pick,
+        savings=report.savings,
+        difference=difference,
+    )
+
+
+def _rulers(run: Run, score: str) -> pd.DataFrame:
+    """Columns score and reference, oriented, by architecture."""
+    import pandas as pd
+
+    columns = {"score": ruler_scores(run, score), "reference": reference_scores(run)}
+    return pd.DataFrame(columns).set_index(run.trials["architecture"])
+
+
+def _difference(run: pd.DataFrame, first: pd.DataFrame) -> Difference:
+    both = run.add_suffix("_run").join(first.add_suffix("_first"), how="inner").dropna()
+    if not np.allclose(both["reference_run"], both["reference_first"], rtol=SAME_REFERENCE, atol=0.0):
+        return Difference(value=None, n=len(both), interval=None, reason="the runs have different references")
+    return spearman_difference(
+        both["score_run"], both["score_first"], both["reference_first"], rng=generator("difference")
+    )

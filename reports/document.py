@@ -1,0 +1,131 @@
+"""report.json: everything the pages show, as numbers. What is unknown is null, with a reason beside it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from reports.bootstrap import Difference
+from reports.correlation import Statistic
+from reports.savings import Savings
+from reports.schema import DatasetInfo, ReferenceInfo, SpaceInfo, StrategyInfo, SyntheticInfo
+from reports.selection import Kept, Pick
+from reports.verdict import Verdict
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SpearmanReport(_Part):
+    """Spearman's rho with its percentile bootstrap interval and two-sided p-value, over n pairs."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    p_value: float | None
+    p_method: str | None
+    n: int
+    reason: str | None
+
+
+class ScoreReport(_Part):
+    """How one score, used as the ruler, agrees with the reference.
+
+    recorded: successful trials that hold the score. tied: how many of the n compared share their value with
+    another. kept: precision@k and recall@k. pick: regret; null with fewer than 3 pairs.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool
+    recorded: int
+    tied: int
+    spearman: SpearmanReport
+    kendall_tau_b: Statistic
+    pearson: Statistic
+    spearman_top_20: Statistic
+    spearman_top_5: Statistic
+    kept: list[Kept]
+    pick: Pick | None
+
+
+class Counts(_Part):
+    """Architectures: proposed = ranked + failed + unscored; pairs of the ranked also have a reference score.
+
+    tied_scores, tied_references: how many of the ranked (of the pairs) share their value with another.
+    """
+
+    proposed: int
+    ranked: int
+    failed: int
+    unscored: int
+    pairs: int
+    without_reference: int
+    tied_scores: int
+    tied_references: int
+
+
+class StageSeconds(_Part):
+    """Seconds of each stage: wall seconds with all workers together, or CPU seconds summed over trials."""
+
+    distill: float | None
+    search: float | None
+    reference: float | None
+
+
+class RunSummary(_Part):
+    """What was run, from run.json."""
+
+    name: str
+    command: str
+    seed: int | None
+    complete: bool
+    device: str
+    workers: int | None
+    dataset: DatasetInfo
+    synthetic: SyntheticInfo
+    space: SpaceInfo
+    strategy: StrategyInfo
+    proxy: dict[str, Any]
+    reference: ReferenceInfo
+    environment: dict[str, Any]
+
+
+class ComparisonRow(_Part):
+    """One run beside others; `difference` is its Spearman minus the first's, on the same architectures."""
+
+    name: str
+    method: str
+    images: int | None
+    score: str
+    spearman: SpearmanReport
+    spearman_top_20: Statistic
+    pick: Pick | None
+    savings: Savings
+    difference: Difference | None
+
+
+class Report(_Part):
+    """One run's report; `scores` lists the default score first."""
+
+    format_version: Literal[1] = 1
+    atom_nas_version: str
+    run: RunSummary
+    score: str
+    reference_score: str | None
+    verdict: Verdict
+    counts: Counts
+    scores: list[ScoreReport]
+    savings: Savings
+    wall_seconds: StageSeconds
+    cpu_seconds: StageSeconds
+    notes: list[str]
+    comparison: list[ComparisonRow] | None = None
+
+    @property
+    def default(self) -> ScoreReport:
+        """The report of the score the ranking is made by."""
+        return self.scores[0]

@@ -1,0 +1,81 @@
+"""Numbers for people: one way to write each kind, shared by pages, figures and verdicts."""
+
+from __future__ import annotations
+
+import math
+
+UNKNOWN = "–"
+
+
+def decimals(value: float | None, digits: int = 2) -> str:
+    """0.71; a dash where unknown; never -0.00."""
+    if value is None:
+        return UNKNOWN
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def percent(fraction: float | None) -> str:
+    """71%"""
+    return UNKNOWN if fraction is None else f"{100 * fraction:.0f}%"
+
+
+def p_value(value: float | None) -> str:
+    """0.031, or < 0.001."""
+    if value is None:
+        return UNKNOWN
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def seconds(value: float | None) -> str:
+    """0.42 s, 12.3 s, 5 min 12 s, 2 h 5 min."""
+    if value is None:
+        return UNKNOWN
+    if value < 60:
+        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def factor(value: float | None) -> str:
+    """12x, 3.4x or 0.52x, with a multiplication sign."""
+    if value is None:
+        return UNKNOWN
+    if value >= 10:
+        return f"{value:,.0f}×"
+    return f"{value:.1f}×" if value >= 1 else f"{value:.2f}×"
+
+
+def quantity(value: float | None) -> str:
+    """Four significant digits; large whole numbers with thousands separators."""
+    if value is None or value != value:
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def difference(value: float, *, fraction: bool) -> str:
+    """A gap between reference scores: percentage points for accuracies in [0, 1], else as it is."""
+    return f"{100 * value:.1f} points" if fraction else f"{value:.3g}"
+
+
+def score_value(value: float, *, fraction: bool) -> str:
+    """A score as recorded: 61.3% for accuracies in [0, 1], else four digits."""
+    return f"{100 * value:.1f}%" if fraction and value == value else quantity(value)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """0.52 to 0.83."""
+    return UNKNOWN if low is None or high is None else f"{decimals(low)} to {decimals(high)}"
+
+
+def break_even(architectures: float | None, reason: str | None) -> str:
+    """The whole number of architectures from which distilling pays, or why there is none."""
+    return (reason or UNKNOWN) if architectures is None else f"{math.ceil(architectures):,}"
+
+
+def markdown_cell(text: str) -> str:
+    """Text that cannot break a Markdown table or start markup: one line, bars and brackets escaped."""
+    escaped = "".join(f"\\{c}" if c in "\\|<>[]*_`" else c for c in text)
+    return " ".join(escaped.split())

@@ -1,0 +1,99 @@
+"""The pages: index.html (one file that opens offline) and report.md, filled from the same sections."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reports import formatting, words
+from reports.document import ComparisonRow
+from reports.section import Picture, Section
+
+if TYPE_CHECKING:
+    import jinja2
+
+TEMPLATES = Path(__file__).parent / "templates"
+SHOWN = 10
+"""Rows of the ranking on a page; ranking.csv holds all."""
+MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+def render_html(
+    sections: Sequence[Section], rows: Sequence[ComparisonRow], chart: Picture | None, root: Path
+) -> str:
+    """index.html; the figures below `root` are embedded, nothing is loaded from anywhere."""
+    environment = _environment(autoescape=True)
+    environment.globals["embed"] = partial(data_uri, root)
+    return _render(environment, "index.html", sections, rows, chart)
+
+
+def render_markdown(sections: Sequence[Section], rows: Sequence[ComparisonRow], chart: Picture | None) -> str:
+    """report.md; it shows the PNG figures beside it."""
+    return _render(_environment(autoescape=False), "report.md", sections, rows, chart)
+
+
+def data_uri(root: Path, picture: Picture) -> str:
+    """The picture's file as a data: address."""
+    content = (root / f"{picture.file}{picture.suffix}").read_bytes()
+    return f"data:{MEDIA_TYPES[picture.suffix]};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def top_rows(section: Section) -> list[dict[str, Any]]:
+    """The first rows of the ranking, with score and reference as they were recorded."""
+    ranked = section.ranking.dropna(subset="rank").head(SHOWN)
+    return [
+        {
+            "rank": int(row["rank"]),
+            "architecture": str(row["architecture"]),
+            "score": section.score.sign * float(row["score"]),
+            "reference": section.reference.sign * float(row["reference"]),
+        }
+        for row in ranked.to_dict("records")
+    ]
+
+
+def _render(
+    environment: jinja2.Environment,
+    template: str,
+    sections: Sequence[Section],
+    rows: Sequence[ComparisonRow],
+    chart: Picture | None,
+) -> str:
+    return environment.get_template(template).render(sections=sections, comparison=rows, chart=chart)
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        decimals=formatting.decimals,
+        share=formatting.percent,
+        p_value=formatting.p_value,
+        seconds=formatting.seconds,
+        factor=formatting.factor,
+        quantity=formatting.quantity,
+        cell=formatting.markdown_cell,
+    )
+    environment.globals.update(
+        top_rows=top_rows,
+        interval=formatting.interval,
+        gap=formatting.difference,
+        value=formatting.score_value,
+        break_even=formatting.break_even,
+        title=words.title,
+        subtitle=words.subtitle,
+        facts=words.facts,
+        difference=words.describe_difference,
+        definitions=words.DEFINITIONS,
+    )
+    return environment

@@ -1,0 +1,79 @@
+"""The ranking as one table: every proposed architecture, best first, failed ones last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reports.schema import Run
+from reports.scores import SCORES, describe_score
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRAILING_COLUMNS = ("seconds", "peak_memory_mb", "status", "reason")
+
+
+def choose_score(run: Run, score: str | None) -> str:
+    """The score to rank by: the one asked for, or the run's own default.
+
+    Raises:
+        ValueError: if a score is asked for that no trial of the run recorded.
+    """
+    if score is None:
+        return run.info.score
+    if score not in run.score_names:
+        raise ValueError(
+            f"run {run.name} has no score {score!r}: choose from {', '.join(run.score_names) or 'none'}"
+        )
+    return score
+
+
+def ruler_scores(run: Run, score: str) -> pd.Series:
+    """The score of every proxy trial, oriented so that higher is better; NaN where failed or not recorded."""
+    import pandas as pd
+
+    column = f"score:{score}"
+    if column not in run.trials:
+        return pd.Series(float("nan"), index=run.trials.index, dtype="float64")
+    return describe_score(score).sign * run.trials[column].where(run.trials["status"] == "done")
+
+
+def reference_scores(run: Run) -> pd.Series:
+    """The reference score of every proxy trial, oriented likewise; NaN where there is none."""
+    import pandas as pd
+
+    column = f"score:{run.reference_score}"
+    if column not in run.reference:
+        return pd.Series(float("nan"), index=run.trials.index, dtype="float64")
+    done = run.reference[run.reference["status"] == "done"].set_index("architecture")[column]
+    return describe_score(run.reference_score).sign * run.trials["architecture"].map(done).astype("float64")
+
+
+def ranking_table(run: Run, score: str) -> pd.DataFrame:
+    """Columns rank, architecture, score, reference, every score, seconds, peak_memory_mb, status, reason.
+
+    `score` and `reference` are oriented so that higher is better (a loss appears negated); the columns named
+    after scores hold them as recorded. Equal scores share the lowest rank they take (1, 2, 2, 4); failed
+    architectures, and any without the score, come last with an empty rank, in the order they were proposed.
+    """
+    import pandas as pd
+
+    names = sorted(run.score_names, key=_known_first)
+    recorded = {name: run.trials[f"score:{name}"] for name in names}
+    scores = ruler_scores(run, score)
+    table = pd.DataFrame(
+        {
+            "rank": scores.rank(method="min", ascending=False).astype("Int64"),
+            "architecture": run.trials["architecture"],
+            "score": scores,
+            "reference": reference_scores(run),
+            **recorded,
+            **{column: run.trials[column] for column in TRAILING_COLUMNS},
+        }
+    )
+    return table.sort_values("rank", kind="stable", na_position="last", ignore_index=True)
+
+
+def _known_first(name: str) -> tuple[int, str]:
+    known = list(SCORES)
+    return (known.index(name) if name in known else len(known), name)

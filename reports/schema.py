@@ -1,0 +1,269 @@
+"""The run folder as one validated value: run.json, trials.sqlite, reference.csv; only read."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT_VERSION = 1
+TRIAL_COLUMNS = (
+    "architecture",
+    "position",
+    "status",
+    "reason",
+    "scores",
+    "seconds",
+    "cpu_seconds",
+    "peak_memory_mb",
+    "cached",
+    "seed",
+    "device",
+)
+
+
+class _Part(BaseModel):
+    """A part of run.json: what is named is checked, what is not named is kept."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class DatasetInfo(_Part):
+    """The real dataset: name, content hash, number of classes, (C, H, W)."""
+
+    name: str
+    fingerprint: str = ""
+    classes: int | None = None
+    image_shape: tuple[int, ...] = ()
+
+
+class SyntheticInfo(_Part):
+    """The synthetic set and what it cost, in seconds on `device`."""
+
+    directory: str = ""
+    method: str
+    ipc: int | None = None
+    images: int | None = None
+    distill_seconds: float | None = Field(default=None, ge=0)
+    distill_cpu_seconds: float | None = Field(default=None, ge=0)
+    device: str = ""
+
+
+class SpaceInfo(_Part):
+    """The search space: all its architectures, and how many fit the images."""
+
+    name: str
+    options: dict[str, Any] = {}
+    size: int | None = None
+    fitting: int | None = None
+
+
+class StrategyInfo(_Part):
+    """Who proposed the architectures, and how many were asked for."""
+
+    name: str
+    options: dict[str, Any] = {}
+    samples: int | None = None
+
+
+class ReferenceInfo(_Part):
+    """Where the reference ranking comes from: trained here, a published table, or nowhere."""
+
+    kind: Literal["real", "table", "none"] = "none"
+    score: str | None = None
+    settings: dict[str, Any] | None = None
+    table: str | None = None
+    samples: int | None = None
+    matched: int | None = None
+
+
+class RunInfo(_Part):
+    """run.json."""
+
+    format_version: Literal[1]
+    atom_nas_version: str = ""
+    command: str = ""
+    seed: int | None = None
+    dataset: DatasetInfo
+    synthetic: SyntheticInfo
+    space: SpaceInfo
+    strategy: StrategyInfo
+    score: str
+    proxy: dict[str, Any] = {}
+    reference: ReferenceInfo = ReferenceInfo()
+    workers: int | None = None
+    device: str = ""
+    search_wall_seconds: float | None = Field(default=None, ge=0)
+    reference_wall_seconds: float | None = Field(default=None, ge=0)
+    complete: bool = False
+    environment: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run folder that was read whole.
+
+    Attributes:
+        folder: where it is.
+        info: run.json.
+        trials: the proxy's trials in the order proposed; columns architecture, position, status, reason,
+            seconds, cpu_seconds, peak_memory_mb, cached, seed, device and `score:NAME` for every score (NaN
+            where missing).
+        reference: the reference's, with the same columns; those of a table hold architecture, status and its
+        score.
+    """
+
+    folder: Path
+    info: RunInfo
+    trials: pd.DataFrame
+    reference: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, by which pages call the run."""
+        return self.folder.resolve().name
+
+    @property
+    def reference_score(self) -> str:
+        """The score by which the reference ranks."""
+        return self.info.reference.score or (
+            "test_accuracy" if self.info.reference.kind == "real" else "score"
+        )
+
+    @property
+    def score_names(self) -> list[str]:
+        """Every score some proxy trial recorded, in the order first seen."""
+        return [column.removeprefix("score:") for column in self.trials if str(column).startswith("score:")]
+
+
+def read_run(folder: Path | str) -> Run:
+    """Reads a run folder, also of a search that is still going or was killed.
+
+    Raises:
+        ValueError: if it is missing, not a run folder, of an unknown format, or damaged; the line names the
+        file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"no run folder at {folder}: give the folder that `atom-nas search --out` wrote")
+    info = _read_info(folder / "run.json")
+    rows = _read_rows(folder / "trials.sqlite")
+    trials = _frame([row for row in rows if row["estimator"] == "proxy"])
+    if info.reference.kind == "table":
+        reference = _read_table(folder / "reference.csv", info.reference.score or "score")
+    else:
+        reference = _frame(
+            [row for row in rows if row["estimator"] == "real" and info.reference.kind == "real"]
+        )
+    return Run(folder=folder, info=info, trials=trials, reference=reference)
+
+
+def _read_info(path: Path) -> RunInfo:
+    if not path.is_file():
+        raise ValueError(f"{path.parent} is not a run folder: it has no {path.name}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({_one_line(error)}): restore it or run the search again"
+        ) from None
+    if not isinstance(content, dict) or "format_version" not in content:
+        raise ValueError(f"{path} was not written by atom-nas search: it has no format_version")
+    if content["format_version"] != FORMAT_VERSION:
+        version = content["format_version"]
+        raise ValueError(
+            f"{path} has format_version {version!r}, this version reads {FORMAT_VERSION}: update atom-nas"
+        )
+    try:
+        return RunInfo.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid run description: {_first_problem(error)}") from None
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent} has no {path.name}: the search stored no trials; run it again with --resume"
+        )
+    # Opening a store in WAL mode leaves -wal and -shm files behind, even read-only. Without a -wal file
+    # nobody has it open, and `immutable` reads it without a trace.
+    mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+    query = f"SELECT estimator, {', '.join(TRIAL_COLUMNS)} FROM trials ORDER BY position, architecture"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = [dict(row) for row in connection.execute(query)]
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} is not a readable trial store ({_one_line(error)})") from None
+    return [row | {"scores": _parse_scores(path, row)} for row in rows]
+
+
+def _parse_scores(path: Path, row: Mapping[str, Any]) -> dict[str, float]:
+    try:
+        return {str(name): _finite(value) for name, value in json.loads(row["scores"]).items()}
+    except (TypeError, ValueError, AttributeError):
+        problem = f"the scores of {row['architecture']!r} are not a JSON object of finite numbers"
+        raise ValueError(f"{path} is damaged: {problem}") from None
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
+
+
+def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = [column for column in TRIAL_COLUMNS if column != "scores"]
+    flat = [
+        {**{c: row[c] for c in columns}, **{f"score:{name}": v for name, v in row["scores"].items()}}
+        for row in rows
+    ]
+    names = list(dict.fromkeys(name for row in flat for name in row if name.startswith("score:")))
+    frame = pd.DataFrame(flat, columns=[*columns, *names])
+    numeric = ["seconds", "cpu_seconds", "peak_memory_mb", *names]
+    frame[numeric] = frame[numeric].astype("float64")
+    return frame
+
+
+def _read_table(path: Path, score: str) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent} has no {path.name}, but its reference is a table: run the search again"
+        )
+    try:
+        table = pd.read_csv(path, dtype={"architecture": str})
+        values = pd.to_numeric(table["score"]).astype("float64")
+        names = table["architecture"]
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} needs columns architecture, score with numbers ({_one_line(error)})"
+        ) from None
+    if names.duplicated().any():
+        raise ValueError(
+            f"{path} scores {names[names.duplicated()].iloc[0]!r} more than once: keep one line of it"
+        )
+    return pd.DataFrame({"architecture": names, "status": "done", f"score:{score}": values})
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,35 @@
+"""The scores a trial can carry: what they are called and which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score's label for people, and whether a larger value means a better architecture."""
+
+    label: str
+    higher_is_better: bool = True
+    fraction: bool = False
+
+    @property
+    def sign(self) -> int:
+        """What to multiply by so that higher is better: 1 or -1."""
+        return 1 if self.higher_is_better else -1
+
+
+SCORES: dict[str, Score] = {
+    "validation_accuracy": Score("validation accuracy", fraction=True),
+    "validation_loss": Score("validation loss", higher_is_better=False),
+    "final_training_loss": Score("final training loss", higher_is_better=False),
+    "summed_training_loss": Score("summed training loss", higher_is_better=False),
+    "parameters": Score("parameters"),
+    "flops": Score("FLOPs"),
+    "test_accuracy": Score("test accuracy", fraction=True),
+}
+
+
+def describe_score(name: str) -> Score:
+    """The known score of that name; any other is taken as higher-is-better and labelled with its name."""
+    return SCORES.get(name) or Score(name.replace("_", " "))

@@ -1,0 +1,127 @@
+"""Whether to trust the ranking, in one sentence: pure functions of the statistics.
+
+The thresholds are on the low end of Spearman's interval, what the data supports rather than what they
+happened to show. Their meaning, for bivariate normal scores (r = 2 sin(pi rho / 6), pairs in order = 1/2 +
+asin(r) / pi): at rho = .4 63% of pairs are in the right order and an architecture of the best 5% stays in the
+better half 82% of the time; at rho = .7 it is 75% of the pairs and 98% of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from reports.bootstrap import Interval
+from reports.correlation import Statistic
+from reports.selection import Pick
+
+MIN_PAIRS_FOR_VERDICT = 10
+"""Below it bootstrap intervals are too narrow (6 pairs in order by luck give 1 to 1), see bootstrap.py."""
+MODERATE_FROM = 0.4
+"""Discarding the worse half then loses 18% of the best: the most that is worth the time saved."""
+STRONG_FROM = 0.7
+"""Discarding the worse half then loses 2% of the best."""
+TOP_ORDER_FROM = 0.5
+"""Spearman among the best 20% from which two in three pairs of good architectures are in the right order."""
+SMALL_REGRET = 0.25
+"""A pick may lose at most this share of what a pick at random loses, to be called good."""
+
+Level = Literal["no reference", "not enough data", "guessing", "weak", "moderate", "strong"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How far the ranking can be trusted, and the sentence that says so."""
+
+    level: Level
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a verdict rests on: the default score's statistics, and rho of counting parameters."""
+
+    spearman: Statistic
+    interval: Interval | None
+    top: Statistic
+    pick: Pick | None
+    parameters: float | None = None
+
+
+def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".format) -> Verdict:
+    """The verdict; no evidence: the run has no reference. `show` writes a gap between reference scores."""
+    if evidence is None:
+        return Verdict(
+            level="no reference",
+            sentence="Unknown: with no reference to compare with, nothing says how good this ranking is.",
+        )
+    level = _level(evidence)
+    if level == "not enough data":
+        return Verdict(level=level, sentence=_too_little(evidence))
+    return Verdict(level=level, sentence=f"{_advice(level, evidence)}: {_because(evidence, show)}.")
+
+
+def _level(evidence: Evidence) -> Level:
+    if evidence.spearman.n < MIN_PAIRS_FOR_VERDICT or evidence.interval is None:
+        return "not enough data"
+    low = evidence.interval.low
+    if low <= 0:
+        return "guessing"
+    if low < MODERATE_FROM:
+        return "weak"
+    return "moderate" if low < STRONG_FROM else "strong"
+
+
+def _too_little(evidence: Evidence) -> str:
+    rho, n = evidence.spearman.value, evidence.spearman.n
+    if rho is None:
+        return f"No verdict: {evidence.spearman.reason}."
+    needed = f"at least {MIN_PAIRS_FOR_VERDICT} are needed"
+    return f"No verdict: not enough data (n = {n}, {needed}; Spearman {rho:.2f})."
+
+
+def _advice(level: Level, evidence: Evidence) -> str:
+    if level == "guessing":
+        if evidence.interval is not None and evidence.interval.high < 0:
+            return "Do not trust it, it ranks the wrong way round"
+        return "Do not trust it, it cannot be told apart from guessing"
+    if level == "weak":
+        return "Trust it for a hint at most, it is better than guessing but may discard good architectures"
+    if level == "moderate":
+        return "Trust it to discard the bad half, not to name the winner"
+    if _names_winner(evidence):
+        return "Trust it, for the order and for the winner"
+    return "Trust it for the order, but train its best few on real data to find the winner"
+
+
+def _names_winner(evidence: Evidence) -> bool:
+    top, pick = evidence.top.value, evidence.pick
+    if top is None or pick is None or evidence.top.n < MIN_PAIRS_FOR_VERDICT:
+        return False
+    return top >= TOP_ORDER_FROM and pick.regret <= SMALL_REGRET * pick.random_regret
+
+
+def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
+    rho, interval, top, pick = evidence.spearman, evidence.interval, evidence.top, evidence.pick
+    assert rho.value is not None
+    assert interval is not None
+    confidence = f"{interval.confidence:.0%} CI {interval.low:.2f} to {interval.high:.2f}"
+    parts = [f"Spearman {rho.value:.2f} ({confidence}, n = {rho.n})"]
+    if top.value is not None:
+        parts.append(f"{top.value:.2f} among the best 20% (n = {top.n})")
+    if pick is not None:
+        parts.append(_regret(pick, show))
+    if evidence.parameters is not None and evidence.parameters >= rho.value:
+        parts.append(f"but counting parameters, which costs nothing, reaches {evidence.parameters:.2f}")
+    return "; ".join(parts)
+
+
+def _regret(pick: Pick, show: Callable[[float], str]) -> str:
+    if pick.tied == 1:
+        gap = "the best" if pick.regret == 0 else f"{show(pick.regret)} below the best"
+        return f"its pick is {gap} of all {pick.n} (a random one: {show(pick.random_regret)} below)"
+    gap = "are all the best" if pick.regret == 0 else f"are on average {show(pick.regret)} below the best"
+    return (
+        f"its {pick.tied} tied picks {gap} of all {pick.n} (a random one: {show(pick.random_regret)} below)"
+    )

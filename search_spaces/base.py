@@ -1,0 +1,92 @@
+"""The protocol of a search space, and what follows from it alone. Free of torch and of NNI."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ImageShape = tuple[int, int, int]
+"""Channels, height and width of one image."""
+
+
+class Architecture(Protocol):
+    """A frozen value that names one network.
+
+    Its string form is stable and readable, holds no comma and no quote, and `Space.parse` reads it back.
+    """
+
+    def __hash__(self) -> int: ...
+
+    def __str__(self) -> str: ...
+
+
+@runtime_checkable
+class Space(Protocol):
+    """A finite set of architectures: every combination of some declared choices.
+
+    A space takes its own architectures only, hence the `Any`: a narrower type in an implementation is right.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which `search_spaces.load` finds the space."""
+
+    @property
+    def choices(self) -> Mapping[str, tuple[Any, ...]]:
+        """What is to be chosen, and among which values (plain str, int, float or bool), both in order."""
+
+    def architecture(self, sample: Mapping[str, Any]) -> Architecture:
+        """The architecture in which each choice has the value the sample gives it."""
+
+    def sample_of(self, architecture: Any) -> dict[str, Any]:
+        """The inverse of `architecture`: each choice and its value, in the order of `choices`."""
+
+    def parse(self, text: str) -> Architecture:
+        """Read an architecture's string form.
+
+        Raises:
+            ValueError: the wrong part and what is allowed in its place.
+        """
+
+    def misfit(self, architecture: Any, image_shape: ImageShape) -> str | None:
+        """Why the architecture cannot learn from images of this shape, in a few words; None if it can."""
+
+    def build(self, architecture: Any, image_shape: ImageShape, classes: int) -> nn.Module:
+        """The network, from float32 images (N, C, H, W) to logits (N, classes).
+
+        Freshly initialised from torch's global generator: the caller forks and seeds it.
+
+        Raises:
+            ValueError: the architecture does not fit such images.
+        """
+
+
+def enumerate_space(space: Space) -> Iterator[Architecture]:
+    """Every architecture of the space, the last choice varying fastest."""
+    for values in itertools.product(*space.choices.values()):
+        yield space.architecture(dict(zip(space.choices, values, strict=True)))
+
+
+def count_fitting(space: Space, image_shape: ImageShape) -> tuple[int, int]:
+    """How many architectures fit images of this shape (C, H, W), and how many there are."""
+    fits = [space.misfit(architecture, image_shape) is None for architecture in enumerate_space(space)]
+    return sum(fits), len(fits)
+
+
+def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
+    """The name itself if it is allowed.
+
+    Raises:
+        ValueError: it is not; one line with the nearest allowed names and all of them.
+    """
+    names = list(allowed)
+    if name in names:
+        return name
+    nearest = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
+    raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(names) or 'none'}")

@@ -1,0 +1,27 @@
+"""Fixtures of the search side: a cache of its own for every test, and a synthetic set of digits."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Worker processes import what their jobs name, so the helpers must be a module they can find.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep the user's cache of references out of every test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic set of digits: ten real images a class."""
+    from distill.run import DistillSettings, distill
+
+    folder = tmp_path_factory.mktemp("sets") / "random"
+    distill(DistillSettings(dataset="digits", method="random", ipc=10, out=folder))
+    return folder

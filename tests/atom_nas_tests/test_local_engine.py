@@ -1,0 +1,171 @@
+"""The local engine: same scores for any number of workers, and no architecture takes the run down."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from trial_helpers import SHAPE, CountingEstimator, SuicidalOnArrival, build, search_data
+
+from atom_nas.engines.base import EngineError, Job, Outcome, Workload
+from atom_nas.engines.local import LocalConfig, LocalEngine
+from atom_nas.estimators.base import Estimator
+from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
+from distill.training import TrainingConfig
+
+
+def engine(*estimators: Estimator, workers: int = 1, device: str = "cpu") -> LocalEngine:
+    workload = Workload(build=build, estimators=estimators, image_shape=SHAPE)
+    return LocalEngine(workload, LocalConfig(workers=workers, device=device))
+
+
+def job(name: str, seed: int = 0, estimator: str = "counting") -> Job:
+    return Job(estimator=estimator, architecture=name, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[LocalEngine]:
+    """One engine with one worker for the tests that do not mind what ran on it before."""
+    proxy = ProxyEstimator(search_data(), ProxyConfig(training=TrainingConfig(epochs=3)))
+    with engine(CountingEstimator(), proxy) as local:
+        yield local
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[LocalEngine]:
+    """As `warm`, with two workers."""
+    proxy = ProxyEstimator(search_data(), ProxyConfig(training=TrainingConfig(epochs=3)))
+    with engine(CountingEstimator(), proxy, workers=2) as local:
+        yield local
+
+
+def run(local: LocalEngine, names: Sequence[str]) -> dict[str, Outcome]:
+    jobs = [job(name, place, "proxy") for place, name in enumerate(names)]
+    return {outcome.job.architecture: outcome for outcome in local.run(jobs)}
+
+
+def test_scores_do_not_depend_on_the_number_of_workers(warm: LocalEngine, pair: LocalEngine) -> None:
+    names = [f"fine-{i}" for i in range(5)]
+    one, two = run(warm, names), run(pair, names)
+    assert {name: one[name].scores for name in names} == {name: two[name].scores for name in names}
+    assert len({outcome.scores["final_training_loss"] for outcome in one.values()}) == 5
+    assert {len(outcome.scores) for outcome in one.values()} == {6}
+
+
+def test_scores_do_not_depend_on_what_ran_before(warm: LocalEngine) -> None:
+    alone = next(warm.run([job("fine", seed=7)]))
+    after = list(warm.run([job(f"fine-{seed}", seed=seed) for seed in (3, 7)]))[1]
+    # The same process: the worker stayed warm between the two runs.
+    assert alone.scores == after.scores
+
+
+def test_failing_architectures_are_failed_results_and_the_run_goes_on(pair: LocalEngine) -> None:
+    misfortunes = ["raises", "nan", "killed", "exits"]
+    names = [name for misfortune in misfortunes for name in (misfortune, f"fine-{misfortune}")]
+    outcomes = run(pair, names)
+    reasons = {name: outcomes[name].reason for name in misfortunes}
+    assert reasons["raises"] == "RuntimeError: two lines"
+    assert "FloatingPointError" in str(reasons["nan"])
+    assert reasons["killed"] == "the worker process was killed by SIGKILL (out of memory?)"
+    assert reasons["exits"] == "the worker process ended with exit code 3"
+    assert all(outcomes[name].scores == {} for name in misfortunes)
+    assert [outcomes[f"fine-{name}"].reason for name in misfortunes] == [None] * 4
+
+
+def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:
+    def process(name: str) -> float:
+        return dict(next(warm.run([job(name)])).scores).get("process", 0.0)
+
+    first, _, after_error, _, after_memory = map(process, ["fine", "raises", "fine", "memory", "fine"])
+    assert first == after_error != after_memory
+
+
+def test_workers_that_cannot_start_are_a_clear_error() -> None:
+    with pytest.raises(EngineError, match=r"3 worker processes in a row died .*exit code 7.*__main__"):
+        next(engine(SuicidalOnArrival()).run([job("fine", estimator="suicidal")]))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_an_unusable_device_is_a_clear_error() -> None:
+    with (
+        engine(CountingEstimator(), device="cuda") as local,
+        pytest.raises(EngineError, match="a worker cannot use cuda: "),
+    ):
+        next(local.run([job("fine")]))
+
+
+def test_leaving_early_stops_the_busy_workers(warm: LocalEngine) -> None:
+    outcomes = warm.run([job(f"fine-{i}") for i in range(10**6)])
+    next(outcomes)
+    process = int(next(outcomes).scores["process"])
+    assert Path(f"/proc/{process}").exists()
+    outcomes.close()
+    warm.close()
+    assert not Path(f"/proc/{process}").exists()
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
+        LocalConfig(workers=0)
+
+
+SLOW_PARENT = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_local_engine import engine, job
+from trial_helpers import CountingEstimator
+
+if __name__ == "__main__":
+    with engine(CountingEstimator()) as local:
+        for outcome in local.run([job("fine") for i in range(10**6)]):
+            print(int(outcome.scores["process"]), flush=True)
+"""
+
+
+Parent = tuple["subprocess.Popen[str]", int]
+
+
+@pytest.fixture
+def busy_parent(tmp_path: Path) -> Iterator[Parent]:
+    """A process that runs an endless search, and the id of its worker."""
+    script = tmp_path / "parent.py"
+    script.write_text(SLOW_PARENT.format(folder=str(Path(__file__).parent)))
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as parent:
+        assert parent.stdout is not None
+        yield parent, int(parent.stdout.readline())
+        parent.kill()
+
+
+def wait_until_gone(process: int) -> None:
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < deadline, "the worker outlives its parent"
+        time.sleep(0.05)
+
+
+def test_workers_die_with_a_killed_parent(busy_parent: Parent) -> None:
+    parent, worker = busy_parent
+    parent.kill()
+    wait_until_gone(worker)
+
+
+def test_ctrl_c_stops_all_without_noise_from_workers(
+    busy_parent: Parent,
+) -> None:
+    parent, worker = busy_parent
+    os.killpg(parent.pid, 2)
+    _, errors = parent.communicate(timeout=20)
+    wait_until_gone(worker)
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")

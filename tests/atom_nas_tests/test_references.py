@@ -1,0 +1,85 @@
+"""The cache of reference trials: it saves time, and never does harm."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from trial_helpers import trial
+
+from atom_nas.references import ReferenceCache, cache_folder
+from atom_nas.trials import Trial
+
+KEY = {"dataset": "sha256:0", "estimator": {"epochs": 3}, "seed": 0}
+
+
+def real(architecture: str, **changes: object) -> Trial:
+    return trial(architecture, estimator="real", **changes)
+
+
+@pytest.fixture(autouse=True)
+def no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("ATOM_NAS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "atom-nas"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder() == tmp_path / "home" / ".cache" / "atom-nas"
+
+
+def test_trials_are_found_again_under_the_same_key_only() -> None:
+    first = ReferenceCache(KEY)
+    first.add(real("a"))
+    first.close()
+    reordered = dict(reversed(KEY.items()))
+    assert ReferenceCache(reordered).get("real", "a") == real("a")
+    assert ReferenceCache(KEY).get("real", "b") is None
+    assert ReferenceCache({**KEY, "estimator": {"epochs": 4}}).get("real", "a") is None
+
+
+def test_several_runs_share_a_cache_and_the_first_result_stays() -> None:
+    one, two = ReferenceCache(KEY), ReferenceCache(KEY)
+    one.add(real("a", seconds=1.0))
+    two.add(real("a", seconds=2.0))
+    two.add(real("b"))
+    assert one.get("real", "a") == real("a", seconds=1.0)
+    assert one.get("real", "b") == real("b")
+
+
+def test_failures_are_not_kept() -> None:
+    cache = ReferenceCache(KEY)
+    cache.add(real("a", status="failed", reason="MemoryError", scores={}))
+    assert cache.get("real", "a") is None
+
+
+def test_a_damaged_cache_is_a_warning() -> None:
+    path = ReferenceCache(KEY).path
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.warns(UserWarning, match="the reference cache is not used: .*not a trial store"):
+        cache = ReferenceCache(KEY)
+    cache.add(real("a"))
+    assert cache.get("real", "a") is None
+
+
+def test_a_cache_that_cannot_be_made_is_a_warning(own_cache: Path) -> None:
+    own_cache.write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="the reference cache is not used"):
+        cache = ReferenceCache(KEY)
+    assert cache.get("real", "a") is None
+
+
+def test_a_cache_that_fails_later_is_one_warning() -> None:
+    cache = ReferenceCache(KEY)
+    assert cache._store is not None
+    cache._store._connection.execute("PRAGMA query_only = 1")
+    with pytest.warns(UserWarning, match="the reference cache is not used"):
+        cache.add(real("a"))
+    cache.add(real("b"))
+    assert cache.get("real", "b") is None

@@ -1,0 +1,301 @@
+"""The search from settings to run folder, with trials in the test's own process."""
+
+import json
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from trial_helpers import InlineEngine, trial
+
+from atom_nas import engines
+from atom_nas.run_folder import read_record
+from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
+from atom_nas.trials import Trial, TrialStore
+
+Ran = list[tuple[str, str]]
+FITTING, OTHER, MISFIT = "w32-d1-none-relu-avg", "w32-d2-batch-relu-max", "w32-d4-none-relu-avg"
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """Run trials inline; gives the list of those that ran."""
+    jobs: Ran = []
+
+    def engine(workload: Any, **options: Any) -> InlineEngine:
+        assert set(options) == {"workers", "device"}
+        return InlineEngine(workload, jobs)
+
+    monkeypatch.setattr(engines, "load", lambda _: SimpleNamespace(engine=engine))
+    return jobs
+
+
+@pytest.fixture
+def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
+    return SearchSettings(
+        synthetic=digits_set,
+        out=tmp_path / "run",
+        samples=4,
+        epochs=2,
+        reference_epochs=1,
+        reference_images=100,
+        reference_samples=3,
+        validation_images=50,
+        workers=1,
+        seed=39,  # its samples are small networks
+        device="cpu",
+        command="atom-nas search ...",
+    )
+
+
+def trials(path: Path, estimator: str) -> list[Trial]:
+    with TrialStore.open(path / "trials.sqlite") as store:
+        return store.trials(estimator)
+
+
+def outcomes(path: Path, estimator: str) -> list[tuple[Any, ...]]:
+    return [(t.position, t.architecture, t.status, t.scores, t.seed) for t in trials(path, estimator)]
+
+
+def test_a_search_leaves_a_whole_run_folder(settings: SearchSettings, ran: Ran, digits_set: Path) -> None:
+    seen: list[Progress] = []
+    summary = run_search(settings, progress=seen.append)
+    proxies, references = trials(settings.out, "proxy"), trials(settings.out, "real")
+    assert [each.position for each in proxies] == [0, 1, 2, 3]
+    assert len(ran) == 7
+    assert {len(each.scores) for each in proxies} == {6}
+    assert [each.scores.keys() - proxies[0].scores.keys() for each in references] == [{"test_accuracy"}] * 3
+    assert (summary.proposed, summary.failed, summary.matched, summary.cached) == (4, 0, 3, 0)
+    assert (settings.out / "synthetic.png").read_bytes() == (digits_set / "images.png").read_bytes()
+    assert [(p.stage, p.done, p.total) for p in seen] == [
+        *[("proxy", done, 4) for done in range(5)],
+        *[("reference", done, 3) for done in range(4)],
+    ]
+    assert seen[1].score == proxies[0].scores["validation_accuracy"]
+
+
+@pytest.mark.usefixtures("ran")
+def test_the_record_says_what_was_done(settings: SearchSettings) -> None:
+    run_search(settings)
+    record = read_record(settings.out)
+    assert record["complete"] is True
+    assert record["dataset"]["name"] == "digits"
+    assert record["dataset"]["image_shape"] == [1, 8, 8]
+    assert record["synthetic"]["method"] == "random"
+    assert record["synthetic"]["images"] == 100
+    assert record["space"] == {"name": "convnet", "options": {}, "size": 720, "fitting": 600}
+    assert record["strategy"] == {"name": "random", "options": {}, "samples": 4}
+    assert record["proxy"]["training"]["epochs"] == 2
+    assert record["proxy"]["validation_images"] == 50
+    assert record["reference"]["kind"] == "real"
+    assert record["reference"]["settings"]["training_images"] == 100
+    assert (record["reference"]["samples"], record["reference"]["matched"]) == (3, 3)
+    assert record["search_wall_seconds"] > 0
+    assert record["reference_wall_seconds"] > 0
+    assert record["command"] == "atom-nas search ..."
+
+
+def test_resuming_a_whole_run_trains_nothing(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    before = trials(settings.out, "proxy"), trials(settings.out, "real")
+    ran.clear()
+    seen: list[Progress] = []
+    run_search(replace(settings, resume=True, workers=5), progress=seen.append)
+    assert ran == []
+    assert (trials(settings.out, "proxy"), trials(settings.out, "real")) == before
+    assert [p.reused for p in seen if p.done == p.total] == [4, 3]
+
+
+def test_an_interrupted_run_ends_as_if_it_had_not_been(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    whole = outcomes(settings.out, "proxy"), outcomes(settings.out, "real")
+    ran.clear()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done == 2 and not progress.reused:
+            raise KeyboardInterrupt
+
+    other = replace(settings, out=settings.out.with_name("interrupted"))
+    with pytest.raises(KeyboardInterrupt):
+        run_search(other, progress=interrupt)
+    assert len(ran) == len(trials(other.out, "proxy")) == 2
+    assert read_record(other.out)["complete"] is False
+    run_search(replace(other, resume=True))
+    assert (outcomes(other.out, "proxy"), outcomes(other.out, "real")) == whole
+    assert len(ran) == len(set(ran)) == 4
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "tpe"])
+def test_strategies_that_learn_are_replayed(settings: SearchSettings, ran: Ran, strategy: str) -> None:
+    options = {"batch": 2}
+    settings = replace(
+        settings, strategy=strategy, samples=6, strategy_options=options, reference="none", epochs=1
+    )
+    run_search(settings)
+    whole = outcomes(settings.out, "proxy")
+    with sqlite3.connect(settings.out / "trials.sqlite") as connection:
+        connection.execute("DELETE FROM trials WHERE position IN (1, 3, 4)")
+    connection.close()
+    ran.clear()
+    run_search(replace(settings, resume=True))
+    assert outcomes(settings.out, "proxy") == whole
+    assert len(ran) == 3
+
+
+def test_a_resumed_run_may_sample_more(settings: SearchSettings, ran: Ran) -> None:
+    run_search(replace(settings, reference="none"))
+    first = trials(settings.out, "proxy")
+    run_search(replace(settings, samples=6, resume=True))
+    assert trials(settings.out, "proxy")[:4] == first
+    assert [each.position for each in trials(settings.out, "proxy")] == list(range(6))
+    assert len(trials(settings.out, "real")) == 3
+    assert len(ran) == 6 + 3
+
+
+def test_a_second_run_takes_its_reference_from_the_cache(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    ran.clear()
+    second = replace(settings, out=settings.out.with_name("second"), epochs=1, reference_samples=None)
+    summary = run_search(second)
+    assert [name for name, _ in ran].count("real") == 1
+    assert (summary.matched, summary.cached) == (4, 3)
+    first = {t.architecture: t for t in trials(settings.out, "real")}
+    for each in trials(second.out, "real"):
+        if each.cached:
+            assert replace(each, cached=False) == first[each.architecture]
+
+
+def test_another_reference_is_not_taken_from_the_cache(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    ran.clear()
+    changed = replace(settings, out=settings.out.with_name("second"), reference_images=110)
+    assert run_search(changed).cached == 0
+    assert [name for name, _ in ran].count("real") == 3
+
+
+def test_a_list_is_scored_with_its_misfits_as_failures(
+    settings: SearchSettings, ran: Ran, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{MISFIT}\n{FITTING}\n{OTHER}\n")
+    summary = run_search(replace(settings, architectures=tmp_path / "list.csv", reference="none"))
+    assert (summary.proposed, summary.failed, summary.duplicates) == (3, 1, 1)
+    found = {t.architecture: (t.position, t.status) for t in trials(settings.out, "proxy")}
+    assert found == {OTHER: (0, "done"), MISFIT: (1, "failed"), FITTING: (2, "done")}
+    assert "does not fit the images" in str(trials(settings.out, "proxy")[1].reason)
+    assert len(ran) == 2
+    assert read_record(settings.out)["strategy"]["name"] == "list"
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_table_is_filtered_to_what_was_scored(settings: SearchSettings, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
+    (tmp_path / "published.csv").write_text(f"architecture,score\n{MISFIT},1\n{FITTING},93.25\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv")
+    summary = run_search(replace(listed, reference=str(tmp_path / "published.csv")))
+    assert summary.matched == 1
+    assert (settings.out / "reference.csv").read_text() == f"architecture,score\n{FITTING},93.25\n"
+    record = read_record(settings.out)["reference"]
+    assert (record["kind"], record["table"], record["score"]) == ("table", "published.csv", "score")
+
+
+def test_a_table_without_a_match_is_an_error_that_keeps_the_run(
+    settings: SearchSettings, ran: Ran, tmp_path: Path
+) -> None:
+    (tmp_path / "published.csv").write_text(f"architecture,score\n{MISFIT},1\n")
+    with pytest.raises(ValueError, match=r"none of the 4 scored architectures is among the 1 of .*published"):
+        run_search(replace(settings, reference=str(tmp_path / "published.csv")))
+    ran.clear()
+    assert run_search(replace(settings, reference="none", resume=True)).proposed == 4
+    assert ran == []
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_run_that_exists_is_not_overwritten(settings: SearchSettings) -> None:
+    run_search(settings)
+    with pytest.raises(ValueError, match="go on with the run in it by --resume"):
+        run_search(settings)
+
+
+@pytest.mark.usefixtures("ran")
+def test_other_settings_cannot_be_resumed(settings: SearchSettings) -> None:
+    run_search(replace(settings, reference="none"))
+    with pytest.raises(ValueError, match=r"proxy\.training\.epochs was 2 there and is 3 now"):
+        run_search(replace(settings, reference="none", epochs=3, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": "convnt"}, "did you mean 'convnet'"),
+        ({"strategy": "randm"}, "did you mean 'random'"),
+        ({"strategy_options": {"batch": 2}}, "unknown option of the strategy 'random' 'batch'"),
+        ({"score": "validation_acuracy"}, "did you mean 'validation_accuracy'"),
+        ({"engine": "lokal"}, "did you mean 'local'"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"training": {"epoch": 2}}, "unknown training option 'epoch': did you mean 'epochs'"),
+        ({"training": {"learning_rate": -1.0}}, "learning_rate must be positive"),
+        ({"samples": 0}, "samples must be at least 1, not 0"),
+        ({"workers": 0}, "workers must be at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"reference": "reel"}, "unknown reference 'reel': give 'real', 'none' or a CSV file"),
+        ({"reference_images": 5}, "a subset of 5 images cannot hold 10 classes"),
+        ({"architectures": Path("absent.csv")}, r"no file absent\.csv"),
+        ({"synthetic": Path("absent")}, "absent holds no synthetic set"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_work(
+    settings: SearchSettings, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_search(replace(settings, **changes))
+    assert not settings.out.exists()
+
+
+def test_a_set_without_held_out_images_cannot_be_searched(settings: SearchSettings, tmp_path: Path) -> None:
+    from distill.run import DistillSettings, distill
+
+    distill(
+        DistillSettings(
+            dataset="digits", method="random", ipc=1, out=tmp_path / "set", validation_fraction=0.0
+        )
+    )
+    with pytest.raises(ValueError, match="distilled with validation_fraction=0"):
+        run_search(replace(settings, synthetic=tmp_path / "set"))
+
+
+def test_strategies_learn_that_a_lower_loss_is_better(tmp_path: Path) -> None:
+    with TrialStore.create(tmp_path / "t.sqlite") as store:
+        store.add(trial(FITTING, scores={"validation_loss": 0.5, "validation_accuracy": 0.7}))
+        store.add(trial(OTHER, status="failed", reason="x", scores={}))
+        ensured: list[dict[str, int]] = []
+        stage: Any = SimpleNamespace(ensure=ensured.append, store=store, estimator="proxy")
+        assert Proposals(stage, "validation_accuracy").evaluate([FITTING, OTHER]) == [0.7, None]
+        by_loss = Proposals(stage, "validation_loss")
+        assert by_loss.evaluate([OTHER, FITTING]) == [None, -0.5]
+        assert by_loss.evaluate([FITTING]) == [-0.5]
+        assert ensured[1:] == [{OTHER: 0, FITTING: 1}, {FITTING: 1}]
+
+
+def test_a_larger_reference_sample_holds_the_smaller() -> None:
+    scored = [trial(f"a{i}", position=i) for i in range(20)]
+    small, large = reference_sample(scored, 5, seed=0), reference_sample(scored, 9, seed=0)
+    assert len(small) == 5
+    assert {t.architecture for t in small} < {t.architecture for t in large}
+    assert [t.position for t in large] == sorted(t.position for t in large)
+    assert small != reference_sample(scored, 5, seed=1)
+    assert reference_sample(scored, None, seed=0) == scored
+    assert reference_sample(scored, 99, seed=0) == scored
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_set_without_a_picture_is_no_obstacle(settings: SearchSettings, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("card.json", "synthetic.safetensors"):
+        (bare / name).write_bytes((settings.synthetic / name).read_bytes())
+    run_search(replace(settings, synthetic=bare, reference="none", samples=1))
+    assert not (settings.out / "synthetic.png").exists()
+    assert json.loads((settings.out / "run.json").read_text())["complete"] is True

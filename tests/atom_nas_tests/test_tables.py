@@ -1,0 +1,82 @@
+"""CSV files that users bring."""
+
+from pathlib import Path
+
+import pytest
+
+import search_spaces
+from atom_nas.tables import read_architectures, read_reference, reference_csv
+
+SPACE = search_spaces.load("convnet")
+A, B = "w32-d1-none-relu-avg", "w64-d2-batch-relu-max"
+
+
+def file(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_reference_is_read_by_column_name(tmp_path: Path) -> None:
+    path = file(tmp_path, "epochs, score, architecture", f"12, 91.5, {A}", "", f"12,1e-3,{B}")
+    assert read_reference(path, SPACE) == {A: 91.5, B: 0.001}
+
+
+def test_identical_lines_count_once(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,score", f"{A},91.5", f"{A},91.50")
+    assert read_reference(path, SPACE) == {A: 91.5}
+
+
+def test_contradicting_lines_are_an_error(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,score", f"{A},91.5", f"{B},1", f"{A},90")
+    with pytest.raises(ValueError, match=rf"line 4: {A} has the score 90.0 here and 91.5 earlier"):
+        read_reference(path, SPACE)
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "high", ""])
+def test_a_score_must_be_a_finite_number(tmp_path: Path, score: str) -> None:
+    path = file(tmp_path, "architecture,score", f"{A},1", f"{B},{score}")
+    with pytest.raises(ValueError, match=rf"line 3: the score '{score}' is not a finite number"):
+        read_reference(path, SPACE)
+
+
+@pytest.mark.parametrize("read", [read_reference, read_architectures])
+def test_a_string_the_space_cannot_parse_is_named_with_its_line(tmp_path: Path, read: object) -> None:
+    path = file(tmp_path, "architecture,score", f"{A},1", "w33-d1-none-relu-avg,2")
+    with pytest.raises(ValueError, match=r"table\.csv, line 3: .*33"):
+        read(path, SPACE)  # type: ignore[operator]
+
+
+def test_a_missing_column_is_an_error(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,accuracy", f"{A},1")
+    with pytest.raises(ValueError, match="has no column 'score'; its columns are: architecture, accuracy"):
+        read_reference(path, SPACE)
+
+
+@pytest.mark.parametrize("content", [b"", b"architecture,score\n", b"\xff\xfe\x00"])
+def test_a_file_without_rows_is_an_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"table\.csv (has no column|holds no score|is not a CSV file)"):
+        read_reference(tmp_path / "table.csv", SPACE)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a CSV file with the columns architecture is needed"):
+        read_architectures(tmp_path / "table.csv", SPACE)
+
+
+def test_a_list_keeps_its_order_and_counts_duplicates(tmp_path: Path) -> None:
+    listed = read_architectures(file(tmp_path, "\ufeffarchitecture", B, A, B, B), SPACE)
+    assert listed.architectures == (B, A)
+    assert listed.duplicates == 2
+
+
+def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="lists no architecture"):
+        read_architectures(file(tmp_path, "architecture"), SPACE)
+
+
+def test_what_is_written_reads_back_to_the_bit(tmp_path: Path) -> None:
+    scores = {A: 0.1 + 0.2, B: 1 / 3}
+    (tmp_path / "out.csv").write_text(reference_csv(scores))
+    assert read_reference(tmp_path / "out.csv", SPACE) == scores

@@ -1,0 +1,80 @@
+"""One trial as a worker runs it, here in the test's own process."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from trial_helpers import SHAPE, CountingEstimator, build, search_data, small_network
+
+from atom_nas.engines._trial import run_trial
+from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.estimators.base import Estimator
+from atom_nas.estimators.measure import network_costs
+from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
+from distill.training import TrainingConfig
+
+CPU = torch.device("cpu")
+
+
+def run(name: str, estimator: Estimator, seed: int = 0) -> tuple[Outcome, bool]:
+    workload = Workload(build=build, estimators=(estimator,), image_shape=SHAPE)
+    return run_trial(Job(estimator=estimator.name, architecture=name, seed=seed), workload, CPU)
+
+
+def test_what_a_trial_costs_is_measured() -> None:
+    estimator = ProxyEstimator(search_data(), ProxyConfig(training=TrainingConfig(epochs=3)))
+    outcome, spoiled = run("fine", estimator)
+    assert (outcome.reason, spoiled) == (None, False)
+    assert 0 < outcome.seconds < 60
+    assert 0 < outcome.cpu_seconds < 60
+    assert outcome.peak_memory_mb is not None
+    assert 50 < outcome.peak_memory_mb < 8000
+    assert outcome.device == "cpu"
+
+
+def test_the_peak_is_of_the_trial_alone() -> None:
+    before = run("fine", CountingEstimator())[0].peak_memory_mb
+    ballast = torch.ones(200 * 2**18)
+    during = run("fine", CountingEstimator())[0].peak_memory_mb
+    del ballast
+    after = run("fine", CountingEstimator())[0].peak_memory_mb
+    assert before is not None
+    assert during is not None
+    assert after is not None
+    assert during - before > 150
+    assert during - after > 150
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_fails_the_trial(bad: float) -> None:
+    outcome, spoiled = run("fine", CountingEstimator(bad))
+    assert outcome.reason == f"FloatingPointError: validation_loss is {bad}"
+    assert (outcome.scores, spoiled) == ({}, False)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
+    state = torch.random.get_rng_state()
+    first, again, other = (run("fine", CountingEstimator(), seed)[0].scores["weights"] for seed in (5, 5, 6))
+    assert first == again != other
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_exhausted_memory_spoils_the_process_and_an_ordinary_error_does_not() -> None:
+    assert [run(name, CountingEstimator())[1] for name in ("memory", "raises")] == [True, False]
+
+
+def test_costs_are_those_counted_by_hand() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 3))
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    costs = network_costs(network, SHAPE)
+    assert costs["parameters"] == (4 * 9 + 4) + 8 + (144 * 3 + 3)
+    assert costs["flops"] == 2 * (36 * 4 * 9) + 2 * (144 * 3)
+    assert network.training
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_frozen_weights_are_no_parameters() -> None:
+    network = small_network()
+    network.requires_grad_(False)
+    assert network_costs(network, SHAPE)["parameters"] == 0

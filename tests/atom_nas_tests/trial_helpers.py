@@ -1,0 +1,135 @@
+"""Small things that tests give to worker processes; importable there by name."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from atom_nas.engines._trial import run_trial
+from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.estimators.base import SearchData
+from atom_nas.trials import Trial
+from distill.data import Split
+from distill.preprocessing import fit_preprocessing
+from distill.seeding import stream
+
+SHAPE = (1, 8, 8)
+CLASSES = 3
+
+
+def random_split(count: int, name: str) -> Split:
+    """Noise whose class is its brightness, so that something can be learnt."""
+    generator = stream(0, name)
+    labels = torch.arange(count) % CLASSES
+    noise = torch.randint(0, 60, (count, *SHAPE), generator=generator)
+    return Split((noise + 90 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels)
+
+
+def search_data() -> SearchData:
+    """A learnable problem of three classes of 8x8 images."""
+    fit = random_split(60, "fit")
+    preprocessing = fit_preprocessing(fit.images, zca=False)
+    return SearchData(
+        synthetic_images=preprocessing(fit.images[:12]),
+        synthetic_labels=fit.labels[:12],
+        fit=fit,
+        validation=random_split(30, "validation"),
+        test=random_split(30, "test"),
+        preprocessing=preprocessing,
+        classes=CLASSES,
+    )
+
+
+def small_network() -> nn.Module:
+    """A network of one convolution."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, CLASSES)
+    )
+
+
+def build(architecture: str) -> nn.Module:
+    """A small network, or the misfortune that the name says."""
+    misfortune = architecture.partition("-")[0]
+    if misfortune == "raises":
+        raise RuntimeError("two lines\nof complaint")
+    if misfortune == "memory":
+        raise MemoryError
+    if misfortune == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if misfortune == "exits":
+        os._exit(3)
+    network = small_network()
+    if misfortune == "nan":
+        nn.init.constant_(network[4].weight, float("nan"))  # type: ignore[index,arg-type]
+    return network
+
+
+class CountingEstimator:
+    """No training: the scores are read off the network's fresh weights and the process."""
+
+    name = "counting"
+
+    def __init__(self, bad: float | None = None) -> None:
+        self.bad = bad
+
+    def settings(self) -> dict[str, Any]:
+        return {"estimator": self.name}
+
+    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+        weights = sum(float(p.detach().sum()) for p in network.to(device).parameters())
+        scores = {"weights": weights, "process": float(os.getpid()), "seed": float(seed)}
+        return scores if self.bad is None else scores | {"validation_loss": self.bad}
+
+
+class SuicidalOnArrival:
+    """Kills whatever process unpickles it: a worker that dies before it can work."""
+
+    name = "suicidal"
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+        raise NotImplementedError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (7,)
+
+
+def trial(architecture: str = "w32-d1", **changes: Any) -> Trial:
+    """A finished proxy trial."""
+    made = Trial(
+        estimator="proxy",
+        architecture=architecture,
+        position=0,
+        status="done",
+        reason=None,
+        scores={"validation_accuracy": 0.1 + 0.2},
+        seconds=1.5,
+        cpu_seconds=1.25,
+        peak_memory_mb=300.0,
+        cached=False,
+        seed=2**62 + 1,
+        device="cpu",
+    )
+    return replace(made, **changes)
+
+
+class InlineEngine:
+    """Runs trials in the test's own process, and remembers which."""
+
+    def __init__(self, workload: Workload, ran: list[tuple[str, str]]) -> None:
+        self._workload = workload
+        self._ran = ran
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            self._ran.append((job.estimator, job.architecture))
+            yield run_trial(job, self._workload, torch.device("cpu"))[0]
+
+    def close(self) -> None:
+        """Nothing runs between trials."""

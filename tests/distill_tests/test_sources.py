@@ -1,0 +1,228 @@
+"""Datasets from files in the formats that users and torchvision have them in."""
+
+import gzip
+import hashlib
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from distill.sources import load_dataset
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(path: Path, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+    Image.fromarray(RANDOM.integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+
+
+def folder(root: Path, *parts: str, count: int = 3, mode: str = "RGB", classes=("cat", "dog")) -> Path:
+    for part in parts or ("",):
+        for name in classes:
+            for i in range(count):
+                picture(root / part / name / f"{i}.png", mode=mode)
+    return root
+
+
+def test_digits():
+    data = load_dataset("digits")
+    assert data.image_shape == (1, 8, 8)
+    assert (len(data.train), len(data.test)) == (1347, 450)
+    assert int(data.train.images.max()) == 255
+    assert load_dataset("digits").fingerprint == data.fingerprint
+
+
+def test_folder_with_train_and_test(tmp_path):
+    root = folder(tmp_path, "train", "test", "val")
+    data = load_dataset(f"folder:{root}")
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.test)) == (6, 6)
+    first = np.asarray(Image.open(root / "train" / "cat" / "0.png")).transpose(2, 0, 1)
+    assert np.array_equal(data.train.images[0].numpy(), first)
+    tested = np.asarray(Image.open(root / "test" / "dog" / "2.png")).transpose(2, 0, 1)
+    assert np.array_equal(data.test.images[-1].numpy(), tested)
+
+
+def test_folder_with_val_only(tmp_path):
+    data = load_dataset(f"folder:{folder(tmp_path, 'train', 'val')}")
+    assert len(data.test) == 6
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_folder_without_a_test_split_holds_out_a_fifth_the_same_every_time(tmp_path, part):
+    root = folder(tmp_path, part, count=10)
+    data = load_dataset(f"folder:{root}")
+    assert torch.bincount(data.train.labels).tolist() == [8, 8]
+    assert torch.bincount(data.test.labels).tolist() == [2, 2]
+    assert load_dataset(f"folder:{root}").fingerprint == data.fingerprint
+
+
+def test_grey_folders_have_one_channel_and_mixed_ones_three(tmp_path):
+    grey = folder(tmp_path / "grey", "train", "test", mode="L")
+    assert load_dataset(f"folder:{grey}").image_shape == (1, 8, 8)
+    picture(grey / "test" / "cat" / "colour.png")
+    assert load_dataset(f"folder:{grey}").image_shape == (3, 8, 8)
+
+
+def test_mixed_sizes_need_a_size_and_are_cropped_to_it(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    picture(root / "train" / "cat" / "wide.jpg", size=(20, 10))
+    with pytest.raises(ValueError, match="--image-size"):
+        load_dataset(f"folder:{root}")
+    assert load_dataset(f"folder:{root}", image_size=16).image_shape == (3, 16, 16)
+    with pytest.raises(ValueError, match="at least 4"):
+        load_dataset(f"folder:{root}", image_size=1)
+
+
+def test_stray_files_and_empty_folders_are_left_out(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    (root / "README.txt").write_text("about")
+    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"junk")
+    (root / "train" / "cat" / "._0.png").write_bytes(b"junk")
+    (root / "train" / "empty").mkdir()
+    (root / "train" / ".git").mkdir()
+    assert len(load_dataset(f"folder:{root}").train) == 6
+
+
+def test_corrupt_images_are_named(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    broken = root / "train" / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(ValueError, match="cannot read the image .*dog/1.png"):
+        load_dataset(f"folder:{root}")
+
+
+def test_folders_that_cannot_be_classified_are_refused(tmp_path):
+    lonely = folder(tmp_path / "one", "train", "test", classes=("cat",))
+    with pytest.raises(ValueError, match="only the class 'cat'"):
+        load_dataset(f"folder:{lonely}")
+    with pytest.raises(ValueError, match="no folder"):
+        load_dataset(f"folder:{tmp_path / 'nowhere'}")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ValueError, match="no class folder"):
+        load_dataset(f"folder:{tmp_path / 'bare'}")
+    strange = folder(tmp_path / "strange", "train", "test")
+    picture(strange / "test" / "fish" / "0.png")
+    with pytest.raises(ValueError, match="without training images: fish"):
+        load_dataset(f"folder:{strange}")
+
+
+def test_sixteen_bit_transparent_and_rotated_images(tmp_path):
+    root = folder(tmp_path, "train", "test", count=1)
+    wide = np.full((8, 8), 40_000, dtype=np.uint16)
+    Image.fromarray(wide).save(root / "train" / "cat" / "deep.png")
+    clear = Image.new("RGBA", (8, 8), (200, 100, 50, 0))
+    clear.save(root / "train" / "cat" / "clear.png")
+    images = load_dataset(f"folder:{root}").train.images
+    by_name = dict(zip(["0", "clear", "deep"], images[:3], strict=True))
+    assert by_name["deep"].unique().tolist() == [40_000 >> 8]
+    assert by_name["clear"].unique().tolist() == [0]
+
+
+def test_tinyimagenet(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    for wnid in ("n01", "n02"):
+        picture(root / "train" / wnid / "images" / f"{wnid}_0.JPEG", size=(64, 64))
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("")
+    lines = []
+    for i, wnid in enumerate(("n02", "n01", "n02")):
+        picture(root / "val" / "images" / f"val_{i}.JPEG", size=(64, 64))
+        lines.append(f"val_{i}.JPEG\t{wnid}\t0\t0\t62\t62")
+    (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    for data_dir in (tmp_path, root):
+        data = load_dataset("tinyimagenet", data_dir=data_dir)
+        assert data.image_shape == (3, 64, 64)
+        assert data.test.labels.tolist() == [1, 0, 1]
+    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99\n")
+    with pytest.raises(ValueError, match="line 1"):
+        load_dataset("tinyimagenet", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="tiny-imagenet-200"):
+        load_dataset("tinyimagenet", data_dir=tmp_path / "elsewhere")
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])
+def test_cifar_in_torchvisions_files(tmp_path, monkeypatch, name, kind):
+    base = tmp_path / kind.base_folder
+    base.mkdir()
+    classes = 10 if name == "cifar10" else 100
+    lists = {}
+    for attribute in ("train_list", "test_list"):
+        lists[attribute] = []
+        for file, _ in getattr(kind, attribute):
+            labels = list(range(classes))
+            data = RANDOM.integers(0, 256, (classes, 3072), dtype=np.uint8)
+            key = "labels" if name == "cifar10" else "fine_labels"
+            (base / file).write_bytes(pickle.dumps({"data": data, key: labels}))
+            lists[attribute].append([file, _md5(base / file)])
+    meta = dict(kind.meta)
+    (base / meta["filename"]).write_bytes(pickle.dumps({meta["key"]: [f"c{k}" for k in range(classes)]}))
+    meta["md5"] = _md5(base / meta["filename"])
+    for attribute, value in {**lists, "meta": meta}.items():
+        monkeypatch.setattr(kind, attribute, value)
+    data = load_dataset(name, data_dir=tmp_path)
+    assert data.image_shape == (3, 32, 32)
+    assert data.classes[:2] == ("c0", "c1")
+    last = pickle.loads((base / lists["test_list"][0][0]).read_bytes())["data"]
+    assert np.array_equal(data.test.images.flatten(1).numpy(), last)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mnist", datasets.MNIST), ("fashionmnist", datasets.FashionMNIST)])
+def test_mnist_in_torchvisions_files(tmp_path, name, kind):
+    raw = tmp_path / kind.__name__ / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 20), ("t10k", 10)):
+        pixels = RANDOM.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, count, 28, 28) + pixels.tobytes()
+        )
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + labels.tobytes())
+        (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(b""))
+    data = load_dataset(name, data_dir=tmp_path)
+    assert data.image_shape == (1, 28, 28)
+    assert np.array_equal(data.test.images.numpy()[:, 0], pixels)
+    assert data.test.labels.tolist() == list(range(10))
+
+
+def test_svhn_in_torchvisions_files(tmp_path, monkeypatch):
+    lists = {}
+    for part in ("train", "test"):
+        pixels = RANDOM.integers(0, 256, (32, 32, 3, 10), dtype=np.uint8)
+        labels = np.array([[10, 1, 2, 3, 4, 5, 6, 7, 8, 9]]).T  # SVHN writes the digit 0 as 10
+        path = tmp_path / f"{part}_32x32.mat"
+        scipy.io.savemat(path, {"X": pixels, "y": labels})
+        lists[part] = ["", path.name, _md5(path)]
+    monkeypatch.setattr(datasets.SVHN, "split_list", lists)
+    data = load_dataset("svhn", data_dir=tmp_path)
+    assert data.test.labels.tolist() == list(range(10))
+    assert np.array_equal(data.test.images[3].numpy(), pixels[:, :, :, 3].transpose(2, 0, 1))
+
+
+def test_unknown_names_and_sizes_are_refused():
+    with pytest.raises(ValueError, match="unknown dataset 'imagenet'"):
+        load_dataset("imagenet")
+    with pytest.raises(ValueError, match="unknown dataset 'folder:'"):
+        load_dataset("folder:")
+    with pytest.raises(ValueError, match="one size"):
+        load_dataset("digits", image_size=16)
+
+
+def test_a_download_that_fails_says_where_to_put_the_files(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets.CIFAR10, "download", refuse)
+    with pytest.raises(ValueError, match=f"could not get cifar10 .*no network.*{tmp_path}"):
+        load_dataset("cifar10", data_dir=tmp_path)

@@ -1,0 +1,94 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from reports import read_run, write_report
+from reports.analysis import analyse
+from reports.comparison import compare_runs
+from reports.document import ComparisonRow
+from reports.writing import run_labels
+
+MakeRun = Callable[..., Path]
+
+
+def rows_of(folders: list[Path]) -> list[ComparisonRow]:
+    """The comparison alone, without drawing it."""
+    runs = [read_run(folder) for folder in folders]
+    return compare_runs(runs, [analyse(run) for run in runs], run_labels(runs))
+
+
+def test_side_by_side_page_goes_to_the_first_run(make_run: MakeRun) -> None:
+    runs = [make_run(name, noise=noise) for name, noise in (("atom", 0.2), ("dm", 0.5), ("random", 3.0))]
+    written = write_report(runs)
+    assert written.page == runs[0] / "report" / "index.html"
+    page = written.page.read_text(encoding="utf-8")
+    assert page.count("<img ") == 1 + 3 * 5
+    assert [f'id="run-{i}"' in page for i in (1, 2, 3)] == [True] * 3
+    markdown = (runs[0] / "report" / "report.md").read_text(encoding="utf-8")
+    for image in ("comparison.png", "agreement.png", "2-dm-agreement.png", "3-random-top_k.png"):
+        assert f"(figures/{image})" in markdown
+        assert (runs[0] / "report" / "figures" / image).stat().st_size > 0
+
+
+def test_rows_hold_each_run_and_its_difference(make_run: MakeRun) -> None:
+    runs = [make_run("atom", noise=0.2), make_run("random", noise=3.0)]
+    rows = rows_of(runs)
+    assert [row.name for row in rows] == ["atom", "random"]
+    assert rows[0].difference is None
+    difference = rows[1].difference
+    assert difference is not None
+    assert difference.value == pytest.approx(rows[1].spearman.value - rows[0].spearman.value)
+    assert difference.n == 18
+    assert difference.interval is not None
+    assert difference.interval.high < 0
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_every_run_gets_its_own_report(make_run: MakeRun) -> None:
+    runs = [make_run("atom"), make_run("dm")]
+    write_report(runs)
+    first, second = (json.loads((run / "report" / "report.json").read_text(encoding="utf-8")) for run in runs)
+    assert [first["run"]["name"], second["run"]["name"]] == ["atom", "dm"]
+    assert len(first["comparison"]) == 2
+    assert second["comparison"] is None
+    write_report(runs[0])
+    assert not list((runs[0] / "report" / "figures").glob("2-dm-*"))
+
+
+def test_runs_with_different_references_are_not_subtracted(make_run: MakeRun) -> None:
+    runs = [make_run("atom"), make_run("table", reference={"kind": "table", "score": None, "table": "t.csv"})]
+    lines = [f"w{i}-d1,{i}" for i in range(20)]
+    (runs[1] / "reference.csv").write_text("architecture,score\n" + "\n".join(lines), encoding="utf-8")
+    rows = rows_of(runs)
+    assert rows[1].difference is not None
+    assert rows[1].difference.reason == "the runs have different references"
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_runs_without_a_reference_stand_side_by_side(make_run: MakeRun) -> None:
+    runs = [make_run(name, reference={"kind": "none"}) for name in ("one", "two")]
+    rows = write_report(runs).report.comparison
+    assert rows is not None
+    assert rows[1].difference is not None
+    assert rows[1].difference.reason == "not enough data (n = 0)"
+    assert not (runs[0] / "report" / "figures" / "comparison.png").exists()
+
+
+def test_runs_of_one_name_are_told_apart(make_run: MakeRun) -> None:
+    runs = [make_run("a/run"), make_run("b/run")]
+    rows = rows_of(runs)
+    assert [row.name for row in rows] == ["a/run", "b/run"]
+
+
+def test_no_run_and_one_run_twice_are_refused(make_run: MakeRun) -> None:
+    with pytest.raises(ValueError, match="at least one run folder"):
+        write_report([])
+    folder = make_run()
+    with pytest.raises(ValueError, match="run run is given 2 times"):
+        write_report([folder, folder / ".." / "run"])

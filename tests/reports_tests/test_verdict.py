@@ -1,0 +1,91 @@
+"""Every level of the verdict, at its thresholds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from reports.bootstrap import Interval
+from reports.correlation import Statistic
+from reports.selection import Pick
+from reports.verdict import MODERATE_FROM, STRONG_FROM, Evidence, judge
+
+
+def evidence(low: float, high: float = 0.9, n: int = 48, top: float = 0.6, regret: float = 0.0) -> Evidence:
+    return Evidence(
+        spearman=Statistic(value=(low + high) / 2, n=n),
+        interval=Interval(low=low, high=high, confidence=0.95),
+        top=Statistic(value=top, n=10),
+        pick=Pick(best=0.9, picked=0.9 - regret, tied=1, n=n, regret=regret, random_regret=0.1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "level", "words"),
+    [
+        (-0.1, "guessing", "cannot be told apart from guessing"),
+        (0.0, "guessing", "cannot be told apart from guessing"),
+        (0.01, "weak", "better than guessing"),
+        (MODERATE_FROM, "moderate", "discard the bad half, not to name the winner"),
+        (STRONG_FROM, "strong", "for the order and for the winner"),
+    ],
+)
+def test_levels_follow_the_low_end(low: float, level: str, words: str) -> None:
+    verdict = judge(evidence(low))
+    assert verdict.level == level
+    assert words in verdict.sentence
+    assert f"95% CI {low:.2f} to 0.90, n = 48" in verdict.sentence
+
+
+def test_strong_order_does_not_name_the_winner_without_the_top() -> None:
+    for weak_top in (evidence(0.8, top=0.2), evidence(0.8, regret=0.05)):
+        assert "train its best few on real data" in judge(weak_top).sentence
+
+
+def test_a_reversed_ranking_is_called_that() -> None:
+    verdict = judge(evidence(-0.9, high=-0.3))
+    assert verdict.level == "guessing"
+    assert "wrong way round" in verdict.sentence
+
+
+def test_few_pairs_give_no_verdict_however_perfect() -> None:
+    verdict = judge(evidence(1.0, high=1.0, n=9))
+    assert verdict.level == "not enough data"
+    assert "n = 9, at least 10" in verdict.sentence
+
+
+def test_no_reference_and_no_coefficient() -> None:
+    assert judge(None).level == "no reference"
+    nothing = Statistic(value=None, n=2, reason="not enough data (n = 2)")
+    verdict = judge(Evidence(spearman=nothing, interval=None, top=nothing, pick=None))
+    assert (verdict.level, verdict.sentence) == ("not enough data", "No verdict: not enough data (n = 2).")
+
+
+def test_regret_is_put_beside_a_random_pick_in_the_given_unit() -> None:
+    verdict = judge(evidence(0.5, regret=0.02), show=lambda gap: f"{100 * gap:.1f} points")
+    assert (
+        "its pick is 2.0 points below the best of all 48 (a random one: 10.0 points below)"
+        in verdict.sentence
+    )
+
+
+def test_a_free_ruler_that_does_as_well_is_named() -> None:
+    better = Evidence(**{**vars(evidence(0.5)), "parameters": 0.75})
+    worse = Evidence(**{**vars(evidence(0.5)), "parameters": 0.2})
+    assert "counting parameters, which costs nothing, reaches 0.75" in judge(better).sentence
+    assert "parameters" not in judge(worse).sentence
+
+
+@pytest.mark.parametrize(
+    ("rho_s", "in_order", "survives"), [(MODERATE_FROM, 0.63, 0.82), (STRONG_FROM, 0.75, 0.98)]
+)
+def test_thresholds_mean_what_their_reasons_say(rho_s: float, in_order: float, survives: float) -> None:
+    r = 2 * math.sin(math.pi * rho_s / 6)
+    assert 0.5 + math.asin(r) / math.pi == pytest.approx(in_order, abs=0.01)
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=400_000)
+    x = r * y + math.sqrt(1 - r * r) * rng.normal(size=len(y))
+    best = y >= np.quantile(y, 0.95)
+    assert np.mean(x[best] > 0) == pytest.approx(survives, abs=0.01)
