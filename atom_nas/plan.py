@@ -9,6 +9,7 @@ import torch
 
 import search_spaces
 from atom_nas import engines, estimators
+from atom_nas.estimators import proxy, real
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.names import choose
 from atom_nas.strategies import configure as configure_strategy
@@ -36,9 +37,9 @@ class SearchSettings:
         reference: "real" (train on the real images), "none", or the path of a CSV file of scores.
         reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
         reference_images: train the reference on a subset of this many real images; None: on all.
-        reference_epochs: None: the same as `TrainingConfig`'s.
+        reference_epochs: of the reference.
         reference_training: other fields of the reference's `TrainingConfig`.
-        epochs: of the proxy; None: the same as `TrainingConfig`'s.
+        epochs: of the proxy.
         training: other fields of the proxy's `TrainingConfig`.
         validation_images: score on a subset of this many validation images; None: on all.
         score: the score that ranks, and that strategies learn from.
@@ -62,9 +63,9 @@ class SearchSettings:
     reference: str = "real"
     reference_samples: int | None = None
     reference_images: int | None = None
-    reference_epochs: int | None = None
+    reference_epochs: int = real.EPOCHS
     reference_training: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int | None = None
+    epochs: int = proxy.EPOCHS
     training: Mapping[str, Any] = field(default_factory=dict)
     validation_images: int | None = None
     score: str = "validation_accuracy"
@@ -77,6 +78,10 @@ class SearchSettings:
     command: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("synthetic", "out", "architectures", "data_dir"):
+            value = getattr(self, name)
+            # Scripts give paths as text as well.
+            object.__setattr__(self, name, None if value is None else Path(value))
         choose("score", self.score, estimators.SCORES)
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
@@ -164,8 +169,12 @@ def prepare(settings: SearchSettings) -> Plan:
         strategy_options=strategy_options,
         listed=listed,
         table=table,
-        proxy=_proxy(settings, data),
-        reference=_reference(settings, data) if settings.reference_kind == "real" else None,
+        proxy=proxy.estimator(
+            data,
+            training=_training(settings.training, settings.epochs),
+            validation_images=settings.validation_images,
+        ),
+        reference=_reference(settings, data),
         device=device,
         workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
     )
@@ -210,25 +219,16 @@ def _read_table(settings: SearchSettings, space: Space) -> dict[str, float] | No
     return read_reference(path, space)
 
 
-def _proxy(settings: SearchSettings, data: SearchData) -> Estimator:
-    training = _training(settings.training, settings.epochs)
-    estimator: Estimator = estimators.load("proxy").estimator(
-        data, training=training, validation_images=settings.validation_images
-    )
-    return estimator
-
-
-def _reference(settings: SearchSettings, data: SearchData) -> Estimator:
-    training = _training(settings.reference_training, settings.reference_epochs)
-    estimator: Estimator = estimators.load("real").estimator(
+def _reference(settings: SearchSettings, data: SearchData) -> Estimator | None:
+    if settings.reference_kind != "real":
+        return None
+    return real.estimator(
         data,
-        training=training,
+        training=_training(settings.reference_training, settings.reference_epochs),
         train_images=settings.reference_images,
         validation_images=settings.validation_images,
     )
-    return estimator
 
 
-def _training(options: Mapping[str, Any], epochs: int | None) -> TrainingConfig:
-    chosen = dict(options) if epochs is None else {**options, "epochs": epochs}
-    return configure(TrainingConfig, "training", chosen)
+def _training(options: Mapping[str, Any], epochs: int) -> TrainingConfig:
+    return configure(TrainingConfig, "training", {"epochs": epochs, **options})

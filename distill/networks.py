@@ -18,14 +18,32 @@ NETWORKS: dict[str, str] = {
 }
 
 
+class InstanceNorm(nn.GroupNorm):
+    """Instance norm with affine parameters: (N, C, H, W) to the same, computed in float32.
+
+    GroupNorm of one channel a group, which eagerly is several times faster than InstanceNorm2d. Under
+    torch.compile the plain formula is what fuses with its neighbours, about twice as fast as GroupNorm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        if not torch.compiler.is_compiling():
+            return super().forward(input)
+        signal = input.float()
+        variance, mean = torch.var_mean(signal, dim=(2, 3), correction=0, keepdim=True)
+        scale = self.weight.view(-1, 1, 1) * torch.rsqrt(variance + self.eps)
+        return ((signal - mean) * scale + self.bias.view(-1, 1, 1)).to(input.dtype)
+
+
 class ConvBlock(nn.Module):
     """conv3x3, instance norm with affine parameters, ReLU: (N, C, H, W) to (N, width, H, W)."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, kernel_size=3, padding=1)
-        # GroupNorm of one channel a group is instance norm, and several times faster than InstanceNorm2d.
-        self.norm = nn.GroupNorm(width, width)
+        self.norm = InstanceNorm(width)
 
     def forward(self, images: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(images)))

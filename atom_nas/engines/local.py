@@ -122,7 +122,7 @@ class LocalEngine:
         process = self._context.Process(
             target=serve, args=(theirs, self._workload, self._config.device), daemon=True, name="trial worker"
         )
-        with _interrupts_blocked():
+        with _interrupts_blocked(), _clear_start_errors():
             process.start()
         # With the parent's copy closed, the death of the worker reads as the end of the channel.
         theirs.close()
@@ -212,6 +212,19 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _clear_start_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        raise EngineError(
+            "the images do not fit into shared memory: make /dev/shm larger (in a container: --shm-size=2g), "
+            f"or use fewer real images ({error})"
+        ) from error
 
 
 def _cause_of_death(exit_code: int | None) -> str:

@@ -17,19 +17,21 @@ from atom_nas.estimators.base import (
 )
 from distill.training import TrainingConfig
 
+EPOCHS = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyConfig:
     """How the proxy trains and what it scores on.
 
     Attributes:
-        training: of every network on the synthetic set.
+        training: of every network on the synthetic set; `EPOCHS` epochs of the field's recipe by default.
         validation_images: score on a seeded subset of this many validation images, with equal shares per
             class, to bound the cost; None: on all.
         subset_seed: of that subset.
     """
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=EPOCHS))
     validation_images: int | None = None
     subset_seed: int = 0
 

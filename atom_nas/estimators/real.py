@@ -17,20 +17,22 @@ from atom_nas.estimators.base import (
 )
 from distill.training import TrainingConfig, evaluate
 
+EPOCHS = 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class RealConfig:
     """How the reference trains and what it scores on.
 
     Attributes:
-        training: of every network on the real images.
+        training: of every network on the real images; `EPOCHS` epochs of the field's recipe by default.
         train_images: train on a seeded subset of this many images, with equal shares per class; None: on
             all. A reference from a subset is a cheaper, weaker one: say so where it is quoted.
         validation_images: as `train_images`, of the validation images.
         subset_seed: of these subsets.
     """
 
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=EPOCHS))
     train_images: int | None = None
     validation_images: int | None = None
     subset_seed: int = 0

@@ -48,7 +48,7 @@ def _split(source: Any) -> Split:
     labels = source.labels if hasattr(source, "labels") else source.targets
     return Split(
         torch.from_numpy(np.ascontiguousarray(images)),
-        torch.from_numpy(np.array(labels, dtype=np.int64)),
+        torch.as_tensor(labels, dtype=torch.int64),
     )
 
 

@@ -19,9 +19,13 @@ from atom_nas.search import SearchSettings, run_search
 from atom_nas.trials import TrialStore
 
 SCRIPT = """
-import sys
+import sys, time
 from pathlib import Path
 from atom_nas.search import SearchSettings, run_search
+
+def tell(now):
+    print(now.stage, now.done - now.reused, flush=True)
+    time.sleep(0.3)  # so that there is something left to interrupt
 
 if __name__ == "__main__":
     run_search(
@@ -30,7 +34,7 @@ if __name__ == "__main__":
             reference_images=30, reference_epochs=EPOCHS, workers=2, device="cpu",
             resume="--resume" in sys.argv,
         ),
-        progress=lambda now: print(now.stage, now.done - now.reused, flush=True),
+        progress=tell,
     )
 """
 SEED, EPOCHS = 39, 4  # a seed whose samples are small networks

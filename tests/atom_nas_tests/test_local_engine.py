@@ -1,5 +1,6 @@
 """The local engine: same scores for any number of workers, and no architecture takes the run down."""
 
+import multiprocessing.context
 import os
 import subprocess
 import sys
@@ -106,6 +107,21 @@ def test_leaving_early_stops_the_busy_workers(warm: LocalEngine) -> None:
     outcomes.close()
     warm.close()
     assert not Path(f"/proc/{process}").exists()
+
+
+def test_too_little_shared_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: object) -> None:
+        # What torch raises where /dev/shm is as small as containers have it.
+        raise RuntimeError(
+            "unable to allocate shared memory(shm) for file </torch_1>: No space left on device"
+        )
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start)
+    with (
+        engine(CountingEstimator()) as local,
+        pytest.raises(EngineError, match=r"make /dev/shm larger \(in a container: --shm-size=2g\)"),
+    ):
+        next(local.run([job("fine")]))
 
 
 def test_no_workers_are_refused() -> None:
