@@ -73,8 +73,8 @@ class Evaluator:
         """
         assert subject in ("synthetic", "random"), subject
         images = self._synthetic.images if subject == "synthetic" else self._random_images(repeat)
-        fresh = networks.build(network, self._dataset.image_shape, len(self._dataset.classes))
-        networks.reinitialise(fresh, stream(self._seed, "evaluation", network, repeat))
+        generator = stream(self._seed, "evaluation", network, repeat)
+        fresh = networks.build(network, self._dataset.image_shape, len(self._dataset.classes), generator)
         train(
             fresh,
             images,

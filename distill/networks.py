@@ -101,15 +101,32 @@ def fitting_depth(image_shape: tuple[int, int, int]) -> int:
     return max(2, round(math.log2(min(image_shape[1:]))) - 2)
 
 
-def build(name: str, image_shape: tuple[int, int, int], classes: int) -> ConvNet:
-    """A network of `NETWORKS` by name.
+def convnet(
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    depth: int,
+    width: int = 128,
+    generator: torch.Generator,
+) -> ConvNet:
+    """A `ConvNet` on the CPU with weights drawn from `generator`; torch's global generator is not touched."""
+    with torch.device("meta"):
+        network = ConvNet(image_shape, classes, depth, width)
+    network.to_empty(device="cpu")
+    reinitialise(network, generator)
+    return network
+
+
+def build(name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> ConvNet:
+    """A network of `NETWORKS` by name, with weights drawn from `generator`.
 
     Raises:
         ValueError: if the name is unknown or the images are too small for it.
     """
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; allowed: {', '.join(NETWORKS)}")
-    return ConvNet(image_shape, classes, depth=int(name.removeprefix("convnet")))
+    depth = int(name.removeprefix("convnet"))
+    return convnet(image_shape, classes, depth=depth, generator=generator)
 
 
 @torch.no_grad()

@@ -29,9 +29,7 @@ class Whitening:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
-        whitened: Tensor = (images.flatten(1) - self.mean) @ self.matrix
-        shaped: Tensor = whitened.view_as(images)
-        return shaped
+        return torch.matmul(images.flatten(1) - self.mean, self.matrix).reshape(images.shape)
 
     def inverse(self, images: Tensor) -> Tensor:
         """Undo the whitening: (N, C, H, W) to (N, C, H, W), computed in float64 by a linear solve."""

@@ -1,12 +1,13 @@
 """The feature space in which coresets are selected: a ConvNet trained briefly on the real images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from distill.methods.base import Problem
-from distill.networks import ConvNet, fitting_depth, reinitialise
+from distill.networks import ConvNet, convnet, fitting_depth
 from distill.seeding import derive_seed, stream
 from distill.training import TrainingConfig, train
 
@@ -30,12 +31,30 @@ class FeatureConfig:
             raise ValueError("feature_epochs must not be negative and width must be positive")
 
 
+def select(problem: Problem, config: FeatureConfig, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """The real images that `choose` picks among each class's embeddings.
+
+    Args:
+        choose: (embeddings (N, D), count) to int64 rows (count,).
+    Returns:
+        float32 (K*I, C, H, W) in model space, on the CPU.
+    """
+    chosen = [
+        pool[choose(features, problem.ipc)]
+        for pool, features in zip(problem.pools(), embed(problem, config), strict=True)
+    ]
+    return problem.prepare(torch.cat(chosen))
+
+
 def embed(problem: Problem, config: FeatureConfig) -> list[Tensor]:
     """Embeddings of the real images, class by class: K tensors float32 (N_k, D) on the CPU."""
-    network = ConvNet(
-        problem.image_shape, len(problem.classes), fitting_depth(problem.image_shape), config.width
+    network = convnet(
+        problem.image_shape,
+        len(problem.classes),
+        depth=fitting_depth(problem.image_shape),
+        width=config.width,
+        generator=stream(problem.seed, "features"),
     )
-    reinitialise(network, stream(problem.seed, "features"))
     network.to(problem.device)
     if config.feature_epochs:
         train(

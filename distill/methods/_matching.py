@@ -18,7 +18,7 @@ from torch import Tensor
 from distill.augment import Augmentation, draw, parse_strategy
 from distill.matching import LossWeights, MatchingLoss, Statistics, matching_loss, statistics
 from distill.methods.base import Problem
-from distill.networks import ConvNet, fitting_depth, reinitialise
+from distill.networks import convnet, fitting_depth, reinitialise
 from distill.seeding import stream
 from distill.session import Session, State
 from distill.training import Precision, autocast
@@ -110,7 +110,13 @@ class _Engine:
         self._preprocessing = problem.preprocessing.to(problem.device)
         self._pools = problem.pools()
         depth = config.depth or fitting_depth(problem.image_shape)
-        network = ConvNet(problem.image_shape, len(problem.classes), depth, config.width)
+        network = convnet(
+            problem.image_shape,
+            len(problem.classes),
+            depth=depth,
+            width=config.width,
+            generator=stream(problem.seed, "network"),
+        )
         network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.requires_grad_(False)
         self._reduce = torch.compile(self._statistics, dynamic=False) if config.compile else self._statistics

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.methods._features import FeatureConfig, embed
+from distill.methods._features import FeatureConfig, select
 from distill.methods.base import Problem
 from distill.session import Session
 
@@ -34,8 +34,4 @@ def herd(features: Tensor, count: int) -> Tensor:
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:  # noqa: ARG001
     """See `distill.methods.base.Method`."""
-    chosen = [
-        pool[herd(features, problem.ipc)]
-        for pool, features in zip(problem.pools(), embed(problem, config), strict=True)
-    ]
-    return problem.prepare(torch.cat(chosen))
+    return select(problem, config, herd)

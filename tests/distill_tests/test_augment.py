@@ -31,7 +31,9 @@ def test_one_row_serves_all_images_as_its_copies_would(name, channels):
 def test_gradients_reach_the_pixels(name):
     batch = images().double().requires_grad_(True)
     row = torch.full((1, TRANSFORMS[name][1]), 0.3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(Augmentation(name, row), (batch[:1, :, :4, :4].detach().requires_grad_(),))
+    assert torch.autograd.gradcheck(
+        Augmentation(name, row), (batch[:1, :, :4, :4].detach().requires_grad_(),)
+    )
     Augmentation(name, row)(batch).sum().backward()
     assert bool(torch.isfinite(batch.grad).all())
     assert bool(batch.grad.any())

@@ -14,14 +14,14 @@ def features(images: int, seed: int, dtype: torch.dtype = torch.float64) -> list
     return [torch.randn(images, *shape, generator=generator, dtype=dtype) for shape in shapes]
 
 
-def looped_attentions(maps: torch.Tensor, p_s: float, p_c: float) -> tuple[list[list[float]], list[list[float]]]:
+def looped_attentions(
+    maps: torch.Tensor, p_s: float, p_c: float
+) -> tuple[list[list[float]], list[list[float]]]:
     """Unit-norm spatial and channel attention of each image, value by value."""
     spatial, channel = [], []
     for image in maps.tolist():
         height, width = len(image[0]), len(image[0][0])
-        a_s = [
-            sum(abs(plane[h][w]) ** p_s for plane in image) for h in range(height) for w in range(width)
-        ]
+        a_s = [sum(abs(plane[h][w]) ** p_s for plane in image) for h in range(height) for w in range(width)]
         a_c = [sum(abs(v) ** p_c for row in plane for v in row) for plane in image]
         for values, out in ((a_s, spatial), (a_c, channel)):
             norm = math.sqrt(sum(v * v for v in values))
@@ -32,7 +32,9 @@ def looped_attentions(maps: torch.Tensor, p_s: float, p_c: float) -> tuple[list[
 def mean_distance(real: list[list[float]], synthetic: list[list[float]]) -> float:
     total = 0.0
     for d in range(len(real[0])):
-        difference = sum(row[d] for row in real) / len(real) - sum(row[d] for row in synthetic) / len(synthetic)
+        difference = sum(row[d] for row in real) / len(real) - sum(row[d] for row in synthetic) / len(
+            synthetic
+        )
         total += difference**2
     return total
 
@@ -54,7 +56,9 @@ def looped_loss(real, synthetic, classes, p_s, p_c):
 
 
 def loss_of(real, synthetic, classes, weights):
-    both = [statistics(maps, maps[-1].flatten(1), classes=classes, weights=weights) for maps in (real, synthetic)]
+    both = [
+        statistics(maps, maps[-1].flatten(1), classes=classes, weights=weights) for maps in (real, synthetic)
+    ]
     return matching_loss(*both, weights=weights)
 
 
@@ -113,7 +117,9 @@ def test_classes_are_independent():
     weights = LossWeights(spatial=1, channel=1, mmd=1)
     together = loss_of(real, synthetic, 2, weights).per_class
     for k in range(2):
-        alone = loss_of([m[3 * k : 3 * k + 3] for m in real], [m[2 * k : 2 * k + 2] for m in synthetic], 1, weights)
+        alone = loss_of(
+            [m[3 * k : 3 * k + 3] for m in real], [m[2 * k : 2 * k + 2] for m in synthetic], 1, weights
+        )
         assert torch.allclose(alone.per_class, together[k : k + 1], rtol=1e-6)
 
 

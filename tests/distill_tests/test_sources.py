@@ -96,7 +96,7 @@ def test_corrupt_images_are_named(tmp_path):
     root = folder(tmp_path, "train", "test")
     broken = root / "train" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(ValueError, match="cannot read the image .*dog/1.png"):
+    with pytest.raises(ValueError, match=r"cannot read the image .*dog/1\.png"):
         load_dataset(f"folder:{root}")
 
 
@@ -178,7 +178,9 @@ def test_cifar_in_torchvisions_files(tmp_path, monkeypatch, name, kind):
     assert np.array_equal(data.test.images.flatten(1).numpy(), last)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("mnist", datasets.MNIST), ("fashionmnist", datasets.FashionMNIST)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mnist", datasets.MNIST), ("fashionmnist", datasets.FashionMNIST)]
+)
 def test_mnist_in_torchvisions_files(tmp_path, name, kind):
     raw = tmp_path / kind.__name__ / "raw"
     raw.mkdir(parents=True)

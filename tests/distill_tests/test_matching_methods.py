@@ -1,0 +1,133 @@
+"""The matching engine: classes are independent, the family is one code, and a run can be cut anywhere."""
+
+import pytest
+import torch
+from distill_helpers import problem
+
+from distill.methods import atom, datadam, dm, load
+from distill.methods._matching import MatchingConfig, draw_batch, match
+from distill.seeding import stream
+from distill.session import Interrupted, RecordedSession, Session
+
+QUICK = {"iterations": 6, "width": 8, "batch_real": 5}
+MATCHING = ["atom", "datadam", "dm"]
+
+
+def run(method: str, session: Session | None = None, *, subset=None, counts=(12, 7, 12, 4), **config):
+    module = load(method)
+    settings = module.Config(**{**QUICK, **config})
+    return module.distill(problem(counts, subset=subset), settings, session or Session())
+
+
+@pytest.mark.parametrize("method", MATCHING)
+@pytest.mark.parametrize("partition", [[(0, 1), (2, 3)], [(3,), (0, 2), (1,)]])
+def test_any_partition_of_the_classes_gives_the_same_set(method, partition):
+    whole = run(method).unflatten(0, (4, 2))
+    for subset in partition:
+        part = run(method, subset=subset).unflatten(0, (len(subset), 2))
+        assert torch.allclose(part, whole[list(subset)], atol=1e-4)
+
+
+def test_members_of_the_family_are_weights_of_one_code():
+    assert torch.equal(run("atom", lambda_channel=0.0), run("datadam"))
+    scaled = run("atom", lambda_channel=0.0, loss_scale=1.0, lambda_mmd=1.0)
+    assert not torch.equal(scaled, run("dm"))
+    p, session = problem((12, 7, 12, 4)), Session()
+    settings = MatchingConfig(**QUICK)
+    weights = atom.LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
+    assert torch.equal(match(p, settings, weights, session), run("dm"))
+    assert issubclass(atom.Config, MatchingConfig)
+    assert dm.match is datadam.match is atom.match
+
+
+@pytest.mark.parametrize("method", MATCHING)
+def test_the_loss_goes_down_and_images_move(method):
+    class Recording(Session):
+        log_every = 1
+
+        def after(self, state, total):
+            self.curve = state.curve
+
+    session = Recording()
+    start = run(method, iterations=1, learning_rate=1e-12, initialization="noise")
+    end = run(method, session, iterations=40, initialization="noise", counts=(12, 12, 12, 12), width=16)
+    losses = [point["loss"] for point in session.curve]
+    assert len(losses) == 40
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert not torch.allclose(start, end)
+    for point in session.curve:
+        assert point["loss"] == pytest.approx(point["spatial"] + point["channel"] + point["mmd"], rel=1e-5)
+
+
+@pytest.mark.parametrize("method", MATCHING)
+@pytest.mark.parametrize("stop", [1, 4])
+def test_an_interrupted_run_goes_on_to_the_same_bits(method, stop, tmp_path):
+    steps = 0
+
+    def stop_now() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == stop
+
+    identity = {"method": method}
+    with pytest.raises(Interrupted):
+        run(method, RecordedSession(tmp_path, identity, resume=False, should_stop=stop_now))
+    resumed = run(method, RecordedSession(tmp_path, identity, resume=True))
+    assert torch.equal(resumed, run(method))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    with pytest.raises(Interrupted):
+        run("dm", RecordedSession(tmp_path, {"a": {"b": 1}}, resume=False, should_stop=lambda: True))
+    with pytest.raises(ValueError, match=r"a\.b was 1 and is now 2"):
+        run("dm", RecordedSession(tmp_path, {"a": {"b": 2}}, resume=True))
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        run("dm", RecordedSession(tmp_path, {"a": {"b": 1}}, resume=True))
+
+
+def test_a_loss_that_explodes_names_iteration_and_class():
+    with pytest.raises(ValueError, match=r"not finite at iteration \d+ \(class class-\d\)"):
+        run("dm", learning_rate=1e30, iterations=10)
+
+
+def test_initial_images_are_the_random_baseline():
+    still = run("dm", iterations=1, learning_rate=1e-30)
+    assert torch.equal(
+        still, load("random").distill(problem((12, 7, 12, 4)), load("random").Config(), Session())
+    )
+
+
+def test_bfloat16_and_compilation_change_rounding_only():
+    exact = run("atom", iterations=2)
+    assert torch.allclose(run("atom", iterations=2, precision="bfloat16"), exact, atol=0.15)
+
+
+@pytest.mark.slow
+def test_compiled_matching_is_the_same_matching():
+    exact = run("atom", iterations=2)
+    assert torch.allclose(run("atom", iterations=2, compile=True), exact, atol=1e-3)
+
+
+def test_small_classes_go_round_again():
+    pool = torch.tensor([3, 5, 9])
+    drawn = draw_batch(pool, 8, stream(0))
+    assert len(drawn) == 8
+    assert torch.bincount(drawn, minlength=10)[pool].tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+    assert sorted(draw_batch(pool, 3, stream(0)).tolist()) == pool.tolist()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"iterations": 0}, "iterations"), ({"momentum": 1.0}, "momentum"), ({"depth": 1}, "depth"),
+     ({"augmentation": "blur"}, "blur")],
+)  # fmt: skip
+def test_wrong_settings_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        atom.Config(**wrong)
+
+
+def test_ipc_larger_than_a_class_names_the_class():
+    with pytest.raises(ValueError, match=r"ipc 5 is more than class class-3 has: 4"):
+        problem((12, 7, 12, 4), ipc=5)
+    assert problem((12, 7, 12, 4), ipc=5, subset=(0, 1)).ipc == 5

@@ -1,0 +1,125 @@
+"""From settings to a folder: fresh, resumed, refused."""
+
+import json
+
+import pytest
+import torch
+
+import distill
+from distill.methods import load as load_method
+from distill.run import DistillSettings, resolve_device
+from distill.session import Interrupted
+
+
+def settings(out, **changes):
+    config = load_method("dm").Config(iterations=8, width=8, batch_real=8)
+    defaults = {"dataset": "digits", "out": out, "method": "dm", "method_config": config, "ipc": 1}
+    return DistillSettings(**{**defaults, **changes})
+
+
+def interrupted_after(steps, **options):
+    count = 0
+
+    def stop() -> bool:
+        nonlocal count
+        count += 1
+        return count == steps
+
+    with pytest.raises(Interrupted):
+        distill.distill(should_stop=stop, **options)
+
+
+def test_resuming_gives_the_same_bytes_and_log(tmp_path):
+    whole = distill.distill(settings(tmp_path / "whole"))
+    interrupted_after(3, settings=settings(tmp_path / "cut"))
+    interrupted_after(2, settings=settings(tmp_path / "cut"), resume=True)
+    cut = distill.distill(settings(tmp_path / "cut"), resume=True)
+    assert torch.equal(whole.images, cut.images)
+    for name in ("synthetic.safetensors", "images.png", "log.jsonl"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
+    assert not (tmp_path / "cut" / "checkpoint.safetensors").exists()
+
+
+def test_a_finished_run_is_returned_by_resume_and_not_repeated(tmp_path):
+    first = distill.distill(settings(tmp_path / "set"))
+    stamp = (tmp_path / "set" / "card.json").stat().st_mtime_ns
+    again = distill.distill(settings(tmp_path / "set"), resume=True)
+    assert torch.equal(first.images, again.images)
+    assert (tmp_path / "set" / "card.json").stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="seed differ"):
+        distill.distill(settings(tmp_path / "set", seed=1), resume=True)
+
+
+def test_what_is_there_is_not_overwritten_unasked(tmp_path):
+    distill.distill(settings(tmp_path / "set"))
+    with pytest.raises(ValueError, match="--overwrite"):
+        distill.distill(settings(tmp_path / "set"))
+    replaced = distill.distill(settings(tmp_path / "set", seed=1), overwrite=True)
+    assert replaced.card["seed"] == 1
+    interrupted_after(1, settings=settings(tmp_path / "cut"))
+    with pytest.raises(ValueError, match="--resume"):
+        distill.distill(settings(tmp_path / "cut"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="not empty"):
+        distill.distill(settings(tmp_path / "mine"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file"):
+        distill.distill(settings(tmp_path / "file"))
+
+
+def test_unfinished_runs_are_no_artifacts(tmp_path):
+    interrupted_after(1, settings=settings(tmp_path / "cut"))
+    with pytest.raises(ValueError, match="go on with --resume"):
+        distill.load(tmp_path / "cut")
+
+
+def test_other_settings_cannot_resume(tmp_path):
+    interrupted_after(1, settings=settings(tmp_path / "cut"))
+    with pytest.raises(ValueError, match="ipc was 1 and is now 2"):
+        distill.distill(settings(tmp_path / "cut", ipc=2), resume=True)
+
+
+def test_validation_images_are_never_distilled_from(tmp_path):
+    """Random selection draws real images, so a leak would show as a validation picture in the set."""
+    found = distill.distill(settings(tmp_path / "set", method="random", method_config=None, ipc=20))
+    dataset = found.real_dataset()
+    fit, validation = found.split_real(dataset)
+    stored = {bytes(image.flatten().tolist()) for image in fit.images}
+    held = {bytes(image.flatten().tolist()) for image in validation.images} - stored
+    drawn = {bytes(image.flatten().tolist()) for image in found.pictures()}
+    assert len(drawn & stored) == len(drawn)
+    assert not drawn & held
+
+
+def test_the_seed_decides_the_set(tmp_path):
+    a, b, c = (
+        distill.distill(settings(tmp_path / name, seed=seed)).images
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_whitening_follows_the_papers_unless_told(tmp_path):
+    assert settings(tmp_path, dataset="cifar10").whitens
+    assert not settings(tmp_path, dataset="digits").whitens
+    assert not settings(tmp_path, dataset="cifar10", zca=False).whitens
+
+
+def test_devices():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="allowed: auto, cpu, cuda"):
+        resolve_device("tpu")
+    if not torch.cuda.is_available():
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(ValueError, match="--device cpu"):
+            resolve_device("cuda")
+
+
+def test_the_card_is_plain_json_without_surprises(tmp_path):
+    card = json.loads((distill.distill(settings(tmp_path / "set")).path / "card.json").read_text())
+    assert card["images"] == 10
+    assert card["config"]["zca"] is False
+    assert card["preprocessing"]["zca"] is None
+    assert "NaN" not in (tmp_path / "set" / "card.json").read_text()

@@ -1,0 +1,161 @@
+"""The artifact on disk: what was saved is what is loaded, and nothing else is accepted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import distill
+from distill.export import export
+from distill.methods import load as load_method
+from distill.run import DistillSettings
+from distill.training import evaluate
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sets") / "zca"
+    config = load_method("atom").Config(iterations=12, width=8, batch_real=8)
+    settings = DistillSettings(dataset="digits", out=out, method_config=config, ipc=3, zca=True)
+    return distill.distill(settings)
+
+
+def copied(artifact, tmp_path, name="copy"):
+    import shutil
+
+    return shutil.copytree(artifact.path, tmp_path / name)
+
+
+def test_round_trip(artifact):
+    found = distill.load(artifact.path)
+    assert torch.equal(found.images, artifact.images)
+    assert found.images.dtype == torch.float32
+    assert found.labels.tolist() == [k for k in range(10) for _ in range(3)]
+    assert found.classes == tuple("0123456789")
+    image, label = found.dataset()[4]
+    assert torch.equal(image, found.images[4])
+    assert int(label) == 1
+
+
+def test_the_loaded_preprocessing_is_the_one_distilled_with(artifact):
+    found = distill.load(artifact.path)
+    dataset = found.real_dataset()
+    pixels = dataset.train.images[:20]
+    assert torch.equal(found.preprocessing(pixels), artifact.preprocessing(pixels))
+    assert found.preprocessing.whitening is not None
+
+
+def test_the_card_says_what_was_done(artifact):
+    card = json.loads((artifact.path / "card.json").read_text())
+    assert card["format_version"] == 1
+    assert card["method"] == "atom"
+    assert card["config"]["iterations"] == 12
+    assert card["dataset"]["classes"] == list("0123456789")
+    assert card["dataset"]["fingerprint"].startswith("sha256:")
+    assert torch.__version__.startswith(card["environment"]["torch"])
+    assert card["wall_seconds"] > 0
+    assert card["peak_memory_mb"] > 50
+    assert card["loss_curve"][-1]["iteration"] == 12
+    log = [json.loads(line) for line in (artifact.path / "log.jsonl").read_text().splitlines()]
+    assert [point["iteration"] for point in log] == [10, 12]
+    assert log == card["loss_curve"]
+
+
+def test_split_real_is_the_split_distillation_used(artifact):
+    dataset = artifact.real_dataset()
+    fit, validation = artifact.split_real(dataset)
+    again = dataset.carve_validation(0.1, 0)
+    assert torch.equal(validation.images, again[1].images)
+    assert len(fit) + len(validation) == len(dataset.train)
+
+
+def test_pictures_show_classes_as_rows(artifact):
+    sheet = Image.open(artifact.path / "images.png")
+    cell = 8 * 4 + 2
+    assert sheet.size == (3 * cell, 10 * cell)
+    picture = np.asarray(sheet)[cell + 1 : 2 * cell - 1 : 4, 1 : cell - 1 : 4, 0]
+    assert np.array_equal(picture, artifact.pictures()[3, 0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "card.json").unlink(), "no synthetic set"),
+        (lambda f: (f / "card.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "card.json").write_text("[]"), "not a card"),
+        (lambda f: (f / "card.json").write_text('{"format_version": 99}'), "format 99"),
+        (lambda f: (f / "card.json").write_text('{"format_version": 1}'), "not a card.*dataset"),
+        (lambda f: (f / "synthetic.safetensors").unlink(), "missing"),
+        (lambda f: (f / "synthetic.safetensors").write_bytes(b"x" * 100), "changed or damaged"),
+        (lambda f: (f / "whitening.safetensors").unlink(), "missing"),
+    ],
+)
+def test_damaged_and_foreign_artifacts_are_refused(artifact, tmp_path, damage, message):
+    folder = copied(artifact, tmp_path)
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        distill.load(folder)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no synthetic set"):
+        distill.load(tmp_path / "nothing")
+
+
+def test_other_real_data_under_the_same_name_is_refused(artifact, tmp_path):
+    folder = copied(artifact, tmp_path)
+    card = json.loads((folder / "card.json").read_text())
+    card["dataset"]["fingerprint"] = "sha256:0"
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="fingerprint differs"):
+        distill.load(folder).real_dataset()
+
+
+def test_export_to_folder_npz_and_pt(artifact, tmp_path):
+    pictures = artifact.pictures()
+    folder = export(artifact, "folder", tmp_path / "png")
+    assert np.array_equal(np.asarray(Image.open(folder / "1" / "002.png")), pictures[5, 0].numpy())
+    assert len(list(folder.glob("*/*.png"))) == 30
+    with np.load(export(artifact, "npz", tmp_path / "set.npz")) as archive:
+        assert np.array_equal(archive["images"], artifact.images.numpy())
+        assert archive["pixels"].shape == (30, 8, 8, 1)
+        assert archive["labels"].tolist() == artifact.labels.tolist()
+    tensors = torch.load(export(artifact, "pt", tmp_path / "set.pt"), weights_only=True)
+    assert torch.equal(tensors["images"], artifact.images)
+    with pytest.raises(ValueError, match="exists already"):
+        export(artifact, "pt", tmp_path / "set.pt")
+    with pytest.raises(ValueError, match="unknown format"):
+        export(artifact, "zip", tmp_path / "set.zip")
+
+
+def test_exported_class_names_cannot_leave_the_folder(artifact, tmp_path):
+    from dataclasses import replace
+
+    hostile = replace(artifact, classes=("../../evil", "..", *"23456789"))
+    out = export(hostile, "folder", tmp_path / "deep" / "png")
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == sorted(
+        path.name for path in out.rglob("*.png")
+    )
+    assert not (tmp_path / "evil").exists()
+
+
+def test_real_images_through_the_wrong_space_would_be_noticed(artifact):
+    """The point of shipping the preprocessing: without it the same network scores worse."""
+    from distill.networks import build
+    from distill.preprocessing import fit_preprocessing
+    from distill.seeding import stream
+    from distill.training import TrainingConfig, train
+
+    network = build("convnet2", (1, 8, 8), 10, stream(0))
+    cpu = torch.device("cpu")
+    train(network, artifact.images, artifact.labels, config=TrainingConfig(epochs=60), seed=0, device=cpu)
+    _, validation = artifact.split_real(artifact.real_dataset())
+    plain = fit_preprocessing(artifact.real_dataset().train.images, zca=False)
+    right, wrong = (
+        evaluate(network, validation.images, validation.labels, device=cpu, preprocessing=p).accuracy
+        for p in (artifact.preprocessing, plain)
+    )
+    assert right > 0.7
+    assert right > wrong
