@@ -17,6 +17,7 @@ from atom_nas.tables import ArchitectureList, read_architectures, read_reference
 from distill import synthetic as synthetic_sets
 from distill.data import RealDataset
 from distill.environment import usable_cores
+from distill.precision import require
 from distill.run import resolve_device
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
@@ -150,6 +151,8 @@ def prepare(settings: SearchSettings) -> Plan:
         configure_strategy(settings.strategy, settings.strategy_options, settings.samples)
     )
     device = resolve_device(settings.device)
+    training = _training(settings.training, settings.epochs)
+    require(training.precision, device, "convolution", "linear")
     synthetic = synthetic_sets.load(settings.synthetic)
     dataset = synthetic.real_dataset(settings.data_dir)
     data = search_data(synthetic, dataset)
@@ -171,7 +174,7 @@ def prepare(settings: SearchSettings) -> Plan:
         table=table,
         proxy=proxy.estimator(
             data,
-            training=_training(settings.training, settings.epochs),
+            training=training,
             validation_images=settings.validation_images,
         ),
         reference=_reference(settings, data),

@@ -29,12 +29,13 @@ class Whitening:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
-        return torch.matmul(images.flatten(1) - self.mean, self.matrix).reshape(images.shape)
+        return torch.matmul(images.flatten(1) - self.mean, self.matrix).view_as(images)
 
     def inverse(self, images: Tensor) -> Tensor:
         """Undo the whitening: (N, C, H, W) to (N, C, H, W), computed in float64 by a linear solve."""
         flat = torch.linalg.solve(self.matrix.double(), images.flatten(1).double().T).T
-        return (flat + self.mean.double()).to(images.dtype).view_as(images)
+        unwhitened: Tensor = (flat + self.mean.double()).to(images.dtype)
+        return unwhitened.view_as(images)
 
 
 @dataclass(frozen=True)

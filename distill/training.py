@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill.augment import draw, parse_strategy
+from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
 
 Schedule = Literal["step", "cosine", "onecycle"]
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class TrainingConfig:
         for field in ("epochs", "batch_size", "learning_rate"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
-        for field, allowed in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+        for field, allowed in (("schedule", get_args(Schedule)), ("precision", PRECISIONS)):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, not {getattr(self, field)!r}")
         parse_strategy(self.augmentation)
@@ -113,7 +113,9 @@ def train(
         on_epoch: called with the number of finished epochs.
     Raises:
         FloatingPointError: if an epoch's loss is not finite.
+        ValueError: if this machine cannot run `config.precision`.
     """
+    require(config.precision, device, "convolution", "linear")
     started = time.perf_counter()
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images, labels = images.to(device), labels.to(device)
@@ -161,11 +163,6 @@ def _step(
     loss.backward()
     optimizer.step()
     return loss.detach()
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The autocast context of a precision on a device; for float32 it does nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _scheduler(

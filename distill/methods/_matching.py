@@ -19,9 +19,9 @@ from distill.augment import Augmentation, draw, parse_strategy
 from distill.matching import LossWeights, MatchingLoss, Statistics, matching_loss, statistics
 from distill.methods.base import Problem
 from distill.networks import convnet, fitting_depth, reinitialise
+from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.seeding import stream
 from distill.session import Session, State
-from distill.training import Precision, autocast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ class MatchingConfig:
             raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
         if self.depth != 0 and self.depth < 2:
             raise ValueError(f"depth must be 0 (chosen for you) or at least 2, not {self.depth}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         parse_strategy(self.augmentation)
 
 
@@ -69,8 +71,10 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
     Returns:
         float32 (K*I, C, H, W) in model space, on the CPU.
     Raises:
-        ValueError: if the loss stops being finite, saying at which iteration and for which class.
+        ValueError: if the loss stops being finite, saying at which iteration and for which class, or if
+            this machine cannot run `config.precision`.
     """
+    require(config.precision, problem.device, "convolution")
     state = session.restore() or _initial_state(problem, config)
     state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     engine = _Engine(problem, config, weights)
