@@ -6,20 +6,16 @@ Commands import what they need when they run: '--help' must answer before torch 
 import functools
 import json
 import shlex
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from atom_nas import __version__
-
-if TYPE_CHECKING:
-    from atom_nas.search import Progress as SearchProgress
+from atom_nas.options import DataDir, Device, Moved, Resume, Seed, Set, Synthetic, Workers, count
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,12 +33,6 @@ Command = TypeVar("Command", bound=Callable[..., None])
 OUT_OF_ORDER = 1  # a defect of the program
 USER_ERROR = 2
 INTERRUPTED = 130
-
-Seed = Annotated[int, typer.Option(min=0, help="Names every random number; the same seed, the same result.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where downloaded datasets are kept; the user's cache folder by default.")
-]
 
 
 def main() -> None:
@@ -64,7 +54,10 @@ def guarded(command: Command) -> Command:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _fail("interrupted; what was finished is stored: repeat the command with --resume", INTERRUPTED)
+            _fail(
+                "interrupted; what was finished is stored: repeat the command with --resume to go on",
+                INTERRUPTED,
+            )
         except BrokenPipeError:
             sys.stderr.close()  # The reader of our output has gone; so do we.
             raise typer.Exit(0) from None
@@ -107,22 +100,6 @@ def _root(
     """Holds the options that stand before a command."""
 
 
-@contextmanager
-def graceful_stop() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C or SIGTERM only raises a flag; the second Ctrl-C stops at once."""
-    asked = False
-
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, ask))
-        yield lambda: asked
-
-
 @app.command(
     epilog="\b\nExamples:"
     "\n  atom-nas distill --dataset digits --out runs/digits"
@@ -154,18 +131,14 @@ def distill(
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of settings; options and --set override it.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any setting, repeatable; see 'atom-nas list settings'."
-        ),
-    ] = None,
+    set_: Set = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")] = False,
+    resume: Resume = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
     from atom_nas.config import distill_settings, given, parse_assignments, read_config
+    from atom_nas.terminal import show_distill
 
     options = given(
         dataset=dataset, method=method, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
@@ -176,28 +149,7 @@ def distill(
     values.setdefault("device", device)
     if device != "auto":
         values["device"] = device
-    _distill(distill_settings(values), resume=resume, overwrite=overwrite)
-
-
-def _distill(settings: Any, *, resume: bool = False, overwrite: bool = False) -> Any:
-    from atom_nas.console import clock, progress_bar, stderr, stdout
-    from distill.run import distill as run
-
-    total = getattr(settings.config, "iterations", 1)
-    with graceful_stop() as should_stop, progress_bar(settings.method, total) as bar:
-        synthetic = run(
-            settings,
-            resume=resume,
-            overwrite=overwrite,
-            on_stage=lambda text: stderr.print(text, markup=False),
-            on_progress=lambda p: bar(p.done, f"loss {p.loss:.4f}"),
-            should_stop=should_stop,
-        )
-    spent = clock(synthetic.card["wall_seconds"])
-    stdout.print(
-        f"{len(synthetic)} images ({settings.ipc} per class) in {spent}: {settings.out}", markup=False
-    )
-    return synthetic
+    show_distill(distill_settings(values), resume=resume, overwrite=overwrite)
 
 
 @app.command(
@@ -207,7 +159,7 @@ def _distill(settings: Any, *, resume: bool = False, overwrite: bool = False) ->
 )
 @guarded
 def evaluate(
-    directory: Annotated[Path, typer.Argument(help="A synthetic set.", metavar="DIR")],
+    directory: Synthetic,
     networks: Annotated[
         str | None, typer.Option(help="Comma-separated; the ConvNet that fits the images by default.")
     ] = None,
@@ -216,12 +168,10 @@ def evaluate(
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Also train on random real images.")
     ] = True,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A training setting; see 'atom-nas list settings'."),
-    ] = None,
+    set_: Set = None,
     seed: Seed = 0,
     device: Device = "auto",
+    dataset: Moved = None,
     data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -248,7 +198,7 @@ def evaluate(
         baseline=baseline,
     )
     with progress_bar("evaluate", plan.total_epochs) as bar:
-        found = evaluations.evaluate(plan, data_dir=data_dir, on_epoch=bar)
+        found = evaluations.evaluate(plan, dataset=dataset, data_dir=data_dir, on_epoch=bar)
     if as_json:
         stdout.print_json(json.dumps(found))
         return
@@ -258,7 +208,7 @@ def evaluate(
 @app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")
 @guarded
 def export(
-    directory: Annotated[Path, typer.Argument(help="A synthetic set.", metavar="DIR")],
+    directory: Synthetic,
     to: Annotated[str, typer.Option(help="folder (PNG per class), npz or pt.")],
     out: Annotated[Path | None, typer.Option(help="Where to; DIR/export... by default.")] = None,
 ) -> None:
@@ -282,7 +232,7 @@ def export(
 )
 @guarded
 def search(
-    directory: Annotated[Path, typer.Argument(help="A synthetic set.", metavar="DIR")],
+    directory: Synthetic,
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     space: Annotated[str, typer.Option(help="See 'atom-nas list spaces'.")] = "convnet",
     samples: Annotated[int, typer.Option(min=1, help="Architectures to rank.")] = 48,
@@ -294,25 +244,18 @@ def search(
         str, typer.Option(help="real (train on real data), none, or a CSV with columns architecture, score.")
     ] = "real",
     reference_samples: Annotated[
-        int | None, typer.Option(min=1, help="Train the reference of this many only.  [default: all]")
+        int | None, count("Train the reference of this many only.  [default: all]")
     ] = None,
     reference_images: Annotated[
-        int | None, typer.Option(min=1, help="Real images to train the reference on.  [default: all]")
+        int | None, count("Real images to train the reference on.  [default: all]")
     ] = None,
-    reference_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of the reference.  [default: 30]", show_default=False)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs on the synthetic set.  [default: 100]")
-    ] = None,
+    reference_epochs: Annotated[int | None, count("Epochs of the reference.  [default: 30]")] = None,
+    epochs: Annotated[int | None, count("Epochs on the synthetic set.  [default: 100]")] = None,
     score: Annotated[str, typer.Option(help="The score to rank by.")] = "validation_accuracy",
     validation_images: Annotated[
-        int | None, typer.Option(min=1, help="Real images to score on.  [default: all held out]")
+        int | None, count("Real images to score on.  [default: all held out]")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A training setting of the proxy, repeatable."),
-    ] = None,
+    set_: Set = None,
     set_reference: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A training setting of the reference, repeatable."),
@@ -320,17 +263,17 @@ def search(
     set_strategy: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; scores do not depend on it.  [default: all cores]")
-    ] = None,
+    workers: Workers = None,
     seed: Seed = 0,
     device: Device = "auto",
+    dataset: Moved = None,
     data_dir: DataDir = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Resume = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     from atom_nas.config import given, parse_assignments
-    from atom_nas.search import SearchSettings
+    from atom_nas.plan import SearchSettings
+    from atom_nas.terminal import show_report, show_search
 
     limits = given(
         reference_samples=reference_samples,
@@ -347,6 +290,7 @@ def search(
         strategy=strategy,
         architectures=architectures,
         workers=workers,
+        dataset=dataset,
         data_dir=data_dir,
         reference=reference,
         score=score,
@@ -359,32 +303,8 @@ def search(
         command=shlex.join(["atom-nas", *sys.argv[1:]]),
         **limits,
     )
-    _search(settings)
-    _report([out])
-
-
-def _search(settings: Any) -> None:
-    from atom_nas.console import progress_bar, stderr
-    from atom_nas.search import run_search
-
-    with ExitStack() as stack:
-        bars: dict[str, Any] = {}
-
-        def show(progress: "SearchProgress") -> None:
-            if progress.stage not in bars:
-                bars[progress.stage] = stack.enter_context(progress_bar(progress.stage, progress.total))
-            failed = f", {progress.failed} failed" if progress.failed else ""
-            name = "" if progress.architecture is None else progress.architecture
-            score = "" if progress.score is None else f" {progress.score:.4f}"
-            bars[progress.stage](progress.done, f"{name}{score}{failed}")
-
-        summary = run_search(settings, progress=show)
-    if summary.failed:
-        stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
-    if summary.duplicates:
-        stderr.print(f"{summary.duplicates} repeated lines of the list were left out")
-    if summary.cached:
-        stderr.print(f"{summary.cached} reference scores were taken from the cache of an earlier run")
+    show_search(settings)
+    show_report([out])
 
 
 @app.command(
@@ -398,17 +318,9 @@ def report(
     score: Annotated[str | None, typer.Option(help="Rank by another recorded score.")] = None,
 ) -> None:
     """Write the report of one run again, or of several side by side."""
-    _report(runs, score)
+    from atom_nas.terminal import show_report
 
-
-def _report(runs: list[Path], score: str | None = None) -> None:
-    from atom_nas.console import stdout
-    from atom_nas.summary import show_report
-    from reports import write_report
-
-    written = write_report(runs, score=score)
-    show_report(written)
-    stdout.print(f"report: {written.page}", markup=False)
+    show_report(runs, score)
 
 
 @app.command(epilog="\b\nExample:\n  atom-nas quickstart --out first-run")
@@ -418,20 +330,21 @@ def quickstart(
         "quickstart"
     ),
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")] = None,
+    workers: Workers = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Resume = False,
 ) -> None:
     """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
     from atom_nas.quickstart import distill_plan, search_plan
+    from atom_nas.terminal import show_distill, show_report, show_search
 
     if out.exists() and any(out.iterdir()) and not resume:
         raise ValueError(f"{out} is not empty; name another --out, or go on with --resume")
-    _distill(distill_plan(out, seed=seed, device=device), resume=resume)
+    show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
     begun = (out / "search" / "run.json").exists()
     command = shlex.join(["atom-nas", *sys.argv[1:]])
-    _search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
-    _report([out / "search"])
+    show_search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
+    show_report([out / "search"])
 
 
 @app.command("list", epilog="\b\nExample:\n  atom-nas list methods")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from atom_nas.names import choose
+from distill.data import RealDataset
 from distill.evaluation import Accuracy, Evaluator, as_json, default_network
 from distill.networks import NETWORKS
 from distill.synthetic import SyntheticSet
@@ -77,12 +78,16 @@ def choose_networks(text: str | None, synthetic: SyntheticSet) -> tuple[str, ...
 
 
 def evaluate(
-    plan: Plan, *, data_dir: Path | None = None, on_epoch: Callable[[int], None] | None = None
+    plan: Plan,
+    *,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Carry out `plan`, leaving out what the set's record holds already.
 
     Args:
-        data_dir: where the real dataset is.
+        dataset, data_dir: where the real dataset is, see `SyntheticSet.real_dataset`.
         on_epoch: called with the number of epochs done, of `plan.total_epochs`.
     Returns:
         networks: NAME to mean, std, n and values; random_baseline: the same, pooled and by network.
@@ -107,7 +112,9 @@ def evaluate(
                 if key in known:
                     done += plan.config.epochs
                 else:
-                    evaluator = evaluator or _evaluator(plan, data_dir, tick)
+                    evaluator = evaluator or _evaluator(
+                        plan, plan.synthetic.real_dataset(data_dir, dataset), tick
+                    )
                     known[key] = evaluator.accuracy(subject, network, repeat)
                     with path.open("a") as file:
                         file.write(json.dumps({**json.loads(key), "accuracy": known[key]}) + "\n")
@@ -116,11 +123,10 @@ def evaluate(
     return as_json(found["synthetic"], found["random"])
 
 
-def _evaluator(plan: Plan, data_dir: Path | None, tick: Callable[[], None]) -> Evaluator:
-    """Only made once something has to be trained: it needs the real dataset."""
+def _evaluator(plan: Plan, dataset: RealDataset, tick: Callable[[], None]) -> Evaluator:
     return Evaluator(
         plan.synthetic,
-        plan.synthetic.real_dataset(data_dir),
+        dataset,
         config=plan.config,
         seed=plan.seed,
         device=plan.device,

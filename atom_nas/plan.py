@@ -48,6 +48,7 @@ class SearchSettings:
         workers: processes; None: the usable cores on a CPU, 1 on a GPU. Scores do not depend on it.
         seed: >= 0, of proposals, initialisations, batches and augmentation.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        dataset: where the real data is now; None: where the synthetic set's card says.
         data_dir: where datasets are kept; None: the default folder.
         resume: go on with the interrupted run in `out`.
         command: the command line, for the record.
@@ -74,6 +75,7 @@ class SearchSettings:
     workers: int | None = None
     seed: int = 0
     device: str = "auto"
+    dataset: str | None = None
     data_dir: Path | None = None
     resume: bool = False
     command: str = ""
@@ -154,7 +156,7 @@ def prepare(settings: SearchSettings) -> Plan:
     training = _training(settings.training, settings.epochs)
     require(training.precision, device, "convolution", "linear")
     synthetic = synthetic_sets.load(settings.synthetic)
-    dataset = synthetic.real_dataset(settings.data_dir)
+    dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
     if not fitting:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _BEST = 10
 
 
-def show_report(written: "WrittenReport") -> None:
+def show_essence(written: "WrittenReport") -> None:
     """Print the best architectures of one run, or each run's agreement, and the verdicts."""
     if len(written.reports) == 1:
         _show_ranking(written.folder / "ranking.csv")

@@ -98,17 +98,21 @@ class SyntheticSet:
         """A torch dataset of (image in model space, label)."""
         return TensorDataset(self.images, self.labels)
 
-    def real_dataset(self, data_dir: Path | None = None) -> RealDataset:
+    def real_dataset(self, data_dir: Path | None = None, name: str | None = None) -> RealDataset:
         """The real dataset that the set was distilled from, checked to be the very same.
+
+        Args:
+            data_dir: see `load_dataset`.
+            name: of the dataset now, e.g. `folder:PATH` where it has moved to; the card's name if None.
 
         Raises:
             ValueError: if it cannot be loaded or its content differs.
         """
         record = self.card["dataset"]
-        dataset = load_dataset(record["name"], data_dir=data_dir, image_size=record["image_size"])
+        dataset = load_dataset(name or record["name"], data_dir=data_dir, image_size=record["image_size"])
         if dataset.fingerprint != record["fingerprint"]:
             raise ValueError(
-                f"{record['name']} is not the data that {self.path} was distilled from (its fingerprint "
+                f"{dataset.name} is not the data that {self.path} was distilled from (its fingerprint "
                 f"differs: {len(dataset.train)} training and {len(dataset.test)} test images found)"
             )
         return dataset

@@ -1,0 +1,105 @@
+"""Each stage as a terminal shows it: progress while it runs, its result in a few lines at the end."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from atom_nas.console import clock, progress_bar, stderr, stdout
+
+if TYPE_CHECKING:
+    from atom_nas.console import Bar
+    from atom_nas.plan import SearchSettings
+    from atom_nas.runner import Progress
+    from distill.run import DistillSettings
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C or SIGTERM only raises a flag; the second Ctrl-C stops at once."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stderr.print("stopping after this iteration; Ctrl-C again stops at once")
+
+    with ExitStack() as stack:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, ask))
+        yield lambda: asked
+
+
+def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite: bool = False) -> None:
+    """Distill with a bar, and say what came of it."""
+    from distill.run import distill
+
+    iterations = getattr(settings.config, "iterations", None)
+    # Coresets have no iterations after which to look at a flag: Ctrl-C simply ends them.
+    stopping = graceful_stop() if iterations else nullcontext(lambda: False)
+    with stopping as should_stop, progress_bar(settings.method, iterations or 1) as bar:
+        synthetic = distill(
+            settings,
+            resume=resume,
+            overwrite=overwrite,
+            on_stage=lambda text: stderr.print(text, markup=False),
+            on_progress=lambda p: bar(p.done, f"loss {p.loss:.4f}" if p.loss == p.loss else ""),
+            should_stop=should_stop,
+        )
+    spent = clock(synthetic.card["wall_seconds"])
+    images = f"{len(synthetic)} images ({settings.ipc} per class)"
+    stdout.print(f"{images} in {spent}: {settings.out}", markup=False)
+
+
+class _StageBars:
+    """One bar a stage, each closed when the next one opens: a terminal shows one live bar at a time."""
+
+    def __init__(self) -> None:
+        self._stage, self._stack = "", ExitStack()
+        self._bar: Bar | None = None
+
+    def __call__(self, progress: "Progress") -> None:
+        if self._bar is None or progress.stage != self._stage:
+            self.close()
+            self._stage = progress.stage
+            self._bar = self._stack.enter_context(progress_bar(progress.stage, progress.total))
+        self._bar(progress.done, _note(progress))
+
+    def close(self) -> None:
+        """Close the bar that is open, if any."""
+        self._stack.close()
+
+
+def _note(progress: "Progress") -> str:
+    score = "" if progress.score is None else f" {progress.score:.4f}"
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return f"{progress.architecture or ''}{score}{failed}"
+
+
+def show_search(settings: "SearchSettings") -> None:
+    """Search with a bar a stage, and say what was left out."""
+    from atom_nas.search import run_search
+
+    bars = _StageBars()
+    try:
+        summary = run_search(settings, progress=bars)
+    finally:
+        bars.close()
+    if summary.failed:
+        stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    if summary.duplicates:
+        stderr.print(f"{summary.duplicates} repeated lines of the list were left out")
+    if summary.cached:
+        stderr.print(f"{summary.cached} reference scores were taken from the cache of an earlier run")
+
+
+def show_report(runs: Sequence[Path], score: str | None = None) -> None:
+    """Write the report, print its essence, and say where it is."""
+    from atom_nas.summary import show_essence
+    from reports import write_report
+
+    written = write_report(runs, score=score)
+    show_essence(written)
+    stdout.print(f"report: {written.page}", markup=False)

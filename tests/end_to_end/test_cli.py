@@ -1,0 +1,264 @@
+"""The commands as a user types them: the whole path, and one clear line for every mistake."""
+
+import csv
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from atom_nas.cli import app
+
+QUICK = ["--set", "width=8", "--set", "batch_real=8"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Nothing is read from or left in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATOM_NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def done(*arguments):
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments):
+    """The one line that a user error prints."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("atom-nas: ")]
+    assert len(lines) == 1, result.output
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    out = tmp_path_factory.mktemp("path") / "set"
+    done(
+        "distill",
+        "--dataset",
+        "digits",
+        "--method",
+        "atom",
+        "--ipc",
+        2,
+        "--iterations",
+        5,
+        "--out",
+        out,
+        *QUICK,
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(synthetic):
+    out = synthetic.parent / "run"
+    listed = synthetic.parent / "list.csv"
+    names = [
+        "w32-d1-none-relu-none",
+        "w32-d2-batch-relu-max",
+        "w32-d1-layer-sigmoid-avg",
+        "w32-d2-none-sigmoid-avg",
+    ]
+    listed.write_text("architecture\n" + "\n".join(names) + "\n")
+    done("search", synthetic, "--architectures", listed, "--epochs", 5, "--reference-epochs", 1,
+         "--reference-images", 100, "--validation-images", 50, "--workers", 2, "--out", out)  # fmt: skip
+    return out
+
+
+def test_distill_writes_the_artifact(synthetic):
+    names = {path.name for path in synthetic.iterdir()} - {"evaluations.jsonl"}
+    assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl"}
+
+
+def test_evaluate_prints_the_promised_json_and_repeats_nothing(synthetic):
+    command = ["evaluate", synthetic, "--repeats", 2, "--epochs", 3, "--networks", "convnet2", "--json"]
+    found = json.loads(done(*command).stdout)
+    entry = found["networks"]["convnet2"]
+    assert set(entry) >= {"mean", "std", "n"}
+    assert 0 <= entry["mean"] <= 1
+    assert entry["n"] == found["random_baseline"]["n"] == 2
+    lines = (synthetic / "evaluations.jsonl").read_text()
+    assert json.loads(done(*command).stdout) == found
+    assert (synthetic / "evaluations.jsonl").read_text() == lines
+    assert len(lines.splitlines()) == 4
+    assert "random real" in done(*command[:-1]).stdout
+
+
+@pytest.mark.parametrize(("kind", "name"), [("folder", "export"), ("npz", "export.npz"), ("pt", "export.pt")])
+def test_export(synthetic, tmp_path, kind, name):
+    done("export", synthetic, "--to", kind, "--out", tmp_path / name)
+    assert (tmp_path / name).exists()
+
+
+def test_search_writes_the_report(run):
+    report = run / "report"
+    rows = list(csv.DictReader((report / "ranking.csv").open()))
+    assert list(rows[0])[:4] == ["rank", "architecture", "score", "reference"]
+    assert {"validation_accuracy", "validation_loss", "final_training_loss", "summed_training_loss",
+            "parameters", "flops", "seconds", "peak_memory_mb"} <= set(rows[0])  # fmt: skip
+    assert len(rows) == 4
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    numbers = json.loads((report / "report.json").read_text())
+    assert numbers["counts"]["pairs"] == 4
+    assert numbers["verdict"]["sentence"]
+    page = (report / "index.html").read_text()
+    assert "<img" in page or "<svg" in page
+    assert (report / "report.md").exists()
+
+
+def test_several_runs_are_reported_side_by_side(run, synthetic):
+    other = run.parent / "other"
+    reference = ("--reference-epochs", 1, "--reference-images", 100, "--validation-images", 50)
+    listed = synthetic.parent / "list.csv"
+    done("search", synthetic, "--architectures", listed, "--epochs", 2, *reference, "--out", other)
+    shown = done("report", run, other).stdout
+    assert "other" in shown
+    assert "side by side" in (run / "report" / "index.html").read_text()
+    done("report", run, "--score", "parameters")
+    assert json.loads((run / "report" / "report.json").read_text())["score"] == "parameters"
+
+
+def test_a_published_ranking_serves_as_reference(synthetic, tmp_path):
+    names = ["w32-d1-none-relu-none", "w32-d1-batch-relu-none", "w32-d1-layer-relu-none"]
+    table = tmp_path / "table.csv"
+    table.write_text("architecture,score\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
+    out = tmp_path / "run"
+    done("search", synthetic, "--architectures", table, "--reference", table, "--epochs", 2, "--out", out)
+    rows = list(csv.DictReader((out / "report" / "ranking.csv").open()))
+    assert {row["architecture"]: float(row["reference"]) for row in rows} == dict(
+        zip(names, [0, 1, 2], strict=True)
+    )
+
+
+def test_settings_come_from_defaults_file_options_and_set_in_this_order(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "dataset: digits\nmethod: dm\niterations: 9\nipc: 3\nwidth: 8\nbatch_real: 8\nmomentum: 0.1\n"
+    )
+    out = tmp_path / "set"
+    done("distill", "--config", config, "--ipc", 1, "--iterations", 7, "--set", "iterations=2", "--out", out)
+    resolved = json.loads((out / "card.json").read_text())["config"]
+    assert (resolved["method"], resolved["ipc"], resolved["iterations"]) == ("dm", 1, 2)
+    assert (resolved["momentum"], resolved["learning_rate"]) == (0.1, 1.0)
+
+
+def test_list_shows_every_registry():
+    shown = done("list").stdout
+    for name in (
+        "digits",
+        "tinyimagenet",
+        "atom",
+        "kcenter",
+        "convnet",
+        "evolution",
+        "proxy",
+        "convnet3",
+        "npz",
+    ):
+        assert name in shown
+    assert "lambda_channel" in done("list", "settings").stdout
+
+
+def test_every_option_has_help_and_every_command_an_example():
+    root = typer.main.get_command(app)
+    for name, command in root.commands.items():
+        assert command.help, name
+        assert f"atom-nas {name}" in (command.epilog or ""), name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+BASE = ("distill", "--dataset", "digits", "--ipc", "1")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("distill", "--dataset", "digit"), "did you mean 'digits'"),
+        (("distill", "--dataset", "folder:nowhere"), "no folder nowhere"),
+        (("distill", "--ipc", "1"), "no dataset given"),
+        ((*BASE, "--method", "atm"), "did you mean 'atom'"),
+        (("distill", "--dataset", "digits", "--ipc", "500"), "ipc 500 is more than class"),
+        (("distill", "--dataset", "digits", "--ipc", "0"), "ipc must be at least 1"),
+        ((*BASE, "--set", "learning_rat=1"), "did you mean 'learning_rate'"),
+        ((*BASE, "--set", "learning_rate=fast"), "learning_rate"),
+        ((*BASE, "--set", "learning_rate"), "key=value"),
+        ((*BASE, "--set", "precision=int8"), "precision"),
+        ((*BASE, "--iterations", "-3"), "iterations must be positive"),
+        ((*BASE, "--device", "tpu"), "allowed: auto, cpu, cuda"),
+        ((*BASE, "--config", "missing.yaml"), "cannot read the config file"),
+        ((*BASE, "--image-size", "16"), "one size"),
+    ],
+)
+def test_wrong_distillations_are_refused_and_leave_nothing(tmp_path, command, message):
+    out = tmp_path / "out"
+    assert message in refused(*command, "--out", out)
+    assert not (out / "card.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--space", "convnett"), "did you mean 'convnet'"),
+        (("--strategy", "evolutoin"), "did you mean 'evolution'"),
+        (("--reference", "missing.csv"), "missing.csv"),
+        (("--score", "accuracy"), "validation_accuracy"),
+        (("--set", "epoch=3"), "did you mean 'epochs'"),
+        (("--set-strategy", "population=3", "--strategy", "evolution"), "population_size"),
+        (("--architectures", "missing.csv"), "missing.csv"),
+        (("--device", "tpu"), "allowed: auto, cpu, cuda"),
+        (("--resume",), "--resume"),
+    ],
+)
+def test_wrong_searches_are_refused_before_any_work(synthetic, tmp_path, options, message):
+    assert message in refused("search", synthetic, "--samples", 2, "--out", tmp_path / "run", *options)
+    assert not (tmp_path / "run" / "trials.sqlite").exists()
+
+
+def test_other_wrong_commands(synthetic, tmp_path):
+    assert "no synthetic set" in refused("evaluate", tmp_path)
+    assert "no synthetic set" in refused("search", tmp_path / "none", "--out", tmp_path / "run")
+    assert "did you mean 'convnet3'" in refused("evaluate", synthetic, "--networks", "convnet33")
+    assert "unknown format 'nzp'" in refused("export", synthetic, "--to", "nzp")
+    assert "run.json" in refused("report", tmp_path)
+    assert "did you mean 'methods'" in refused("list", "method")
+    (tmp_path / "busy").mkdir()
+    (tmp_path / "busy" / "file").touch()
+    assert "not empty" in refused("quickstart", "--out", tmp_path / "busy")
+
+
+def test_a_set_can_be_used_after_its_folder_has_moved(tmp_path):
+    from PIL import Image
+
+    for part in ("train", "test"):
+        for k, name in enumerate(("dark", "light")):
+            (tmp_path / "a" / part / name).mkdir(parents=True)
+            for i in range(6):
+                Image.new("L", (8, 8), 40 + 120 * k + 3 * i).save(tmp_path / "a" / part / name / f"{i}.png")
+    done(
+        "distill",
+        "--dataset",
+        f"folder:{tmp_path / 'a'}",
+        "--method",
+        "random",
+        "--ipc",
+        1,
+        "--out",
+        tmp_path / "s",
+    )
+    (tmp_path / "a").rename(tmp_path / "b")
+    command = ("evaluate", tmp_path / "s", "--epochs", 1, "--repeats", 1, "--json")
+    assert "no folder" in refused(*command)
+    assert json.loads(done(*command, "--dataset", f"folder:{tmp_path / 'b'}").stdout)["networks"]

@@ -1,0 +1,83 @@
+"""Runs that are killed or interrupted at random moments end as if they had not been."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from distill.methods.atom import Config
+from distill.run import DistillSettings, distill
+config = Config(iterations=60, width=16, batch_real=16)
+settings = DistillSettings(dataset="digits", out=Path(sys.argv[1]), method_config=config, ipc=2)
+distill(settings, resume=True, checkpoint_seconds=0.0)
+"""
+
+
+def start(out: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stderr=subprocess.PIPE)
+
+
+def wait_for(
+    path: Path, process: "subprocess.Popen[bytes] | subprocess.Popen[str]", seconds: float = 60.0
+) -> None:
+    """Until `path` has content or the process has ended."""
+    limit = time.monotonic() + seconds
+    while process.poll() is None and not (path.exists() and path.stat().st_size):
+        assert time.monotonic() < limit, "nothing happened in time"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_killed_distillation_resumes_to_the_same_bytes(tmp_path):
+    moments = random.Random(0)
+    assert start(tmp_path / "whole").wait() == 0
+    killed = 0
+    out = tmp_path / "cut"
+    while killed < 3:
+        process = start(out)
+        wait_for(out / "checkpoint.safetensors", process)
+        time.sleep(moments.uniform(0.0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (out / "card.json").exists():
+            break
+        killed += 1
+    assert killed > 0
+    last = start(out)
+    _, errors = last.communicate()
+    assert last.returncode == 0, errors
+    for name in ("synthetic.safetensors", "log.jsonl", "images.png"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    leftovers = [path.name for path in out.iterdir() if path.suffix == ".partial"]
+    assert not leftovers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_so_and_goes_on(tmp_path, number):
+    out = tmp_path / "set"
+    program = [sys.executable, "-m", "atom_nas.cli"]
+    options = ["distill", "--dataset", "digits", "--ipc", "1", "--iterations", "100000", "--out", str(out)]
+    quick = ["--set", "width=8", "--set", "batch_real=8", "--device", "cpu"]
+    process = subprocess.Popen([*program, *options, *quick], stderr=subprocess.PIPE, text=True)
+    wait_for(out / "log.jsonl", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in errors.splitlines()[-1]
+    assert (out / "checkpoint.safetensors").exists()
+    refusal = subprocess.run([*program, *options, *quick], capture_output=True, text=True, check=False)
+    assert refusal.returncode == 2
+    assert "--resume" in refusal.stderr
+    points = [json.loads(line)["iteration"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert points == list(range(10, 10 * len(points) + 1, 10))
