@@ -6,7 +6,7 @@ from atom_nas.plan import SearchSettings
 from distill.methods.atom import Config
 from distill.run import DistillSettings
 
-SAMPLES = 24
+SAMPLES = 20
 
 
 def distill_plan(out: Path, *, seed: int, device: str) -> DistillSettings:
@@ -15,7 +15,7 @@ def distill_plan(out: Path, *, seed: int, device: str) -> DistillSettings:
         dataset="digits",
         out=out / "synthetic",
         method="atom",
-        method_config=Config(iterations=150),
+        method_config=Config(iterations=100),
         ipc=10,
         seed=seed,
         device=device,
@@ -32,9 +32,11 @@ def search_plan(
         space="convnet",
         samples=SAMPLES,
         strategy="random",
-        epochs=60,
+        epochs=20,
+        training={"batch_size": 25},
         reference="real",
-        reference_epochs=10,
+        reference_epochs=6,
+        reference_training={"batch_size": 50},
         workers=workers,
         seed=seed,
         device=device,

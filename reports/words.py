@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from reports import formatting
 from reports.bootstrap import RESAMPLES, Difference
@@ -85,5 +86,11 @@ def _reference(section: Section) -> str:
         return "none"
     if reference.kind == "table":
         return f"table {reference.table}" if reference.table else "table"
-    settings = ", ".join(f"{name} {value}" for name, value in (reference.settings or {}).items())
-    return f"trained on real data, {section.reference.label}" + (f" ({settings})" if settings else "")
+    return f"trained on real data{_training_of(reference.settings or {})}, {section.reference.label}"
+
+
+def _training_of(settings: Mapping[str, Any]) -> str:
+    """on 1,211 images for 10 epochs: as far as the settings say so."""
+    images, epochs = settings.get("training_images"), (settings.get("training") or {}).get("epochs")
+    said = f" on {images:,} images" if isinstance(images, int) else ""
+    return f"{said} for {epochs} epochs" if epochs else said
