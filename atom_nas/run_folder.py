@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from atom_nas.trials import TrialStore
-from atom_nas.writing import write_text
+from distill.files import write_text
 
 RECORD_FORMAT = 1
 RECORD = "run.json"

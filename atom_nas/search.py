@@ -22,7 +22,7 @@ from atom_nas.runner import Progress, SpaceBuilder, Stage
 from atom_nas.strategies import run_strategy
 from atom_nas.tables import reference_csv
 from atom_nas.trials import Trial
-from atom_nas.writing import write_bytes, write_text
+from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from search_spaces.base import Architecture
 

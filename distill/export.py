@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def _npz(synthetic: SyntheticSet, out: Path) -> None:
 
 def _pt(synthetic: SyntheticSet, out: Path) -> None:
     """A dict of tensors, readable with torch.load(..., weights_only=True)."""
+    encoded = BytesIO()  # torch reports a full disk as a RuntimeError; write_bytes as what it is
     torch.save(
         {
             "images": synthetic.images,
@@ -55,8 +57,9 @@ def _pt(synthetic: SyntheticSet, out: Path) -> None:
             "std": synthetic.preprocessing.std,
             "classes": list(synthetic.classes),
         },
-        out,
+        encoded,
     )
+    out.write_bytes(encoded.getvalue())
 
 
 FORMATS: dict[str, tuple[Callable[[SyntheticSet, Path], None], str]] = {

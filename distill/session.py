@@ -5,7 +5,6 @@ is named by seed and iteration, the tensors below are all the state there is.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,8 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
+
+from distill.files import write_bytes, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -156,16 +157,12 @@ class RecordedSession(Session):
             "images": state.images.detach().cpu().contiguous(),
             "momentum": state.momentum.cpu().contiguous(),
         }
-        partial = self._folder / f"{CHECKPOINT}.partial"
-        save_file(tensors, partial, metadata)
-        os.replace(partial, self._folder / CHECKPOINT)
+        write_bytes(self._folder / CHECKPOINT, serialize(tensors, metadata))
         self._saved = time.perf_counter()
 
     def _rewrite_log(self, curve: list[dict[str, float]]) -> None:
         """Drop lines that a killed attempt wrote after its last checkpoint: they will be written again."""
-        partial = self._folder / f"{LOG}.partial"
-        partial.write_text("".join(json.dumps(point) + "\n" for point in curve))
-        os.replace(partial, self._folder / LOG)
+        write_text(self._folder / LOG, "".join(json.dumps(point) + "\n" for point in curve))
 
 
 def _read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:

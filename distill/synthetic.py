@@ -11,9 +11,9 @@ Nothing here is ever unpickled.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from distill.data import RealDataset, Split
+from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing, Whitening
 from distill.sources import load_dataset
 
@@ -139,7 +141,8 @@ def save(
         card: what `Card` asks for, less format version, preprocessing and digests, which are added.
     """
     tensors = {"images": images.float().contiguous(), "labels": labels.contiguous()}
-    _replace(folder / IMAGES, lambda path: save_file(tensors, path))
+    # Serialised in memory: a full disk then is an OSError like any other, and leaves nothing behind.
+    write_bytes(folder / IMAGES, serialize(tensors))
     whole = {
         "format_version": FORMAT_VERSION,
         **card,
@@ -157,9 +160,10 @@ def save(
         folder,
     )
     picture = grid(synthetic.pictures(), synthetic.labels)
-    _replace(folder / PICTURE, lambda path: picture.save(path, format="PNG"))
-    text = json.dumps(checked, indent=1)
-    _replace(folder / CARD, lambda path: path.write_text(text + "\n"))
+    encoded = BytesIO()
+    picture.save(encoded, format="PNG")
+    write_bytes(folder / PICTURE, encoded.getvalue())
+    write_text(folder / CARD, json.dumps(checked, indent=1) + "\n")
     return synthetic
 
 
@@ -172,18 +176,9 @@ def _save_preprocessing(folder: Path, preprocessing: Preprocessing) -> dict[str,
     }
     if preprocessing.whitening:
         tensors = {"mean": preprocessing.whitening.mean, "matrix": preprocessing.whitening.matrix}
-        _replace(folder / WHITENING, lambda path: save_file(tensors, path))
+        write_bytes(folder / WHITENING, serialize(tensors))
         record["zca"] = {"file": WHITENING, "sha256": _digest(folder / WHITENING)}
     return record
-
-
-def _replace(path: Path, write: Any) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:

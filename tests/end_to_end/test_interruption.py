@@ -58,7 +58,7 @@ def test_a_killed_distillation_resumes_to_the_same_bytes(tmp_path):
     assert last.returncode == 0, errors
     for name in ("synthetic.safetensors", "log.jsonl", "images.png"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    leftovers = [path.name for path in out.iterdir() if path.suffix == ".partial"]
+    leftovers = [path.name for path in out.iterdir() if path.suffix == ".tmp"]
     assert not leftovers
 
 
