@@ -1,5 +1,6 @@
 """From settings to an artifact on disk: load the data, distill, save with the card."""
 
+import os
 import resource
 import shutil
 import sys
@@ -104,21 +105,12 @@ def distill(
     tell = on_stage or (lambda _: None)
     method, config = methods.load(settings.method), settings.config
     device = resolve_device(settings.device)
-    finished = _prepare_folder(settings, resume=resume, overwrite=overwrite)
+    finished = _check_folder(settings, resume=resume, overwrite=overwrite)
     if finished:
         return finished
     tell(f"reading {settings.dataset}")
     dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
     fit, _ = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
-    identity = {**settings.resolved(), "fingerprint": dataset.fingerprint}
-    session = _WatchfulSession(
-        settings.out,
-        identity,
-        resume=resume,
-        on_progress=on_progress,
-        should_stop=should_stop,
-        checkpoint_seconds=checkpoint_seconds,
-    )
     tell("measuring mean and deviation" + (" and ZCA" if settings.whitens else ""))
     problem = Problem(
         real=fit,
@@ -127,6 +119,15 @@ def distill(
         ipc=settings.ipc,
         seed=derive_seed(settings.seed, "distill"),
         device=device,
+    )
+    _open_folder(settings.out, overwrite=overwrite)
+    session = _WatchfulSession(
+        settings.out,
+        {**settings.resolved(), "fingerprint": dataset.fingerprint},
+        resume=resume,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        checkpoint_seconds=checkpoint_seconds,
     )
     tell(f"distilling with {settings.method}")
     images = method.distill(problem, config, session)
@@ -170,12 +171,37 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _prepare_folder(settings: DistillSettings, *, resume: bool, overwrite: bool) -> SyntheticSet | None:
-    """Make the folder ready; return the finished set if it holds the one that is asked for."""
+def _check_folder(settings: DistillSettings, *, resume: bool, overwrite: bool) -> SyntheticSet | None:
+    """Refuse a folder that cannot be used, touching nothing; return the set if it is there already."""
     out = settings.out
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out names a folder")
     finished, begun = (out / synthetic.CARD).exists(), (out / CHECKPOINT).exists()
+    strange = out.is_dir() and any(path.name != LOG for path in out.iterdir()) and not (begun or finished)
+    if finished and resume and not overwrite:
+        return _same_or_refuse(settings)
+    if finished and not overwrite:
+        raise ValueError(f"{out} holds a synthetic set already; name another --out, or add --overwrite")
+    if begun and not (resume or overwrite):
+        raise ValueError(
+            f"{out} holds an unfinished run; go on with --resume, or start afresh with --overwrite"
+        )
+    if strange:
+        raise ValueError(f"{out} is not empty and holds no synthetic set; name another --out")
+    _require_writable(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
+    return None
+
+
+def _require_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to {folder}; name another --out")
+    if shutil.disk_usage(folder).free < 1 << 20:
+        raise ValueError(f"the disk of {folder} is full; free some space or name another --out")
+
+
+def _open_folder(out: Path, *, overwrite: bool) -> None:
+    """Make the folder; only now, when nothing can be wrong with the settings, is an old set removed."""
+    out.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for name in (
             synthetic.CARD,
@@ -186,30 +212,6 @@ def _prepare_folder(settings: DistillSettings, *, resume: bool, overwrite: bool)
             LOG,
         ):
             (out / name).unlink(missing_ok=True)
-    elif finished and resume:
-        return _same_or_refuse(settings)
-    elif finished:
-        raise ValueError(f"{out} holds a synthetic set already; name another --out, or add --overwrite")
-    elif begun and not resume:
-        raise ValueError(
-            f"{out} holds an unfinished run; go on with --resume, or start afresh with --overwrite"
-        )
-    elif out.is_dir() and not begun and any(path.name != LOG for path in out.iterdir()):
-        raise ValueError(f"{out} is not empty; name another --out, or add --overwrite")
-    out.mkdir(parents=True, exist_ok=True)
-    _require_writable(out)
-    return None
-
-
-def _require_writable(folder: Path) -> None:
-    probe = folder / ".write-test"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder} ({error.strerror}); name another --out") from None
-    if shutil.disk_usage(folder).free < 1 << 20:
-        raise ValueError(f"the disk of {folder} is full; free some space or name another --out")
 
 
 def _same_or_refuse(settings: DistillSettings) -> SyntheticSet:
