@@ -260,6 +260,10 @@ def search(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A training setting of the reference, repeatable."),
     ] = None,
+    set_space: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Narrow the space, e.g. 'width=[32, 64]', repeatable."),
+    ] = None,
     set_strategy: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
     ] = None,
@@ -297,6 +301,7 @@ def search(
         training=parse_assignments(set_ or []),
         reference_training=parse_assignments(set_reference or []),
         strategy_options=parse_assignments(set_strategy or []),
+        space_options=parse_assignments(set_space or []),
         seed=seed,
         device=device,
         resume=resume,

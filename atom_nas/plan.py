@@ -154,7 +154,7 @@ def prepare(settings: SearchSettings) -> Plan:
     )
     device = resolve_device(settings.device)
     training = _training(settings.training, settings.epochs)
-    require(training.precision, device, "convolution", "linear")
+    require(training.precision, device)
     synthetic = synthetic_sets.load(settings.synthetic)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)

@@ -21,6 +21,8 @@ from distill.sources import ZCA_DATASETS, load_dataset
 from distill.synthetic import SyntheticSet
 
 _CURVE_POINTS = 500
+# What a run may leave in its folder; the card is removed first, so that no half-removed set looks whole.
+_OURS = (synthetic.CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE, CHECKPOINT, LOG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +179,7 @@ def _check_folder(settings: DistillSettings, *, resume: bool, overwrite: bool) -
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out names a folder")
     finished, begun = (out / synthetic.CARD).exists(), (out / CHECKPOINT).exists()
-    strange = out.is_dir() and any(path.name != LOG for path in out.iterdir()) and not (begun or finished)
+    strange = out.is_dir() and not all(path.name in _OURS or path.suffix == ".tmp" for path in out.iterdir())
     if finished and resume and not overwrite:
         return _same_or_refuse(settings)
     if finished and not overwrite:
@@ -186,7 +188,7 @@ def _check_folder(settings: DistillSettings, *, resume: bool, overwrite: bool) -
         raise ValueError(
             f"{out} holds an unfinished run; go on with --resume, or start afresh with --overwrite"
         )
-    if strange:
+    if strange and not (begun or finished):
         raise ValueError(f"{out} is not empty and holds no synthetic set; name another --out")
     _require_writable(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
     return None
@@ -203,14 +205,7 @@ def _open_folder(out: Path, *, overwrite: bool) -> None:
     """Make the folder; only now, when nothing can be wrong with the settings, is an old set removed."""
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        for name in (
-            synthetic.CARD,
-            synthetic.IMAGES,
-            synthetic.WHITENING,
-            synthetic.PICTURE,
-            CHECKPOINT,
-            LOG,
-        ):
+        for name in _OURS:
             (out / name).unlink(missing_ok=True)
 
 

@@ -33,7 +33,7 @@ class TrainingConfig:
         learning_rate: of SGD with Nesterov-free `momentum` and `weight_decay`.
         schedule: `step` (x0.1 at half time), `cosine` to zero, or `onecycle` (linear warm-up over 30%).
         augmentation: `dsa`, `none`, or transforms joined by `_`.
-        precision: `bfloat16` runs convolutions and matrix products under autocast.
+        precision: `bfloat16` runs convolutions, on a GPU also matrix products, in bfloat16.
     """
 
     epochs: int = 300
@@ -115,7 +115,7 @@ def train(
         FloatingPointError: if an epoch's loss is not finite.
         ValueError: if this machine cannot run `config.precision`.
     """
-    require(config.precision, device, "convolution", "linear")
+    require(config.precision, device)
     started = time.perf_counter()
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images, labels = images.to(device), labels.to(device)

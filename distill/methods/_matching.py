@@ -74,7 +74,7 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
         ValueError: if the loss stops being finite, saying at which iteration and for which class, or if
             this machine cannot run `config.precision`.
     """
-    require(config.precision, problem.device, "convolution")
+    require(config.precision, problem.device)
     state = session.restore() or _initial_state(problem, config)
     state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     engine = _Engine(problem, config, weights)

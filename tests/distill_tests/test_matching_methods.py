@@ -100,7 +100,7 @@ def test_initial_images_are_the_random_baseline():
 
 
 def test_bfloat16_changes_rounding_only_or_is_refused():
-    if not runs_bfloat16("cpu", "convolution"):
+    if not runs_bfloat16("cpu"):
         with pytest.raises(ValueError, match="precision=float32"):
             run("atom", iterations=2, precision="bfloat16")
         return

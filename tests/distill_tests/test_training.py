@@ -82,7 +82,7 @@ def test_schedules_run_to_the_end(schedule):
 
 
 def test_bfloat16_stays_close_or_is_refused():
-    if not runs_bfloat16("cpu", "linear"):
+    if not runs_bfloat16("cpu"):
         with pytest.raises(ValueError, match="precision=float32"):
             trained(TrainingConfig(epochs=2, precision="bfloat16"))
         return
