@@ -1,4 +1,5 @@
-"""The command line. Only this file and 'console' print, and only this file exits.
+"""The command line. This file and those that draw for it (console, terminal, summary)
+print; only this file exits.
 
 Commands import what they need when they run: '--help' must answer before torch could be imported.
 """
@@ -33,6 +34,13 @@ Command = TypeVar("Command", bound=Callable[..., None])
 OUT_OF_ORDER = 1  # a defect of the program
 USER_ERROR = 2
 INTERRUPTED = 130
+_RESUME = "; what was finished is stored: repeat the command with --resume to go on"
+_WAY_ON = {
+    "distill": _RESUME,
+    "search": _RESUME,
+    "quickstart": _RESUME,
+    "evaluate": "; finished trainings are stored: repeat the command to go on",
+}
 
 
 def main() -> None:
@@ -54,10 +62,7 @@ def guarded(command: Command) -> Command:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _fail(
-                "interrupted; what was finished is stored: repeat the command with --resume to go on",
-                INTERRUPTED,
-            )
+            _fail(f"interrupted{_WAY_ON.get(command.__name__, '')}", INTERRUPTED)
         except BrokenPipeError:
             sys.stderr.close()  # The reader of our output has gone; so do we.
             raise typer.Exit(0) from None
@@ -180,25 +185,26 @@ def evaluate(
     Finished trainings are kept in DIR/evaluations.jsonl and not repeated.
     """
     from atom_nas import evaluations
-    from atom_nas.config import construct, parse_assignments
+    from atom_nas.config import choose_dataset, construct, parse_assignments
     from atom_nas.console import progress_bar, stdout, table
     from distill.run import resolve_device
     from distill.synthetic import load
     from distill.training import TrainingConfig
 
     synthetic = load(directory)
+    real = choose_dataset(dataset) if dataset else None
     config = construct(TrainingConfig, {"epochs": epochs, **parse_assignments(set_ or [])})
     plan = evaluations.Plan(
         synthetic=synthetic,
         networks=evaluations.choose_networks(networks, synthetic),
         repeats=repeats,
-        config=config,
+        config=config.suited_to(synthetic.card["dataset"]["name"]),
         seed=seed,
         device=resolve_device(device),
         baseline=baseline,
     )
     with progress_bar("evaluate", plan.total_epochs) as bar:
-        found = evaluations.evaluate(plan, dataset=dataset, data_dir=data_dir, on_epoch=bar)
+        found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar)
     if as_json:
         stdout.print_json(json.dumps(found))
         return
@@ -275,7 +281,7 @@ def search(
     resume: Resume = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
-    from atom_nas.config import given, parse_assignments
+    from atom_nas.config import choose_dataset, given, parse_assignments
     from atom_nas.plan import SearchSettings
     from atom_nas.terminal import show_report, show_search
 
@@ -294,7 +300,7 @@ def search(
         strategy=strategy,
         architectures=architectures,
         workers=workers,
-        dataset=dataset,
+        dataset=choose_dataset(dataset) if dataset else None,
         data_dir=data_dir,
         reference=reference,
         score=score,

@@ -89,8 +89,8 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
 
     method = choose("method", values.get("method", "atom"), methods.METHODS)
     if "dataset" not in values:
-        raise ValueError("no dataset given; add --dataset NAME (see `atom-nas list datasets`)")
-    choose_dataset(str(values["dataset"]))
+        raise ValueError("no dataset given; add --dataset NAME (see 'atom-nas list datasets')")
+    values = {**values, "dataset": choose_dataset(str(values["dataset"]))}
     own = set(field_names(DistillSettings)) - {"method_config"}
     config = methods.load(method).Config
     for name in values:
@@ -101,7 +101,7 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
 
 
 def choose_dataset(name: str) -> str:
-    """`name` if it is a registered dataset or `folder:PATH`.
+    """`name` if it is a registered dataset; `folder:PATH` with the path made absolute.
 
     Raises:
         ValueError: with the nearest matches.
@@ -109,5 +109,5 @@ def choose_dataset(name: str) -> str:
     from distill.sources import DATASETS
 
     if name.startswith("folder:") and name != "folder:":
-        return name
+        return f"folder:{Path(name.removeprefix('folder:')).expanduser().absolute()}"
     return choose("dataset", name, DATASETS)

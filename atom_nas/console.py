@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -84,5 +85,5 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         numeric = all(row[i][:1] in "0123456789-.+ " for row in rows) and bool(rows)
         sheet.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        sheet.add_row(*row)
+        sheet.add_row(*(escape(cell) for cell in row))
     stdout.print(sheet)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from atom_nas import __version__
 from atom_nas.names import choose
 from distill.data import RealDataset
 from distill.evaluation import Accuracy, Evaluator, as_json, default_network
@@ -61,6 +62,10 @@ class Plan:
             "training": self.config.as_dict(),
             "device": self.device.type,
             "set": self.synthetic.card["images_sha256"],
+            "dataset": self.synthetic.card["dataset"]["fingerprint"],
+            "preprocessing": self.synthetic.card["preprocessing"],
+            "torch": torch.__version__,
+            "atom_nas": __version__,
         }
         return json.dumps(parts, sort_keys=True)
 
@@ -116,8 +121,7 @@ def evaluate(
                         plan, plan.synthetic.real_dataset(data_dir, dataset), tick
                     )
                     known[key] = evaluator.accuracy(subject, network, repeat)
-                    with path.open("a") as file:
-                        file.write(json.dumps({**json.loads(key), "accuracy": known[key]}) + "\n")
+                    _append(path, {**json.loads(key), "accuracy": known[key]})
                 values.append(known[key])
             found[subject][network] = Accuracy(tuple(values))
     return as_json(found["synthetic"], found["random"])
@@ -132,6 +136,14 @@ def _evaluator(plan: Plan, dataset: RealDataset, tick: Callable[[], None]) -> Ev
         device=plan.device,
         on_epoch=tick,
     )
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line; one that a kill cut short is ended first, so that it takes only itself down."""
+    with path.open("ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        cut = file.read(1) not in (b"", b"\n")
+        file.write((b"\n" if cut else b"") + json.dumps(entry).encode() + b"\n")
 
 
 def _read(path: Path) -> dict[str, float]:

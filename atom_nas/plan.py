@@ -153,9 +153,10 @@ def prepare(settings: SearchSettings) -> Plan:
         configure_strategy(settings.strategy, settings.strategy_options, settings.samples)
     )
     device = resolve_device(settings.device)
-    training = _training(settings.training, settings.epochs)
-    require(training.precision, device)
     synthetic = synthetic_sets.load(settings.synthetic)
+    name = synthetic.card["dataset"]["name"]
+    training = _training(settings.training, settings.epochs, name)
+    require(training.precision, device)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -174,12 +175,12 @@ def prepare(settings: SearchSettings) -> Plan:
         strategy_options=strategy_options,
         listed=listed,
         table=table,
-        proxy=proxy.estimator(
+        proxy=estimators.load("proxy").estimator(
             data,
             training=training,
             validation_images=settings.validation_images,
         ),
-        reference=_reference(settings, data),
+        reference=_reference(settings, data, name),
         device=device,
         workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
     )
@@ -224,16 +225,17 @@ def _read_table(settings: SearchSettings, space: Space) -> dict[str, float] | No
     return read_reference(path, space)
 
 
-def _reference(settings: SearchSettings, data: SearchData) -> Estimator | None:
+def _reference(settings: SearchSettings, data: SearchData, dataset: str) -> Estimator | None:
     if settings.reference_kind != "real":
         return None
-    return real.estimator(
+    reference: Estimator = estimators.load("real").estimator(
         data,
-        training=_training(settings.reference_training, settings.reference_epochs),
+        training=_training(settings.reference_training, settings.reference_epochs, dataset),
         train_images=settings.reference_images,
         validation_images=settings.validation_images,
     )
+    return reference
 
 
-def _training(options: Mapping[str, Any], epochs: int) -> TrainingConfig:
-    return configure(TrainingConfig, "training", {"epochs": epochs, **options})
+def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:
+    return configure(TrainingConfig, "training", {"epochs": epochs, **options}).suited_to(dataset)

@@ -3,20 +3,27 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from atom_nas.trials import TrialStore
-from distill.files import write_text
+from distill.files import lock_folder, write_text
 
 RECORD_FORMAT = 1
 RECORD = "run.json"
 STORE = "trials.sqlite"
-LOCK = ".lock"
 
 # What a resumed run may not change, because it changes scores or proposals.
-_FIXED = ("seed", "dataset", "synthetic.fingerprint", "space", "strategy.name", "strategy.options", "score")
+_FIXED = (
+    "seed",
+    "dataset.fingerprint",
+    "synthetic.fingerprint",
+    "space",
+    "strategy.name",
+    "strategy.options",
+    "score",
+)
 _FIXED_LAST = ("device", "proxy")
 
 
@@ -74,11 +81,13 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
     """
     check_run(path, record, resume=resume)
     path.mkdir(parents=True, exist_ok=True)
-    lock = _lock(path)
+    lock = lock_folder(path, "search")
     try:
         # Again, now that nobody else can write: another search may have come first.
         earlier = check_run(path, record, resume=resume)
         carried = {name: value for name, value in earlier.items() if name.endswith("_wall_seconds")}
+        # The record first: a folder with a record and no store resumes, one with a store alone could not.
+        write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)
     except BaseException:
         lock.close()
@@ -158,21 +167,3 @@ def _entry(record: Mapping[str, Any], dotted: str) -> Any:
     for key in dotted.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold a lock that ends with the process, however it ends."""
-    handle = (path / LOCK).open("w")
-    with suppress(ImportError):  # Windows: no lock
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.close()
-            raise ValueError(
-                f"another search is writing to {path}: wait for it, or choose another --out"
-            ) from error
-        except OSError:  # a filesystem without locks
-            pass
-    return handle

@@ -39,6 +39,7 @@ class SearchSummary:
         path: the run's folder.
         proposed: architectures sampled or listed.
         failed: how many of them have no score.
+        reason: why one of the failed ones did; None if none did.
         duplicates: lines of the list that repeated an earlier one.
         reference: "real", "table" or "none".
         matched: how many scored architectures have a reference score.
@@ -48,6 +49,7 @@ class SearchSummary:
     path: Path
     proposed: int
     failed: int
+    reason: str | None
     duplicates: int
     reference: str
     matched: int
@@ -153,6 +155,7 @@ class _Session:
             path=self._folder.path,
             proposed=len(trials),
             failed=sum(not trial.done for trial in trials),
+            reason=next((trial.reason for trial in trials if not trial.done), None),
             duplicates=self._plan.listed.duplicates if self._plan.listed else 0,
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],

@@ -87,6 +87,11 @@ def show_search(settings: "SearchSettings") -> None:
         summary = run_search(settings, progress=bars)
     finally:
         bars.close()
+    if summary.proposed and summary.failed == summary.proposed:
+        raise ValueError(
+            f"none of the {summary.proposed} architectures could be scored (e.g. {summary.reason}); "
+            f"{summary.path} keeps every reason"
+        )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
     if summary.duplicates:

@@ -1,7 +1,7 @@
 """A synthetic set in formats that other people's scripts read."""
 
 import os
-import shutil
+import tempfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -17,13 +17,20 @@ def _folder(synthetic: SyntheticSet, out: Path) -> None:
     """CLASS/NNN.png: pictures, clipped to 8 bits and de-whitened; what they lose is the model space."""
     pictures = synthetic.pictures().permute(0, 2, 3, 1).numpy()
     counts: dict[int, int] = {}
+    names = _folder_names(synthetic.classes)
     for picture, label in zip(pictures, synthetic.labels.tolist(), strict=True):
         number = counts[label] = counts.get(label, -1) + 1
-        folder = out / _safe(synthetic.classes[label])
+        folder = out / names[label]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(
             folder / f"{number:03d}.png"
         )
+
+
+def _folder_names(classes: tuple[str, ...]) -> list[str]:
+    """A folder of its own for each class, also where two names differ only in what is cleaned away."""
+    safe = [_safe(name) for name in classes]
+    return [f"{name}_{k}" if safe.count(name) > 1 else name for k, name in enumerate(safe)]
 
 
 def _safe(name: str) -> str:
@@ -79,14 +86,9 @@ def export(synthetic: SyntheticSet, kind: str, out: Path) -> Path:
         raise ValueError(f"unknown format {kind!r}; allowed: {', '.join(FORMATS)}")
     if out.exists():
         raise ValueError(f"{out} exists already; name another --out")
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        FORMATS[kind][0](synthetic, partial)
-        os.replace(partial, out)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as staging:
+        staged = Path(staging) / out.name
+        FORMATS[kind][0](synthetic, staged)
+        os.replace(staged, out)
     return out

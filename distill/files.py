@@ -1,7 +1,11 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and folders that one process at a time writes to."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
+
+LOCK = ".lock"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -21,3 +25,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def lock_folder(folder: Path, what: str) -> IO[str]:
+    """Hold a lock on `folder` until the returned file is closed or the process ends, however it ends.
+
+    Args:
+        folder: exists; `.lock` is made in it.
+        what: who else might hold it, for the message ("search", ...).
+    Raises:
+        ValueError: if another process holds it.
+    """
+    handle = (folder / LOCK).open("w")
+    with suppress(ImportError):  # Windows: no lock
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.close()
+            raise ValueError(
+                f"another {what} is writing to {folder}: wait for it, or choose another --out"
+            ) from error
+        except OSError:  # a filesystem without locks
+            pass
+    return handle

@@ -1,11 +1,10 @@
 """From settings to an artifact on disk: load the data, distill, save with the card."""
 
 import os
-import resource
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ import torch
 
 from distill import environment, methods, synthetic
 from distill.data import RealDataset
+from distill.files import LOCK, lock_folder
 from distill.methods.base import Problem
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
 from distill.session import CHECKPOINT, LOG, Progress, RecordedSession, State
-from distill.sources import ZCA_DATASETS, load_dataset
+from distill.sources import ZCA_DATASETS, load_dataset, suited_augmentation
 from distill.synthetic import SyntheticSet
 
 _CURVE_POINTS = 500
 # What a run may leave in its folder; the card is removed first, so that no half-removed set looks whole.
-_OURS = (synthetic.CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE, CHECKPOINT, LOG)
+_OURS = (synthetic.CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE, CHECKPOINT, LOG, LOCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,11 @@ class DistillSettings:
 
     @property
     def config(self) -> Any:
-        """The method's configuration, defaults filled in."""
-        return methods.load(self.method).Config() if self.method_config is None else self.method_config
+        """The method's configuration, defaults filled in and `dsa` suited to the dataset."""
+        config = methods.load(self.method).Config() if self.method_config is None else self.method_config
+        if not hasattr(config, "augmentation"):
+            return config
+        return replace(config, augmentation=suited_augmentation(config.augmentation, self.dataset))
 
     @property
     def whitens(self) -> bool:
@@ -122,21 +125,28 @@ def distill(
         seed=derive_seed(settings.seed, "distill"),
         device=device,
     )
-    _open_folder(settings.out, overwrite=overwrite)
-    session = _WatchfulSession(
-        settings.out,
-        {**settings.resolved(), "fingerprint": dataset.fingerprint},
-        resume=resume,
-        on_progress=on_progress,
-        should_stop=should_stop,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    tell(f"distilling with {settings.method}")
-    images = method.distill(problem, config, session)
-    labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
-    card = _card(settings, dataset, session)
-    result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
-    (settings.out / CHECKPOINT).unlink(missing_ok=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with closing(lock_folder(settings.out, "distillation")):
+        # Again, now that nobody else can write: another distillation may have come first.
+        finished = _check_folder(settings, resume=resume, overwrite=overwrite)
+        if finished:
+            return finished
+        if overwrite:
+            _empty_folder(settings.out)
+        session = _WatchfulSession(
+            settings.out,
+            {**settings.resolved(), "fingerprint": dataset.fingerprint},
+            resume=resume,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        tell(f"distilling with {settings.method}")
+        images = method.distill(problem, config, session)
+        labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
+        card = _card(settings, dataset, session, device)
+        result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
+        (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
@@ -201,12 +211,10 @@ def _require_writable(folder: Path) -> None:
         raise ValueError(f"the disk of {folder} is full; free some space or name another --out")
 
 
-def _open_folder(out: Path, *, overwrite: bool) -> None:
-    """Make the folder; only now, when nothing can be wrong with the settings, is an old set removed."""
-    out.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        for name in _OURS:
-            (out / name).unlink(missing_ok=True)
+def _empty_folder(out: Path) -> None:
+    """Remove an old set: only once nothing can be wrong with the settings of the new one."""
+    for name in _OURS:
+        (out / name).unlink(missing_ok=True)
 
 
 def _same_or_refuse(settings: DistillSettings) -> SyntheticSet:
@@ -220,7 +228,9 @@ def _same_or_refuse(settings: DistillSettings) -> SyntheticSet:
     return found
 
 
-def _card(settings: DistillSettings, dataset: RealDataset, session: _WatchfulSession) -> dict[str, Any]:
+def _card(
+    settings: DistillSettings, dataset: RealDataset, session: _WatchfulSession, device: torch.device
+) -> dict[str, Any]:
     return {
         "dataset": {
             "name": settings.dataset,
@@ -236,24 +246,14 @@ def _card(settings: DistillSettings, dataset: RealDataset, session: _WatchfulSes
         "method": settings.method,
         "ipc": settings.ipc,
         "seed": settings.seed,
-        "device": settings.device if settings.device != "auto" else resolve_device("auto").type,
+        "device": device.type,
         "config": settings.resolved(),
         "wall_seconds": session.wall_seconds,
         "cpu_seconds": session.cpu_seconds,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": environment.peak_memory_mb(device),
         "loss_curve": _thinned(session.curve),
         "environment": environment.describe(),
     }
-
-
-def _peak_memory_mb() -> float:
-    """Peak resident memory of this process, in MB of 2^20 bytes, or of the GPU's if larger."""
-    # Linux counts ru_maxrss in KiB, macOS in bytes.
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
-    on_gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-    return round(max(resident, on_gpu), 1)
 
 
 def _thinned(curve: tuple[dict[str, float], ...]) -> list[dict[str, float]]:

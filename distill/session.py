@@ -98,6 +98,7 @@ class RecordedSession(Session):
         self._checkpoint_seconds = checkpoint_seconds
         self._on_progress = on_progress
         self._should_stop = should_stop
+        (folder / LOG).touch()  # Methods without iterations leave it empty.
         self._started = self._saved = time.perf_counter()
         self._cpu_started = time.process_time()
         self._earlier = (0.0, 0.0)

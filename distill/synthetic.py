@@ -197,21 +197,33 @@ def load(directory: Path | str) -> SyntheticSet:
     images, labels = tensors.get("images"), tensors.get("labels")
     if images is None or labels is None or images.shape[1:] != torch.Size(card.dataset.image_shape):
         raise ValueError(f"{folder / IMAGES} does not hold the images that {CARD} describes")
-    if len(images) != len(labels):
-        raise ValueError(f"{folder / IMAGES} has {len(images)} images and {len(labels)} labels")
-    mean, std = torch.tensor(card.preprocessing.mean), torch.tensor(card.preprocessing.std)
-    whitening = None
-    if card.preprocessing.zca:
-        arrays = _load_tensors(folder / WHITENING, str(card.preprocessing.zca.get("sha256")))
-        whitening = Whitening(arrays["mean"], arrays["matrix"])
+    classes = len(card.dataset.classes)
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise ValueError(f"{folder / IMAGES} needs one int64 label an image, for {len(images)} images")
+    if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"{folder / IMAGES} has labels outside 0..{classes - 1}")
+    if images.dtype != torch.float32 or not bool(torch.isfinite(images).all()):
+        raise ValueError(f"{folder / IMAGES} holds values that are no finite float32 numbers")
+    preprocessing = _load_preprocessing(folder, card)
     return SyntheticSet(
-        images,
-        labels,
-        tuple(card.dataset.classes),
-        Preprocessing(mean, std, whitening),
-        card.model_dump(mode="json"),
-        folder,
+        images, labels, tuple(card.dataset.classes), preprocessing, card.model_dump(mode="json"), folder
     )
+
+
+def _load_preprocessing(folder: Path, card: Card) -> Preprocessing:
+    record, shape = card.preprocessing, card.dataset.image_shape
+    mean, std = torch.tensor(record.mean), torch.tensor(record.std)
+    right_size = len(mean) == len(std) == shape[0]
+    if not (right_size and bool(torch.isfinite(mean).all()) and bool((std > 0).all())):
+        raise ValueError(f"{folder / CARD} needs a finite mean and a positive std for {shape[0]} channels")
+    if not record.zca:
+        return Preprocessing(mean, std)
+    arrays = _load_tensors(folder / WHITENING, str(record.zca.get("sha256")))
+    size = shape[0] * shape[1] * shape[2]
+    found = {name: tuple(array.shape) for name, array in arrays.items()}
+    if found != {"mean": (size,), "matrix": (size, size)}:
+        raise ValueError(f"{folder / WHITENING} does not hold a ZCA of {size} values: {found}")
+    return Preprocessing(mean, std, Whitening(arrays["mean"], arrays["matrix"]))
 
 
 def _load_card(folder: Path) -> Card:
@@ -231,7 +243,7 @@ def _load_card(folder: Path) -> Card:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise ValueError(f"{path} is not a card of a synthetic set ({where}: {first['msg']})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from None
 
 

@@ -5,7 +5,7 @@ Letters: N images, C channels, H x W pixels.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +16,7 @@ from distill.augment import draw, parse_strategy
 from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
+from distill.sources import suited_augmentation
 
 Schedule = Literal["step", "cosine", "onecycle"]
 
@@ -47,12 +48,21 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size", "learning_rate"):
-            if getattr(self, field) <= 0:
+            if not 0 < getattr(self, field) < float("inf"):
                 raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
+        if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < float("inf"):
+            raise ValueError(
+                f"momentum must lie in [0, 1) and weight_decay must not be negative, "
+                f"not {self.momentum} and {self.weight_decay}"
+            )
         for field, allowed in (("schedule", get_args(Schedule)), ("precision", PRECISIONS)):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} must be one of {', '.join(allowed)}, not {getattr(self, field)!r}")
         parse_strategy(self.augmentation)
+
+    def suited_to(self, dataset: str) -> "TrainingConfig":
+        """The same with `dsa` spelled out for a dataset, see `distill.sources.suited_augmentation`."""
+        return replace(self, augmentation=suited_augmentation(self.augmentation, dataset))
 
     def as_dict(self) -> dict[str, int | float | str]:
         """The fields by name, for records."""

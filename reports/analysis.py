@@ -148,7 +148,8 @@ def _counts(run: Run, score: str, reference: pd.Series) -> Counts:
 
 def _costs(run: Run) -> Costs:
     kind = run.info.reference.kind
-    distill, proxy = run.info.synthetic.distill_seconds, run.trials["seconds"].tolist()
+    spent, distill = _compute_seconds(run)
+    proxy = run.trials[spent].tolist()
     if kind != "real":
         return Costs(
             distill_seconds=distill,
@@ -161,9 +162,21 @@ def _costs(run: Run) -> Costs:
     return Costs(
         distill_seconds=distill,
         proxy_seconds=proxy,
-        reference_seconds=run.reference["seconds"].tolist(),
-        paired_seconds=list(zip(both["seconds_proxy"].tolist(), both["seconds_real"].tolist(), strict=True)),
+        reference_seconds=run.reference[spent].tolist(),
+        paired_seconds=list(zip(both[f"{spent}_proxy"].tolist(), both[f"{spent}_real"].tolist(), strict=True)),
     )
+
+
+def _compute_seconds(run: Run) -> tuple[str, float | None]:
+    """The trials' column that counts compute, and distillation's seconds in the same unit.
+
+    Distillation uses all cores and a trial one: on a CPU only core-seconds compare. On a GPU the card is what
+    is occupied, and wall seconds count it.
+    """
+    devices = {run.info.synthetic.device, *run.trials["device"], *run.reference["device"]}
+    if devices == {"cpu"} and run.info.synthetic.distill_cpu_seconds is not None:
+        return "cpu_seconds", run.info.synthetic.distill_cpu_seconds
+    return "seconds", run.info.synthetic.distill_seconds
 
 
 def _wall_seconds(run: Run) -> StageSeconds:

@@ -19,6 +19,8 @@ INK, FAINT, PALE_BLUE = "#222222", "#DDDDDD", "#9CC3DD"
 DOTS_PER_INCH = 160
 
 STYLE: dict[str, object] = {
+    # Names of runs and methods are shown as they are, dollar signs included.
+    "text.parse_math": False,
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "text.color": INK,

@@ -21,6 +21,7 @@ DEFINITIONS = (
     "first, their mean.",
     "Precision and recall: good means in the reference's best 20%, kept means in the ranking's best k%, "
     "rounded up. A group tied at the last place counts by the share of it that fits.",
+    "Compute: core-seconds where all ran on a CPU, else wall seconds added up. "
     "Speed-up: compute-seconds on real data over compute-seconds on the synthetic set, on the "
     "architectures measured in both ways, nothing extrapolated. Break-even: distillation seconds over the "
     "seconds saved per architecture.",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
-from atom_nas.engines._memory import peak_memory_mb, reset_peak
 from atom_nas.engines.base import Job, Outcome, Workload
 from atom_nas.estimators.measure import network_costs
+from distill.environment import peak_memory_mb, reset_peak
 
 _MAX_REASON = 300
 

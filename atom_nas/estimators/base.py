@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from atom_nas.config import construct
 from atom_nas.names import choose
 from distill.data import Split, stratified_subset
 from distill.preprocessing import Preprocessing
@@ -149,12 +150,12 @@ def preprocessing_fingerprint(preprocessing: Preprocessing) -> str:
 
 
 def configure(config: type[Config], kind: str, options: dict[str, Any]) -> Config:
-    """Make a config dataclass of the given type from options by name.
+    """Make a config dataclass of the given type from options by name, their values converted to its types.
 
     Raises:
-        ValueError: on an option the config does not have, with the nearest matches.
+        ValueError: on an option the config does not have, with the nearest matches, or a wrong value.
     """
     known = [field.name for field in fields(config)]  # type: ignore[arg-type]
     for name in options:
         choose(f"{kind} option", name, known)
-    return config(**options)
+    return construct(config, options)

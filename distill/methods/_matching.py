@@ -54,7 +54,7 @@ class MatchingConfig:
 
     def __post_init__(self) -> None:
         for field in ("iterations", "learning_rate", "batch_real", "width"):
-            if getattr(self, field) <= 0:
+            if not 0 < getattr(self, field) <= 1e30:
                 raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
@@ -84,7 +84,12 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
         if state.iteration % session.log_every == 0 or state.iteration == config.iterations:
             state.curve.append(_point(state.iteration, loss, problem))
         session.after(state, config.iterations)
-    return state.images.detach().cpu()
+    images = state.images.detach().cpu()
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError(
+            f"the images are not finite after iteration {state.iteration}; a smaller learning_rate helps"
+        )
+    return images
 
 
 def _initial_state(problem: Problem, config: MatchingConfig) -> State:

@@ -21,6 +21,14 @@ DATASETS: dict[str, tuple[str, str]] = {
 }
 # Whitened by default, as in the papers of this family; everything else is only normalised.
 ZCA_DATASETS = frozenset({"cifar10", "cifar100"})
+# A mirrored digit is another sign: DSA leaves flips out for these (Zhao and Bilen 2021).
+DIGIT_DATASETS = frozenset({"digits", "mnist", "svhn"})
+
+
+def suited_augmentation(strategy: str, dataset: str) -> str:
+    """`dsa` for a dataset: without flips where classes are digits; other strategies as they are."""
+    digits = strategy == "dsa" and dataset in DIGIT_DATASETS
+    return "color_crop_cutout_scale_rotate" if digits else strategy
 
 
 def default_data_dir() -> Path:

@@ -12,17 +12,21 @@ from PIL import Image, ImageOps
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
-_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 
 
 def image_files(folder: Path) -> list[Path]:
     """The image files below `folder`, sorted; other and hidden files are left out."""
     found: list[Path] = []
+    walked: set[str] = set()
     for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        visible = (Path(root) / name for name in sorted(names) if not name.startswith("."))
-        found.extend(path for path in visible if path.suffix.lower() in SUFFIXES)
+        # A link back to a folder above would list the same images again, without end.
+        walked.add(os.path.realpath(root))
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if os.path.realpath(Path(root) / name) not in walked]
+        shown = (Path(root) / name for name in sorted(names) if not name.startswith("."))
+        found.extend(path for path in shown if path.suffix.lower() in SUFFIXES)
     return found
 
 
@@ -90,9 +94,13 @@ def _read(path: Path, side: int) -> tuple[NDArray[np.uint8], bool]:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; convert them to 8 bits")
     if image.mode.startswith("I"):
-        # Pillow clips 16-bit greys to 255 instead of scaling them.
-        values = np.asarray(image, dtype=np.int64) >> 8
+        values = np.asarray(image, dtype=np.int64)
+        # Pillow clips 16-bit greys to 255 instead of scaling them; 32-bit ones may hold 8 or 16 bits.
+        if image.mode != "I" or values.max() > 255:
+            values >>= 8
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         layer = image.convert("RGBA")
