@@ -113,17 +113,20 @@ def _root(
 )
 @guarded
 def distill(
-    out: Annotated[Path, typer.Option(help="The folder to write the synthetic set to.")],
+    out: Annotated[Path | None, typer.Option(help="The folder to write the synthetic set to.")] = None,
     dataset: Annotated[
         str | None, typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")] = None,
     ipc: Annotated[int | None, typer.Option(help="Synthetic images per class.  [default: 10]")] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="Networks to match on; the papers use 20000.  [default: 1000]")
+        int | None,
+        typer.Option(
+            help="Networks that atom, datadam and dm match on; 20000 in the papers.  [default: 1000]"
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Names every random number.  [default: 0]", show_default=False)
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Names every random number.  [default: 0]")
     ] = None,
     device: Device = "auto",
     zca: Annotated[
@@ -147,10 +150,14 @@ def distill(
 
     options = given(
         dataset=dataset, method=method, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
-        image_size=image_size, data_dir=data_dir,
+        image_size=image_size, data_dir=data_dir, out=out,
     )  # fmt: skip
     file = read_config(config) if config else {}
-    values = {**file, **options, **parse_assignments(set_ or []), "out": out}
+    values = {**file, **options, **parse_assignments(set_ or [])}
+    if "out" not in values:
+        raise ValueError("no folder to write to; add --out DIR")
+    if resume and not Path(values["out"]).exists():
+        raise ValueError(f"there is nothing to resume at {values['out']}; check --out, or leave out --resume")
     values.setdefault("device", device)
     if device != "auto":
         values["device"] = device
@@ -328,7 +335,7 @@ def report(
     ],
     score: Annotated[str | None, typer.Option(help="Rank by another recorded score.")] = None,
 ) -> None:
-    """Write the report of one run again, or of several side by side."""
+    """Write the report of one run again, or of several side by side in the first one's report folder."""
     from atom_nas.terminal import show_report
 
     show_report(runs, score)

@@ -36,7 +36,10 @@ def _show_ranking(path: Path) -> None:
 
 
 def _short(number: str) -> str:
-    return f"{float(number):.4f}" if number else "-"
+    if not number:
+        return "-"
+    value = float(number)
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _show_scores(report: "Report") -> None:
@@ -46,7 +49,7 @@ def _show_scores(report: "Report") -> None:
     table("Agreement with the reference ranking", ["score", "Spearman", "95% interval", "top 20%", "n"], rows)
     saved = report.savings
     spent = f"distilling {seconds(saved.distill_seconds)}, proxy {seconds(saved.proxy_seconds)}"
-    stdout.print(f"{spent}, reference {seconds(saved.reference_seconds)}", markup=False)
+    stdout.print(f"compute: {spent}, reference {seconds(saved.reference_seconds)}", markup=False)
 
 
 def _agreement(score: "ScoreReport") -> list[str]:

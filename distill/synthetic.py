@@ -93,6 +93,10 @@ class SyntheticSet:
     card: dict[str, Any]
     path: Path
 
+    def __repr__(self) -> str:
+        shape, card = tuple(self.images.shape), self.card
+        return f"SyntheticSet({card['method']} of {card['dataset']['name']}, images {shape}, {self.path})"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -260,7 +264,7 @@ def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
 
 def grid(pictures: Tensor, labels: Tensor) -> Image.Image:
     """Pictures uint8 (N, C, H, W) as one image, a row a class; small ones are enlarged to be seen."""
-    enlarge = max(1, round(32 / pictures.shape[-1]))
+    enlarge = max(1, 64 // pictures.shape[-1])
     cells = F.interpolate(pictures.float(), scale_factor=float(enlarge), mode="nearest")
     cells = F.pad(cells, (1, 1, 1, 1), value=255.0).to(torch.uint8)
     rows = [cells[labels == k] for k in labels.unique()]

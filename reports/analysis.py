@@ -163,7 +163,9 @@ def _costs(run: Run) -> Costs:
         distill_seconds=distill,
         proxy_seconds=proxy,
         reference_seconds=run.reference[spent].tolist(),
-        paired_seconds=list(zip(both[f"{spent}_proxy"].tolist(), both[f"{spent}_real"].tolist(), strict=True)),
+        paired_seconds=list(
+            zip(both[f"{spent}_proxy"].tolist(), both[f"{spent}_real"].tolist(), strict=True)
+        ),
     )
 
 
@@ -173,7 +175,8 @@ def _compute_seconds(run: Run) -> tuple[str, float | None]:
     Distillation uses all cores and a trial one: on a CPU only core-seconds compare. On a GPU the card is what
     is occupied, and wall seconds count it.
     """
-    devices = {run.info.synthetic.device, *run.trials["device"], *run.reference["device"]}
+    frames = (run.trials, run.reference)
+    devices = {run.info.synthetic.device, *(d for frame in frames for d in frame.get("device", ()))}
     if devices == {"cpu"} and run.info.synthetic.distill_cpu_seconds is not None:
         return "cpu_seconds", run.info.synthetic.distill_cpu_seconds
     return "seconds", run.info.synthetic.distill_seconds

@@ -19,9 +19,9 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.De
 def image_files(folder: Path) -> list[Path]:
     """The image files below `folder`, sorted; other and hidden files are left out."""
     found: list[Path] = []
-    walked: set[str] = set()
+    # A link back to a folder above would list the same images again, without end, or those of other classes.
+    walked = {str(parent) for parent in folder.resolve().parents}
     for root, folders, names in os.walk(folder, followlinks=True):
-        # A link back to a folder above would list the same images again, without end.
         walked.add(os.path.realpath(root))
         visible = sorted(name for name in folders if not name.startswith("."))
         folders[:] = [name for name in visible if os.path.realpath(Path(root) / name) not in walked]

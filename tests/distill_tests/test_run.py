@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import distill
+from distill.files import lock_folder
 from distill.methods import load as load_method
 from distill.run import DistillSettings, resolve_device
 from distill.session import Interrupted
@@ -123,3 +124,38 @@ def test_the_card_is_plain_json_without_surprises(tmp_path):
     assert card["config"]["zca"] is False
     assert card["preprocessing"]["zca"] is None
     assert "NaN" not in (tmp_path / "set" / "card.json").read_text()
+
+
+def test_one_folder_takes_one_distillation_at_a_time(tmp_path):
+    out = tmp_path / "set"
+    out.mkdir()
+    with lock_folder(out, "distillation"), pytest.raises(ValueError, match="another distillation is writing"):
+        distill.distill(settings(out))
+    assert len(distill.distill(settings(out))) == 10
+
+
+@pytest.mark.parametrize("left", ["log.jsonl", ".card.json.77.tmp", "synthetic.safetensors", ".lock"])
+def test_what_a_kill_leaves_behind_does_not_stop_the_next_attempt(tmp_path, left):
+    """Killed before the first checkpoint, or while the artifact was being written."""
+    out = tmp_path / "set"
+    out.mkdir()
+    (out / left).write_bytes(b"half")
+    assert torch.equal(
+        distill.distill(settings(out), resume=True).images, distill.distill(settings(tmp_path / "new")).images
+    )
+
+
+def test_overwriting_removes_only_an_old_set_and_only_when_the_new_one_can_be_made(tmp_path):
+    old = distill.distill(settings(tmp_path / "set"))
+    with pytest.raises(ValueError, match="ipc 999"):
+        distill.distill(settings(tmp_path / "set", ipc=999), overwrite=True)
+    assert torch.equal(distill.load(tmp_path / "set").images, old.images)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="no synthetic set"):
+        distill.distill(settings(tmp_path / "mine"), overwrite=True)
+
+
+def test_digits_are_not_mirrored(tmp_path):
+    assert "flip" not in settings(tmp_path).config.augmentation
+    assert settings(tmp_path, dataset="cifar10").config.augmentation == "dsa"

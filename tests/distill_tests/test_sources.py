@@ -127,6 +127,21 @@ def test_sixteen_bit_transparent_and_rotated_images(tmp_path):
     assert by_name["clear"].unique().tolist() == [0]
 
 
+def test_links_that_lead_back_up_are_walked_once(tmp_path):
+    root = folder(tmp_path, "", count=5)
+    (root / "cat" / "loop").symlink_to(root / "cat")
+    (root / "cat" / "up").symlink_to(root)
+    data = load_dataset(f"folder:{root}")
+    assert len(data.train) + len(data.test) == 10
+
+
+def test_pixels_without_a_known_range_are_refused(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    Image.fromarray(np.zeros((8, 8), dtype=np.float32)).save(root / "train" / "cat" / "float.tiff")
+    with pytest.raises(ValueError, match=r"float.tiff .*8 bits"):
+        load_dataset(f"folder:{root}")
+
+
 def test_tinyimagenet(tmp_path):
     root = tmp_path / "tiny-imagenet-200"
     for wnid in ("n01", "n02"):

@@ -63,6 +63,10 @@ def test_the_card_says_what_was_done(artifact):
     assert log == card["loss_curve"]
 
 
+def test_the_text_form_fits_a_line(artifact):
+    assert repr(artifact).startswith("SyntheticSet(atom of digits, images (30, 1, 8, 8)")
+
+
 def test_split_real_is_the_split_distillation_used(artifact):
     dataset = artifact.real_dataset()
     fit, validation = artifact.split_real(dataset)
@@ -73,9 +77,9 @@ def test_split_real_is_the_split_distillation_used(artifact):
 
 def test_pictures_show_classes_as_rows(artifact):
     sheet = Image.open(artifact.path / "images.png")
-    cell = 8 * 4 + 2
+    cell = 8 * 8 + 2
     assert sheet.size == (3 * cell, 10 * cell)
-    picture = np.asarray(sheet)[cell + 1 : 2 * cell - 1 : 4, 1 : cell - 1 : 4, 0]
+    picture = np.asarray(sheet)[cell + 1 : 2 * cell - 1 : 8, 1 : cell - 1 : 8, 0]
     assert np.array_equal(picture, artifact.pictures()[3, 0].numpy())
 
 
@@ -96,6 +100,46 @@ def test_damaged_and_foreign_artifacts_are_refused(artifact, tmp_path, damage, m
     folder = copied(artifact, tmp_path)
     damage(folder)
     with pytest.raises(ValueError, match=message):
+        distill.load(folder)
+
+
+def rewritten(folder, **tensors):
+    """The artifact with other tensors and the digest that goes with them."""
+    import hashlib
+
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "synthetic.safetensors"
+    save_file({**load_file(path), **tensors}, path)
+    card = json.loads((folder / "card.json").read_text())
+    card["images_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"labels": torch.full((30,), 50)}, "labels outside"),
+        ({"labels": torch.zeros(30)}, "int64 label"),
+        ({"labels": torch.zeros(7, dtype=torch.int64)}, "int64 label"),
+        ({"images": torch.full((30, 1, 8, 8), float("nan"))}, "finite"),
+        ({"images": torch.zeros(30, 3, 8, 8)}, "does not hold the images"),
+    ],
+)
+def test_tensors_that_cannot_be_a_set_are_refused(artifact, tmp_path, tensors, message):
+    folder = copied(artifact, tmp_path)
+    rewritten(folder, **tensors)
+    with pytest.raises(ValueError, match=message):
+        distill.load(folder)
+
+
+@pytest.mark.parametrize("change", [{"std": [0.0]}, {"mean": [0.1, 0.2]}, {"std": []}])
+def test_impossible_statistics_are_refused(artifact, tmp_path, change):
+    folder = copied(artifact, tmp_path)
+    card = json.loads((folder / "card.json").read_text())
+    card["preprocessing"].update(change)
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="mean and a positive std"):
         distill.load(folder)
 
 
@@ -139,6 +183,15 @@ def test_exported_class_names_cannot_leave_the_folder(artifact, tmp_path):
         path.name for path in out.rglob("*.png")
     )
     assert not (tmp_path / "evil").exists()
+
+
+def test_classes_that_clean_to_the_same_name_keep_their_own_folders(artifact, tmp_path):
+    from dataclasses import replace
+
+    alike = replace(artifact, classes=("a/b", "a_b", *"23456789"))
+    out = export(alike, "folder", tmp_path / "png")
+    assert sorted(path.name for path in out.iterdir()) == [*"23456789", "a_b_0", "a_b_1"]
+    assert len(list(out.glob("*/*.png"))) == 30
 
 
 def test_real_images_through_the_wrong_space_would_be_noticed(artifact):

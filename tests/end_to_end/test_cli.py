@@ -77,7 +77,7 @@ def run(synthetic):
 
 
 def test_distill_writes_the_artifact(synthetic):
-    names = {path.name for path in synthetic.iterdir()} - {"evaluations.jsonl"}
+    names = {path.name for path in synthetic.iterdir()} - {"evaluations.jsonl", ".lock"}
     assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl"}
 
 
@@ -187,7 +187,7 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
     ("command", "message"),
     [
         (("distill", "--dataset", "digit"), "did you mean 'digits'"),
-        (("distill", "--dataset", "folder:nowhere"), "no folder nowhere"),
+        (("distill", "--dataset", "folder:nowhere"), "there is no folder"),
         (("distill", "--ipc", "1"), "no dataset given"),
         ((*BASE, "--method", "atm"), "did you mean 'atom'"),
         (("distill", "--dataset", "digits", "--ipc", "500"), "ipc 500 is more than class"),
@@ -200,6 +200,8 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         ((*BASE, "--device", "tpu"), "allowed: auto, cpu, cuda"),
         ((*BASE, "--config", "missing.yaml"), "cannot read the config file"),
         ((*BASE, "--image-size", "16"), "one size"),
+        ((*BASE, "--resume"), "nothing to resume"),
+        ((*BASE, "--set", "learning_rate=3e38", "--set", "width=8"), "learning_rate"),
     ],
 )
 def test_wrong_distillations_are_refused_and_leave_nothing(tmp_path, command, message):
@@ -216,6 +218,9 @@ def test_wrong_distillations_are_refused_and_leave_nothing(tmp_path, command, me
         (("--reference", "missing.csv"), "missing.csv"),
         (("--score", "accuracy"), "validation_accuracy"),
         (("--set", "epoch=3"), "did you mean 'epochs'"),
+        (("--set", "batch_size=2.5"), "batch_size"),
+        (("--set", "momentum=-1"), "momentum"),
+        (("--dataset", "cifar1O"), "did you mean 'cifar10'"),
         (("--set-strategy", "population=3", "--strategy", "evolution"), "population_size"),
         (("--architectures", "missing.csv"), "missing.csv"),
         (("--device", "tpu"), "allowed: auto, cpu, cuda"),
@@ -225,6 +230,24 @@ def test_wrong_distillations_are_refused_and_leave_nothing(tmp_path, command, me
 def test_wrong_searches_are_refused_before_any_work(synthetic, tmp_path, options, message):
     assert message in refused("search", synthetic, "--samples", 2, "--out", tmp_path / "run", *options)
     assert not (tmp_path / "run" / "trials.sqlite").exists()
+
+
+def test_a_search_in_which_everything_fails_says_why(synthetic, tmp_path):
+    listed = tmp_path / "list.csv"
+    listed.write_text("architecture\nw32-d4-none-relu-max\n")
+    line = refused(
+        "search", synthetic, "--architectures", listed, "--reference", "none", "--out", tmp_path / "run"
+    )
+    assert "none of the 1 architectures could be scored" in line
+    assert "4 poolings do not fit" in line
+
+
+def test_an_old_set_survives_a_mistake_in_the_command_that_would_replace_it(synthetic):
+    before = (synthetic / "card.json").read_bytes()
+    assert "ipc 500" in refused(
+        "distill", "--dataset", "digits", "--ipc", 500, "--overwrite", "--out", synthetic
+    )
+    assert (synthetic / "card.json").read_bytes() == before
 
 
 def test_other_wrong_commands(synthetic, tmp_path):

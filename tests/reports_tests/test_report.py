@@ -94,9 +94,21 @@ def test_statistics_are_those_of_the_pairs(make_run: MakeRun) -> None:
 
 
 def test_savings_are_measured_on_the_pairs(make_run: MakeRun) -> None:
+    """All on a CPU: in core-seconds, of which distillation took 100."""
     savings = report_of(make_run(failed=2, references=15)).savings
     assert (savings.pairs, savings.proxy_trials, savings.reference_trials) == (13, 20, 15)
     assert savings.speedup_search == pytest.approx(6.0)
+    assert savings.speedup_total == pytest.approx(13 * 12 / (100 + 13 * 2))
+    assert savings.break_even_architectures == pytest.approx(10.0)
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_savings_on_a_gpu_are_wall_seconds(make_run: MakeRun) -> None:
+    folder = make_run(failed=2, references=15)
+    info = json.loads((folder / "run.json").read_text())
+    info["synthetic"]["device"] = "cuda"
+    (folder / "run.json").write_text(json.dumps(info))
+    savings = report_of(folder).savings
     assert savings.speedup_total == pytest.approx(13 * 12 / (60 + 13 * 2))
     assert savings.break_even_architectures == pytest.approx(6.0)
 
