@@ -12,6 +12,7 @@ from atom_nas import engines, estimators
 from atom_nas.estimators import proxy, real
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.names import choose
+from atom_nas.run_folder import RECORD, read_record
 from atom_nas.strategies import configure as configure_strategy
 from atom_nas.tables import ArchitectureList, read_architectures, read_reference
 from distill import synthetic as synthetic_sets
@@ -150,7 +151,7 @@ def prepare(settings: SearchSettings) -> Plan:
     listed = read_architectures(settings.architectures, space) if settings.architectures else None
     table = _read_table(settings, space)
     strategy_options = asdict(
-        configure_strategy(settings.strategy, settings.strategy_options, settings.samples)
+        configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
     )
     device = resolve_device(settings.device)
     synthetic = synthetic_sets.load(settings.synthetic)
@@ -184,6 +185,15 @@ def prepare(settings: SearchSettings) -> Plan:
         device=device,
         workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
     )
+
+
+def _strategy_options(settings: SearchSettings) -> Mapping[str, Any]:
+    """What was given; else, on resuming, what the run began with: some defaults depend on the samples."""
+    if settings.strategy_options or not (settings.resume and (settings.out / RECORD).is_file()):
+        return settings.strategy_options
+    begun = read_record(settings.out).get("strategy")
+    same = isinstance(begun, dict) and begun.get("name") == settings.strategy
+    return begun.get("options", {}) if same and begun else {}
 
 
 def search_data(synthetic: SyntheticSet, dataset: RealDataset) -> SearchData:

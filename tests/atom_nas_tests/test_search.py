@@ -299,3 +299,19 @@ def test_a_set_without_a_picture_is_no_obstacle(settings: SearchSettings, tmp_pa
     run_search(replace(settings, synthetic=bare, reference="none", samples=1))
     assert not (settings.out / "synthetic.png").exists()
     assert json.loads((settings.out / "run.json").read_text())["complete"] is True
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("strategy", ["evolution", "tpe"])
+def test_a_learning_strategy_may_go_on_to_more_samples(settings: SearchSettings, strategy: str) -> None:
+    """Its defaults depend on the samples: those of the first session hold."""
+    narrow = {"width": [32], "depth": [1], "pooling": ["max"]}
+    small = replace(
+        settings, strategy=strategy, samples=6, reference="none", epochs=1, space_options=narrow
+    )
+    run_search(small)
+    first = outcomes(settings.out, "proxy")
+    run_search(replace(small, samples=12, resume=True))
+    later = outcomes(settings.out, "proxy")
+    assert (len(first), len(later)) == (6, 12)
+    assert later[:6] == first
