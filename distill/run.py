@@ -113,18 +113,7 @@ def distill(
     finished = _check_folder(settings, resume=resume, overwrite=overwrite)
     if finished:
         return finished
-    tell(f"reading {settings.dataset}")
-    dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
-    fit, _ = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
-    tell("measuring mean and deviation" + (" and ZCA" if settings.whitens else ""))
-    problem = Problem(
-        real=fit,
-        classes=dataset.classes,
-        preprocessing=fit_preprocessing(fit.images, zca=settings.whitens),
-        ipc=settings.ipc,
-        seed=derive_seed(settings.seed, "distill"),
-        device=device,
-    )
+    dataset, problem = _pose(settings, device, tell)
     settings.out.mkdir(parents=True, exist_ok=True)
     with closing(lock_folder(settings.out, "distillation")):
         # Again, now that nobody else can write: another distillation may have come first.
@@ -148,6 +137,25 @@ def distill(
         result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
         (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def _pose(
+    settings: DistillSettings, device: torch.device, tell: Callable[[str], None]
+) -> tuple[RealDataset, Problem]:
+    """The real data, and the problem of distilling what is not held out of it."""
+    tell(f"reading {settings.dataset}")
+    dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
+    fit, _ = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
+    tell("measuring mean and deviation" + (" and ZCA" if settings.whitens else ""))
+    problem = Problem(
+        real=fit,
+        classes=dataset.classes,
+        preprocessing=fit_preprocessing(fit.images, zca=settings.whitens),
+        ipc=settings.ipc,
+        seed=derive_seed(settings.seed, "distill"),
+        device=device,
+    )
+    return dataset, problem
 
 
 class _WatchfulSession(RecordedSession):

@@ -306,9 +306,7 @@ def test_a_set_without_a_picture_is_no_obstacle(settings: SearchSettings, tmp_pa
 def test_a_learning_strategy_may_go_on_to_more_samples(settings: SearchSettings, strategy: str) -> None:
     """Its defaults depend on the samples: those of the first session hold."""
     narrow = {"width": [32], "depth": [1], "pooling": ["max"]}
-    small = replace(
-        settings, strategy=strategy, samples=6, reference="none", epochs=1, space_options=narrow
-    )
+    small = replace(settings, strategy=strategy, samples=6, reference="none", epochs=1, space_options=narrow)
     run_search(small)
     first = outcomes(settings.out, "proxy")
     run_search(replace(small, samples=12, resume=True))

@@ -69,7 +69,7 @@ def test_one_step_equals_sgd_by_hand():
     expected = network()
     loss = nn.functional.cross_entropy(expected(SPACE(DATA.images)), DATA.labels)
     loss.backward()
-    assert record.final_loss == pytest.approx(float(loss), rel=1e-4)
+    assert record.final_loss == pytest.approx(loss.item(), rel=1e-4)
     for moved, start in zip(fresh.parameters(), expected.parameters(), strict=True):
         step = start.grad + 0.01 * start
         assert torch.allclose(moved, start - 0.1 * step, atol=2e-5)
