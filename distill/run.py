@@ -108,6 +108,7 @@ def distill(
         Interrupted: once `should_stop` says so; the state is saved.
     """
     tell = on_stage or (lambda _: None)
+    made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
     method, config = methods.load(settings.method), settings.config
     device = resolve_device(settings.device)
     finished = _check_folder(settings, resume=resume, overwrite=overwrite)
@@ -133,7 +134,7 @@ def distill(
         tell(f"distilling with {settings.method}")
         images = method.distill(problem, config, session)
         labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
-        card = _card(settings, dataset, session, device)
+        card = {**_card(settings, dataset, session, device), "environment": made_with}
         result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
         (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return result
@@ -260,7 +261,6 @@ def _card(
         "cpu_seconds": session.cpu_seconds,
         "peak_memory_mb": environment.peak_memory_mb(device),
         "loss_curve": _thinned(session.curve),
-        "environment": environment.describe(),
     }
 
 

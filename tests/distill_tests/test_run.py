@@ -159,3 +159,9 @@ def test_overwriting_removes_only_an_old_set_and_only_when_the_new_one_can_be_ma
 def test_digits_are_not_mirrored(tmp_path):
     assert "flip" not in settings(tmp_path).config.augmentation
     assert settings(tmp_path, dataset="cifar10").config.augmentation == "dsa"
+
+
+def test_the_card_names_the_code_that_ran_not_what_was_checked_out_later(tmp_path, monkeypatch):
+    commits = iter(["at the start", "at the end"])
+    monkeypatch.setattr("distill.run.environment.describe", lambda: {"commit": next(commits)})
+    assert distill.distill(settings(tmp_path / "set")).card["environment"] == {"commit": "at the start"}
