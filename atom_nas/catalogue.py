@@ -1,80 +1,156 @@
-"""What `atom-nas list` shows; everything is read from the registries."""
+"""What `atom-nas list` shows; everything is read from the registries and from what their classes say."""
 
-from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
-from typing import Any
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-Sheet = tuple[list[str], list[list[str]]]
+_PLAIN_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "null"}
 
 
-def _summaries(registry: dict[str, str]) -> Sheet:
-    return ["name", "what it is"], [[name, summary] for name, summary in registry.items()]
+@dataclass(frozen=True)
+class Sheet:
+    """One table: its title, the names of its columns, its rows."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
 
 
-def _datasets() -> Sheet:
+def _summaries(title: str, registry: Mapping[str, str]) -> list[Sheet]:
+    return [Sheet(title, ["name", "what it is"], [[name, summary] for name, summary in registry.items()])]
+
+
+def _datasets() -> list[Sheet]:
     from distill.sources import DATASETS
 
-    return _summaries({name: summary for name, (_, summary) in DATASETS.items()})
+    return _summaries("datasets", {name: summary for name, (_, summary) in DATASETS.items()})
 
 
-def _methods() -> Sheet:
+def _methods() -> list[Sheet]:
     from distill.methods import METHODS
 
-    return _summaries(METHODS)
+    return _summaries("methods", METHODS)
 
 
-def _spaces() -> Sheet:
+def _spaces() -> list[Sheet]:
     from search_spaces import SPACES
 
-    return _summaries(SPACES)
+    return _summaries("spaces", SPACES)
 
 
-def _strategies() -> Sheet:
+def _strategies() -> list[Sheet]:
     from atom_nas.strategies import STRATEGIES
 
-    return _summaries(STRATEGIES)
+    return _summaries("strategies", {name: summary for name, (_, summary) in STRATEGIES.items()})
 
 
-def _estimators() -> Sheet:
+def _estimators() -> list[Sheet]:
     from atom_nas.estimators import ESTIMATORS
 
-    return _summaries(ESTIMATORS)
+    return _summaries("estimators", ESTIMATORS)
 
 
-def _networks() -> Sheet:
+def _networks() -> list[Sheet]:
     from distill.networks import NETWORKS
 
-    return _summaries(NETWORKS)
+    return _summaries("networks", NETWORKS)
 
 
-def _formats() -> Sheet:
+def _formats() -> list[Sheet]:
     from distill.export import FORMATS
 
-    return _summaries({name: summary for name, (_, summary) in FORMATS.items()})
+    return _summaries("formats", {name: summary for name, (_, summary) in FORMATS.items()})
 
 
-def _settings() -> Sheet:
-    """Every `--set` key with its type and default, by the command or method that takes it."""
+def _settings() -> list[Sheet]:
+    """Every key that the `--set` options take, by the command or part that takes it."""
+    from atom_nas.strategies import STRATEGIES
     from distill import methods
     from distill.run import DistillSettings
     from distill.training import TrainingConfig
+    from search_spaces import SPACES
 
-    rows = [
-        ["distill, all methods", *_described(f)] for f in fields(DistillSettings) if f.name != "method_config"
+    sheets = [
+        _fields_of("distill (--set, or in a --config file)", DistillSettings),
+        *(
+            _fields_of(f"distill --method {name} (likewise)", methods.load(name).Config)
+            for name in methods.METHODS
+        ),
+        _fields_of("evaluate (--set); search (--set for the proxy, --set-reference)", TrainingConfig),
+        *(
+            _fields_of(f"search --strategy {name} (--set-strategy)", config)
+            for name, (config, _) in STRATEGIES.items()
+        ),
+        *(_space_options(name) for name in SPACES),
     ]
-    for name in methods.METHODS:
-        rows += [[f"distill --method {name}", *_described(f)] for f in fields(methods.load(name).Config)]
-    rows += [["evaluate and search (training)", *_described(f)] for f in fields(TrainingConfig)]
-    return ["of", "setting", "type", "default"], rows
+    return [sheet for sheet in sheets if sheet.rows]
 
 
-def _described(field: Field[Any]) -> list[str]:
-    kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
-    default = "required" if field.default is MISSING else str(field.default)
-    return [field.name, kind.removeprefix("typing."), default]
+_SETTINGS_HEADER = ["setting", "takes", "default", "meaning"]
 
 
-TOPICS: dict[str, Callable[[], Sheet]] = {
+def _fields_of(title: str, config: type[Any]) -> Sheet:
+    """The fields of a dataclass, described by its docstring and those of the classes it extends."""
+    meanings = _attributes(config)
+    types = get_type_hints(config)
+    rows = []
+    for each in fields(config):
+        if types[each.name] is Any:  # a part with settings, and a table, of its own
+            continue
+        default = "required" if each.default is MISSING else _shown(each.default)
+        rows.append([each.name, _takes(types[each.name]), default, meanings.get(each.name, "")])
+    return Sheet(title, _SETTINGS_HEADER, rows)
+
+
+def _space_options(name: str) -> Sheet:
+    import search_spaces
+
+    space = search_spaces.load(name)
+    options = inspect.signature(type(space)).parameters
+    rows = [
+        [choice, f"list of {', '.join(map(str, values))}", "all", "the values to choose from"]
+        for choice, values in space.choices.items()
+        if choice in options
+    ]
+    return Sheet(f"search --space {name} (--set-space)", _SETTINGS_HEADER, rows)
+
+
+def _attributes(config: type[Any]) -> dict[str, str]:
+    """Name -> what the `Attributes:` of the class, or of one it extends, say."""
+    from docstring_parser import DocstringStyle, parse
+
+    found: dict[str, str] = {}
+    for kind in config.__mro__[:-1]:
+        for attribute in parse(kind.__doc__ or "", DocstringStyle.GOOGLE).params:
+            for name in attribute.arg_name.split(","):
+                found.setdefault(name.strip(), _as_typed(attribute.description or ""))
+    return found
+
+
+def _as_typed(text: str) -> str:
+    """A docstring's text for the command line, where `--set` reads YAML."""
+    return " ".join(re.sub(r"\bNone\b", "null", text).replace("`", "").split())
+
+
+def _takes(kind: Any) -> str:
+    """A type in words."""
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    choices = [_takes(each) for each in get_args(kind)]
+    return " or ".join(choices) if choices else _PLAIN_TYPES.get(kind, kind.__name__.lower())
+
+
+def _shown(default: Any) -> str:
+    """As `--set` would take it."""
+    if default is None:
+        return "null"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+TOPICS: dict[str, Callable[[], list[Sheet]]] = {
     "datasets": _datasets,
     "methods": _methods,
     "spaces": _spaces,

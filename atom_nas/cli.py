@@ -1,25 +1,23 @@
-"""The command line. This file and those that draw for it (console, terminal, summary)
-print; only this file exits.
+"""The command line. It and the files that work for it (guard, console, terminal, summary) print; only `guard`
+exits.
 
 Commands import what they need when they run: '--help' must answer before torch could be imported.
 """
 
-import functools
 import json
 import shlex
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
 from atom_nas import __version__
+from atom_nas.guard import Commands, guarded
 from atom_nas.options import DataDir, Device, Moved, Resume, Seed, Set, Synthetic, Workers, count
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     # Rich help would import a Markdown parser, a third of the time that --help takes.
@@ -29,64 +27,11 @@ app = typer.Typer(
     "the candidates on those, and learn how far to trust the ranking.\n\n"
     "Start with 'atom-nas quickstart'; then 'atom-nas distill' and 'atom-nas search'.",
 )
-Command = TypeVar("Command", bound=Callable[..., None])
-
-OUT_OF_ORDER = 1  # a defect of the program
-USER_ERROR = 2
-INTERRUPTED = 130
-_RESUME = "; what was finished is stored: repeat the command with --resume to go on"
-_WAY_ON = {
-    "distill": _RESUME,
-    "search": _RESUME,
-    "quickstart": _RESUME,
-    "evaluate": "; finished trainings are stored: repeat the command to go on",
-}
 
 
 def main() -> None:
-    """The console script: '--debug' may stand anywhere."""
-    global _debug
-    _debug = "--debug" in sys.argv[1:]
-    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    app(prog_name="atom-nas")
-
-
-_debug = False
-
-
-def guarded(command: Command) -> Command:
-    """Turn what goes wrong in a command into one line and an exit code."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except KeyboardInterrupt:
-            _fail(f"interrupted{_WAY_ON.get(command.__name__, '')}", INTERRUPTED)
-        except BrokenPipeError:
-            sys.stderr.close()  # The reader of our output has gone; so do we.
-            raise typer.Exit(0) from None
-        except (ValueError, OSError) as error:
-            _fail(_one_line(error), USER_ERROR)
-        except typer.Exit:
-            raise
-        except Exception as error:  # noqa: BLE001
-            _fail(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", OUT_OF_ORDER)
-
-    return run  # type: ignore[return-value]
-
-
-def _fail(message: str, code: int) -> None:
-    if _debug:
-        traceback.print_exc()
-    sys.stderr.write(f"atom-nas: {message}\n")
-    raise typer.Exit(code)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    """The console script."""
+    app()
 
 
 def _show_version(wanted: bool) -> None:
@@ -215,7 +160,8 @@ def evaluate(
     if as_json:
         stdout.print_json(json.dumps(found))
         return
-    table("Accuracy on the real test split (%)", *evaluations.table(found))
+    images = synthetic.card["dataset"]["test_images"]
+    table(f"Accuracy on the {images:,} images of the real test split (%)", *evaluations.table(found))
 
 
 @app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")
@@ -379,8 +325,8 @@ def list_(
 
     chosen = [choose("topic", what, TOPICS)] if what else [topic for topic in TOPICS if topic != "settings"]
     for topic in chosen:
-        header, rows = TOPICS[topic]()
-        table(topic, header, rows)
+        for sheet in TOPICS[topic]():
+            table(sheet.title, sheet.header, sheet.rows)
 
 
 if __name__ == "__main__":

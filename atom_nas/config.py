@@ -94,6 +94,11 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
     own = set(field_names(DistillSettings)) - {"method_config"}
     config = methods.load(method).Config
     for name in values:
+        others = [m for m in methods.METHODS if name in field_names(methods.load(m).Config)]
+        if others and name not in field_names(config):
+            raise ValueError(
+                f"{name} is a setting of {', '.join(others)}, which {method} has no use for: leave it out"
+            )
         choose(f"setting of {method}", name, sorted(own | set(field_names(config))))
     method_config = construct(config, {k: v for k, v in values.items() if k not in own})
     mine = {k: v for k, v in values.items() if k in own}

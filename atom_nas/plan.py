@@ -150,6 +150,11 @@ def prepare(settings: SearchSettings) -> Plan:
     space = search_spaces.load(settings.space, **settings.space_options)
     listed = read_architectures(settings.architectures, space) if settings.architectures else None
     table = _read_table(settings, space)
+    if listed and table and not table.keys() & set(listed.architectures):
+        raise ValueError(
+            f"{settings.reference} scores none of the {len(listed.architectures)} architectures of "
+            f"{settings.architectures}: give a reference that shares some, or --reference none"
+        )
     strategy_options = asdict(
         configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
     )

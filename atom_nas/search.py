@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atom_nas import engines, estimators
+from atom_nas import engines
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators.base import Estimator
 from atom_nas.plan import Plan, SearchSettings, prepare
@@ -24,6 +24,7 @@ from atom_nas.tables import reference_csv
 from atom_nas.trials import Trial
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
+from reports.scores import describe_score
 from search_spaces.base import Architecture
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
@@ -37,6 +38,7 @@ class SearchSummary:
 
     Attributes:
         path: the run's folder.
+        asked: architectures asked for: the samples, or the lines of the list without repeats.
         proposed: architectures sampled or listed.
         failed: how many of them have no score.
         reason: why one of the failed ones did; None if none did.
@@ -47,6 +49,7 @@ class SearchSummary:
     """
 
     path: Path
+    asked: int
     proposed: int
     failed: int
     reason: str | None
@@ -147,16 +150,17 @@ class _Session:
 
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
-        record, store = self._folder.record, self._folder.store
+        record, store, listed = self._folder.record, self._folder.store, self._plan.listed
         record["complete"] = True
         self._folder.save()
         trials, references = store.trials("proxy"), store.trials("real")
         return SearchSummary(
             path=self._folder.path,
+            asked=len(listed.architectures) if listed else self._settings.samples,
             proposed=len(trials),
             failed=sum(not trial.done for trial in trials),
             reason=next((trial.reason for trial in trials if not trial.done), None),
-            duplicates=self._plan.listed.duplicates if self._plan.listed else 0,
+            duplicates=listed.duplicates if listed else 0,
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
@@ -241,8 +245,7 @@ class Proposals:
         assert trial is not None
         if not trial.done:
             return None
-        value = trial.scores[self._score]
-        return value if estimators.SCORES[self._score] else -value
+        return describe_score(self._score).sign * trial.scores[self._score]
 
 
 def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> list[Trial]:

@@ -14,13 +14,6 @@ from atom_nas.names import choose
 if TYPE_CHECKING:
     from search_spaces.base import Architecture, ImageShape, Space
 
-STRATEGIES: dict[str, str] = {
-    "random": "uniformly at random, without repeats",
-    "grid": "in the space's own order, the last choice varying fastest",
-    "evolution": "regularized (aging) evolution: the best of a few mutates, the oldest dies",
-    "tpe": "tree-structured Parzen estimator: values more frequent among the good than the rest",
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class RandomConfig:
@@ -89,7 +82,7 @@ class TpeConfig:
             is 2 of 48).
         constant_liar_type: the score assumed for those of the same batch proposed before: the best, the mean
             or the worst so far (NNI: best).
-        batch: architectures proposed and scored together; see `EvolutionConfig`.
+        batch: architectures proposed and scored together, as in `evolution`.
     """
 
     n_startup_jobs: int | None = None
@@ -111,11 +104,18 @@ class TpeConfig:
 
 StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig
 
-CONFIGS: dict[str, type[StrategyConfig]] = {
-    "random": RandomConfig,
-    "grid": GridConfig,
-    "evolution": EvolutionConfig,
-    "tpe": TpeConfig,
+# Name -> options and summary. The algorithm of that name is NNI's: see `search_spaces._nni`.
+STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
+    "random": (RandomConfig, "uniformly at random, without repeats"),
+    "grid": (GridConfig, "in the space's own order, the last choice varying fastest"),
+    "evolution": (
+        EvolutionConfig,
+        "regularized (aging) evolution: the best of a few mutates, the oldest dies",
+    ),
+    "tpe": (
+        TpeConfig,
+        "tree-structured Parzen estimator: values more frequent among the good than the rest",
+    ),
 }
 
 
@@ -130,7 +130,7 @@ def configure(name: str, options: Mapping[str, Any], samples: int) -> StrategyCo
         ValueError: unknown strategy or option, a value of the wrong type or out of range, or one that leaves
             no sample to learn on.
     """
-    config = CONFIGS[choose("strategy", name, STRATEGIES)]
+    config, _ = STRATEGIES[choose("strategy", name, STRATEGIES)]
     if samples < 1:
         raise ValueError(f"samples is {samples}: propose at least 1 architecture")
     types = get_type_hints(config)

@@ -46,7 +46,11 @@ def _show_scores(report: "Report") -> None:
     if report.reference_score is None:
         return
     rows = [[score.label, *_agreement(score)] for score in report.scores]
-    table("Agreement with the reference ranking", ["score", "Spearman", "95% interval", "top 20%", "n"], rows)
+    table(
+        "Agreement with the reference ranking",
+        ["score", "Spearman", "95% interval", "n", "top 20% (n)"],
+        rows,
+    )
     saved = report.savings
     spent = f"distilling {seconds(saved.distill_seconds)}, proxy {seconds(saved.proxy_seconds)}"
     stdout.print(f"compute: {spent}, reference {seconds(saved.reference_seconds)}", markup=False)
@@ -55,7 +59,8 @@ def _show_scores(report: "Report") -> None:
 def _agreement(score: "ScoreReport") -> list[str]:
     found = score.spearman
     between = interval(found.low, found.high) if found.low is not None and found.high is not None else "-"
-    return [decimals(found.value), between, decimals(score.spearman_top_20.value), str(found.n)]
+    top = score.spearman_top_20
+    return [decimals(found.value), between, str(found.n), f"{decimals(top.value)} ({top.n})"]
 
 
 def _show_runs(reports: "tuple[Report, ...]") -> None:
@@ -65,6 +70,6 @@ def _show_runs(reports: "tuple[Report, ...]") -> None:
     ]
     table(
         "Agreement with the reference ranking",
-        ["run", "method", "Spearman", "95% interval", "top 20%", "n"],
+        ["run", "method", "Spearman", "95% interval", "n", "top 20% (n)"],
         rows,
     )

@@ -94,6 +94,8 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    if summary.proposed < summary.asked:
+        stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
     if summary.duplicates:
         stderr.print(f"{summary.duplicates} repeated lines of the list were left out")
     if summary.cached:

@@ -30,19 +30,19 @@ class DistillSettings:
     """What to distill, how, and where to.
 
     Attributes:
-        dataset: see `distill.sources.DATASETS`.
-        method: see `distill.methods.METHODS`.
+        dataset: one of `distill.sources.DATASETS`, or folder:PATH.
+        method: one of `distill.methods.METHODS`.
         method_config: the method's `Config`; its defaults if None.
         ipc: synthetic images per class.
-        out: the artifact's folder.
+        out: the folder of the synthetic set.
         seed: of everything random in the distillation.
-        device: `cpu` or `cuda`.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         zca: whiten or not; None whitens where the papers do (CIFAR-10 and CIFAR-100).
         validation_fraction: share of the training images held out from distillation, on which
             architectures are scored later; 0 holds out none and cannot be searched with.
         validation_seed: of that split; the same for all sets that are to be compared.
-        image_size: see `load_dataset`.
-        data_dir: see `load_dataset`.
+        image_size: side in pixels that images are resized and cropped to; for folder:PATH and tinyimagenet.
+        data_dir: where downloaded datasets are kept; None is the user's cache folder.
     """
 
     dataset: str

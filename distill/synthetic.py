@@ -115,6 +115,7 @@ class SyntheticSet:
             ValueError: if it cannot be loaded or its content differs.
         """
         record = self.card["dataset"]
+        self._refuse_moved(name or record["name"], moved=name is None)
         dataset = load_dataset(name or record["name"], data_dir=data_dir, image_size=record["image_size"])
         if dataset.fingerprint != record["fingerprint"]:
             raise ValueError(
@@ -122,6 +123,14 @@ class SyntheticSet:
                 f"differs: {len(dataset.train)} training and {len(dataset.test)} test images found)"
             )
         return dataset
+
+    def _refuse_moved(self, name: str, *, moved: bool) -> None:
+        kind, _, path = name.partition(":")
+        if moved and kind == "folder" and not Path(path).is_dir():
+            raise ValueError(
+                f"{self.path} was distilled from the images in {path}, which is not there any more: say "
+                "where they are now (--dataset folder:PATH)"
+            )
 
     def split_real(self, dataset: RealDataset) -> tuple[Split, Split]:
         """(fit, validation): the training images that distillation used, and those it never saw."""

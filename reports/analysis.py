@@ -13,7 +13,7 @@ from reports.bootstrap import CONFIDENCE, Interval, spearman_interval
 from reports.correlation import count_tied, kendall_tau_b, pearson, spearman, spearman_p_value, usable_pairs
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport, StageSeconds
 from reports.notes import write_notes
-from reports.ranking import choose_score, reference_scores, ruler_scores
+from reports.ranking import choose_score, reference_scores, ruler_names, ruler_scores
 from reports.savings import Costs, measure_savings
 from reports.schema import Run
 from reports.scores import describe_score
@@ -38,9 +38,10 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         ValueError: if `score` was not recorded by the run.
     """
     chosen = choose_score(run, score)
-    names = [chosen, *(name for name in run.score_names if name != chosen)]
     reference = reference_scores(run)
-    scores = [describe_agreement(name, ruler_scores(run, name), reference) for name in names]
+    scores = [
+        describe_agreement(name, ruler_scores(run, name), reference) for name in ruler_names(run, chosen)
+    ]
     counts, savings = _counts(run, chosen, reference), measure_savings(_costs(run))
     return Report(
         atom_nas_version=run.info.atom_nas_version,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports.schema import Run
-from reports.scores import SCORES, describe_score
+from reports.scores import MEASUREMENTS, SCORES, describe_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAILING_COLUMNS = ("seconds", "peak_memory_mb", "status", "reason")
+TRAILING_COLUMNS = (*MEASUREMENTS, "status", "reason")
 
 
 def choose_score(run: Run, score: str | None) -> str:
@@ -28,14 +28,20 @@ def choose_score(run: Run, score: str | None) -> str:
     return score
 
 
-def ruler_scores(run: Run, score: str) -> pd.Series:
-    """The score of every proxy trial, oriented so that higher is better; NaN where failed or not recorded."""
+def ruler_names(run: Run, chosen: str) -> list[str]:
+    """Whatever could rank: the chosen score, the others recorded, then what trials were measured for."""
+    measured = [name for name in MEASUREMENTS if run.trials[name].notna().any()]
+    return list(dict.fromkeys([chosen, *run.score_names, *measured]))
+
+
+def ruler_scores(run: Run, name: str) -> pd.Series:
+    """A ruler's value of every proxy trial, turned so that higher is better; NaN where failed or unknown."""
     import pandas as pd
 
-    column = f"score:{score}"
+    column = name if name in MEASUREMENTS and name not in run.score_names else f"score:{name}"
     if column not in run.trials:
         return pd.Series(float("nan"), index=run.trials.index, dtype="float64")
-    return describe_score(score).sign * run.trials[column].where(run.trials["status"] == "done")
+    return describe_score(name).sign * run.trials[column].where(run.trials["status"] == "done")
 
 
 def reference_scores(run: Run) -> pd.Series:

@@ -27,7 +27,11 @@ SCORES: dict[str, Score] = {
     "parameters": Score("parameters"),
     "flops": Score("FLOPs"),
     "test_accuracy": Score("test accuracy", fraction=True),
+    "seconds": Score("seconds of the proxy trial"),
+    "peak_memory_mb": Score("peak memory of the proxy trial"),
 }
+MEASUREMENTS = ("seconds", "peak_memory_mb")
+"""What every trial is measured for besides its scores: rulers too, a slow or large network as a good one."""
 
 
 def describe_score(name: str) -> Score:

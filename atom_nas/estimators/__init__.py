@@ -10,15 +10,15 @@ ESTIMATORS: dict[str, str] = {
     "real": "train on the real training images, score on real validation and test images (the reference)",
 }
 
-# What every estimator's trials record. True: higher is better.
-SCORES: dict[str, bool] = {
-    "validation_accuracy": True,
-    "validation_loss": False,
-    "final_training_loss": False,
-    "summed_training_loss": False,
-    "parameters": True,
-    "flops": True,
-}
+SCORES = (
+    "validation_accuracy",
+    "validation_loss",
+    "final_training_loss",
+    "summed_training_loss",
+    "parameters",
+    "flops",
+)
+"""What every estimator's trials record; `reports.scores` says which way is better."""
 
 
 def load(name: str) -> ModuleType:

@@ -33,7 +33,8 @@ class MatchingConfig:
         learning_rate, momentum: of SGD on the pixels.
         batch_real: real images a class and iteration; a class with fewer repeats some.
         initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
-        augmentation: siamese, see `distill.augment.parse_strategy`.
+        augmentation: `dsa`, `none`, or transforms joined by `_` (color, crop, cutout, flip, scale, rotate);
+            the same for real and synthetic images.
         depth: blocks of the matching ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
         precision: of the network's forward and backward pass.

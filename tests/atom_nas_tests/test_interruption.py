@@ -118,3 +118,36 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(
     run_search(settings)
     assert table(out) == table(settings.out)
     assert read_record(out)["complete"] is True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_says_how_to_go_on_and_leaves_no_worker(
+    digits_set: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    options = ["--samples", "40", "--epochs", "50", "--reference", "none", "--workers", "2"]
+    command = [sys.executable, "-m", "atom_nas.cli", "search", str(digits_set), "--out", str(out), *options]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not finished_trials(out):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert "repeat the command with --resume" in said.splitlines()[-1]
+    wait_until_gone(process.pid)
+    assert read_record(out)["complete"] is False
+
+
+def finished_trials(out: Path) -> int:
+    if not (out / "trials.sqlite").exists():
+        return 0
+    with TrialStore.open(out / "trials.sqlite") as store:
+        return len(store.trials("proxy"))

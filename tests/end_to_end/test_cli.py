@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from atom_nas.cli import app
+from atom_nas.guard import spread_settings
 
 QUICK = ["--set", "width=8", "--set", "batch_real=8"]
 
@@ -168,7 +169,42 @@ def test_list_shows_every_registry():
         "npz",
     ):
         assert name in shown
-    assert "lambda_channel" in done("list", "settings").stdout
+
+
+def test_list_settings_shows_every_key_that_a_set_option_takes():
+    shown = done("list", "settings").stdout
+    for key in (
+        "lambda_channel",
+        "validation_fraction",
+        "schedule",
+        "population_size",
+        "gamma",
+        "activation",
+    ):
+        assert key in shown
+    assert "float32 | bfloat16" in shown
+    assert "None" not in shown, "what is typed on a command line is null"
+
+
+def test_one_set_takes_several_assignments(tmp_path):
+    out = tmp_path / "set"
+    done(*BASE, "--iterations", 1, "--set", "width=8", "batch_real=8", "--out", out)
+    resolved = json.loads((out / "card.json").read_text())["config"]
+    assert (resolved["width"], resolved["batch_real"]) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spread"),
+    [
+        ("--set a=1 b=2 --out c=3", "--set a=1 --set b=2 --out c=3"),
+        ("--set=a=1 b=2", "--set=a=1 --set b=2"),
+        ("--set-space a=1 b=2 --set c=3", "--set-space a=1 --set-space b=2 --set c=3"),
+        ("--set a=1 folder", "--set a=1 folder"),
+        ("--out a=1 b=2", "--out a=1 b=2"),
+    ],
+)
+def test_spreading_assignments(arguments, spread):
+    assert list(spread_settings(arguments.split())) == spread.split()
 
 
 def test_every_option_has_help_and_every_command_an_example():
@@ -197,6 +233,10 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         ((*BASE, "--set", "learning_rate"), "key=value"),
         ((*BASE, "--set", "precision=int8"), "precision"),
         ((*BASE, "--iterations", "-3"), "iterations must be positive"),
+        ((*BASE, "--iterations", "3", "--method", "herding"), "a setting of atom, datadam, dm"),
+        ((*BASE, "--iterations", "many"), "'--iterations'"),
+        ((*BASE, "--iteration", "3"), "--iterations"),
+        ((*BASE, "digits"), "see 'atom-nas distill --help'"),
         ((*BASE, "--device", "tpu"), "allowed: auto, cpu, cuda"),
         ((*BASE, "--config", "missing.yaml"), "cannot read the config file"),
         ((*BASE, "--image-size", "16"), "one size"),
@@ -242,6 +282,22 @@ def test_a_search_in_which_everything_fails_says_why(synthetic, tmp_path):
     assert "4 poolings do not fit" in line
 
 
+def test_a_reference_that_shares_nothing_with_the_list_is_refused_before_any_work(synthetic, tmp_path):
+    listed, table = tmp_path / "list.csv", tmp_path / "table.csv"
+    listed.write_text("architecture\nw32-d1-none-relu-none\n")
+    table.write_text("architecture,score\nw32-d1-none-relu-max,1\n")
+    out = tmp_path / "run"
+    line = refused("search", synthetic, "--architectures", listed, "--reference", table, "--out", out)
+    assert "scores none of the 1 architectures" in line
+    assert not (out / "trials.sqlite").exists()
+
+
+def test_fewer_architectures_than_asked_for_are_said(synthetic, tmp_path):
+    narrow = ("--set-space", "width=[32]", "depth=[1]", "norm=[none]", "activation=[relu]")
+    command = ("search", synthetic, "--reference", "none", "--epochs", 1, *narrow)
+    assert "only 3 architectures" in done(*command, "--out", tmp_path / "run").stderr
+
+
 def test_an_old_set_survives_a_mistake_in_the_command_that_would_replace_it(synthetic):
     before = (synthetic / "card.json").read_bytes()
     assert "ipc 500" in refused(
@@ -283,5 +339,5 @@ def test_a_set_can_be_used_after_its_folder_has_moved(tmp_path):
     )
     (tmp_path / "a").rename(tmp_path / "b")
     command = ("evaluate", tmp_path / "s", "--epochs", 1, "--repeats", 1, "--json")
-    assert "no folder" in refused(*command)
+    assert "--dataset folder:PATH" in refused(*command)
     assert json.loads(done(*command, "--dataset", f"folder:{tmp_path / 'b'}").stdout)["networks"]

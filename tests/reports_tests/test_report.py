@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -89,8 +91,34 @@ def test_statistics_are_those_of_the_pairs(make_run: MakeRun) -> None:
     assert report.default.pick is not None
     assert report.default.pick.regret == pytest.approx(max(y) - y[0])
     assert (report.counts.proposed, report.counts.failed, report.counts.without_reference) == (20, 2, 5)
-    assert [score.name for score in report.scores] == ["validation_accuracy", "final_training_loss"]
+    assert [score.name for score in report.scores] == [
+        "validation_accuracy",
+        "final_training_loss",
+        "seconds",
+        "peak_memory_mb",
+    ]
     assert report.scores[1].spearman.value == pytest.approx(report.default.spearman.value)
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_seconds_and_memory_are_rulers_like_any_score(make_run: MakeRun) -> None:
+    folder = make_run()
+    with closing(sqlite3.connect(folder / "trials.sqlite")) as store, store:
+        store.execute(
+            "UPDATE trials SET seconds = 40 - position, peak_memory_mb = 100 + position * position % 7"
+            " WHERE estimator = 'proxy' AND status = 'done'"
+        )
+    report = write_report(folder).report
+    rows = [row for row in rows_of(folder) if row["rank"] and row["reference"]]
+    reference = [float(row["reference"]) for row in rows]
+    found = {score.name: score for score in report.scores}
+    for name in ("seconds", "peak_memory_mb"):
+        values = [float(row[name]) for row in rows]
+        assert found[name].spearman.value == pytest.approx(scipy.stats.spearmanr(values, reference).statistic)
+        assert found[name].kendall_tau_b.value is not None
+    text = (folder / "report" / "report.md").read_text()
+    assert "| seconds of the proxy trial |" in text
+    assert "| peak memory of the proxy trial |" in text
 
 
 def test_savings_are_measured_on_the_pairs(make_run: MakeRun) -> None:

@@ -1,0 +1,128 @@
+"""What surrounds every command: arguments as people write them, one line for every error, the exit code."""
+
+import functools
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+DEFECT = 1  # of the program
+USER_ERROR = 2
+INTERRUPTED = 130
+
+# typer's own copy of click, or click itself, as the installed typer has it.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+_RESUME = "; what was finished is stored: repeat the command with --resume to go on"
+_RUN = {"prog_name": "atom-nas", "standalone_mode": False}
+_WAY_ON = {
+    "distill": _RESUME,
+    "search": _RESUME,
+    "quickstart": _RESUME,
+    "evaluate": "; finished trainings are stored: repeat the command to go on",
+}
+
+_ASSIGNMENT = re.compile(r"\w+=")
+_debug = False
+
+
+class Commands(TyperGroup):
+    """The group of all commands: a usage error is one line, like every other; no arguments ask for help."""
+
+    def main(
+        self, args: Sequence[str] | None = None, *_: Any, standalone_mode: bool = True, **extra: Any
+    ) -> Any:
+        """Run the command line, then exit unless the caller wants to go on (`standalone_mode` is click's)."""
+        global _debug
+        given = list(sys.argv[1:] if args is None else args)
+        # '--debug' may stand anywhere.
+        _debug = "--debug" in given
+        given = list(spread_settings(argument for argument in given if argument != "--debug"))
+        with _stopped_by_sigterm():
+            try:
+                code = super().main(given or ["--help"], **{**extra, **_RUN}) or 0
+            except _UsageError as error:
+                code = _report_usage(error)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def spread_settings(arguments: Iterable[str]) -> Iterator[str]:
+    """`--set a=1 b=2` as `--set a=1 --set b=2`; likewise `--set-reference` and its kin."""
+    option, has_value = "", False
+    for argument in arguments:
+        if argument.startswith("-"):
+            option, has_value = argument.partition("=")[0], "=" in argument
+        elif has_value and option.startswith("--set") and _ASSIGNMENT.match(argument):
+            yield option
+        else:
+            has_value = True
+        yield argument
+
+
+def guarded(command: Command) -> Command:
+    """Turn what goes wrong in a command into one line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _fail(f"interrupted{_WAY_ON.get(command.__name__, '')}", INTERRUPTED)
+        except BrokenPipeError:
+            sys.stderr.close()  # The reader of our output has gone; so do we.
+            raise typer.Exit(0) from None
+        except (ValueError, OSError) as error:
+            _fail(_one_line(error), USER_ERROR)
+        except typer.Exit:
+            raise
+        except Exception as error:  # noqa: BLE001
+            _fail(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", DEFECT)
+
+    return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let `kill` stop a command as Ctrl-C does: workers are ended, and the way on is said."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's business
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _report_usage(error: Any) -> int:
+    command = error.ctx.command_path if error.ctx else "atom-nas"
+    message = " ".join(error.format_message().split()).rstrip(".")
+    sys.stderr.write(f"atom-nas: {message}; see '{command} --help'\n")
+    return USER_ERROR
+
+
+def _fail(message: str, code: int) -> None:
+    if _debug:
+        traceback.print_exc()
+    sys.stderr.write(f"atom-nas: {message}\n")
+    raise typer.Exit(code)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
