@@ -272,7 +272,8 @@ def search(
 
 
 @app.command(
-    epilog="\b\nExamples:\n  atom-nas report runs/search\n  atom-nas report runs/atom runs/dm runs/random"
+    epilog="\b\nExamples:\n  atom-nas report runs/search"
+    "\n  atom-nas report runs/atom runs/dm runs/random --out runs/compared"
 )
 @guarded
 def report(
@@ -280,11 +281,14 @@ def report(
         list[Path], typer.Argument(help="Run folders; several are shown side by side.", metavar="RUN...")
     ],
     score: Annotated[str | None, typer.Option(help="Rank by another recorded score.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write to; the first run's report folder by default.")
+    ] = None,
 ) -> None:
-    """Write the report of one run again, or of several side by side in the first one's report folder."""
+    """Write the report of one run again, or of several side by side."""
     from atom_nas.terminal import show_report
 
-    show_report(runs, score)
+    show_report(runs, score, out)
 
 
 @app.command(epilog="\b\nExample:\n  atom-nas quickstart --out first-run")

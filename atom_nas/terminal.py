@@ -102,11 +102,11 @@ def show_search(settings: "SearchSettings") -> None:
         stderr.print(f"{summary.cached} reference scores were taken from the cache of an earlier run")
 
 
-def show_report(runs: Sequence[Path], score: str | None = None) -> None:
+def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None = None) -> None:
     """Write the report, print its essence, and say where it is."""
     from atom_nas.summary import show_essence
     from reports import write_report
 
-    written = write_report(runs, score=score)
+    written = write_report(runs, score=score, out=out)
     show_essence(written)
     stdout.print(f"report: {written.page}", markup=False)

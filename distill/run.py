@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,14 @@ class DistillSettings:
     validation_fraction: float = 0.1
     validation_seed: int = 0
     image_size: int | None = None
-    data_dir: Path | None = field(default=None)
+    data_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        # Before any image is read: the first reading of a large dataset takes minutes.
+        if self.ipc < 1:
+            raise ValueError(f"ipc must be at least 1, not {self.ipc}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
 
     @property
     def config(self) -> Any:

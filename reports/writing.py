@@ -36,12 +36,16 @@ class WrittenReport:
         return self.reports[0]
 
 
-def write_report(run_dirs: Path | str | Sequence[Path | str], *, score: str | None = None) -> WrittenReport:
-    """Writes RUN/report/ for every run; of several, the first one's pages show all of them side by side.
+def write_report(
+    run_dirs: Path | str | Sequence[Path | str], *, score: str | None = None, out: Path | str | None = None
+) -> WrittenReport:
+    """Writes RUN/report/ for every run, and one that shows several side by side.
 
     Args:
         run_dirs: a run folder, or several.
         score: the score to rank by, instead of each run's own default.
+        out: the folder of the one run's report, or of the pages that show several; the first run's report/ if
+            None.
     Raises:
         ValueError: if a folder is no readable run, is given twice, or lacks the score.
         OSError: if a folder cannot be written to; what was there before is then left as it was.
@@ -50,30 +54,33 @@ def write_report(run_dirs: Path | str | Sequence[Path | str], *, score: str | No
     _check_distinct(folders)
     runs = [read_run(folder) for folder in folders]
     reports = [analyse(run, score=score) for run in runs]
+    folder = _report_folder(runs[0]) if out is None else _usable(Path(out))
     with house_style():
         if len(runs) == 1:
-            _write_single(runs[0], reports[0])
+            _write_single(runs[0], reports[0], folder)
         else:
-            reports[0] = _write_combined(runs, reports)
-    folder = _report_folder(runs[0])
+            reports[0] = _write_combined(runs, reports, folder)
     return WrittenReport(folder=folder, page=folder / "index.html", reports=tuple(reports))
 
 
-def _write_single(run: Run, report: Report) -> Section:
-    with _staging(run) as folder:
+def _write_single(run: Run, report: Report, target: Path) -> Section:
+    with _staging(target) as folder:
         section = make_section(run, report, run.name, folder / FIGURES)
         _write_files(folder, report, [section], [], None)
-        _publish(folder, _report_folder(run))
+        _publish(folder, target)
     return section
 
 
-def _write_combined(runs: Sequence[Run], reports: Sequence[Report]) -> Report:
-    """Every other run's own report first, then the first run's, which shows them all; returns its report."""
-    others = [_write_single(run, report) for run, report in zip(runs[1:], reports[1:], strict=True)]
+def _write_combined(runs: Sequence[Run], reports: Sequence[Report], target: Path) -> Report:
+    """Every other run's own report first, then the pages of all; returns the first one's report."""
+    others = [
+        _write_single(run, report, _report_folder(run))
+        for run, report in zip(runs[1:], reports[1:], strict=True)
+    ]
     labels = run_labels(runs)
     rows = compare_runs(runs, reports, labels)
     first = reports[0].model_copy(update={"comparison": rows})
-    with _staging(runs[0]) as folder:
+    with _staging(target) as folder:
         sections = [make_section(runs[0], first, labels[0], folder / FIGURES)]
         for position, section in enumerate(others, start=1):
             prefix = f"{position + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', labels[position])}-"
@@ -81,7 +88,7 @@ def _write_combined(runs: Sequence[Run], reports: Sequence[Report]) -> Report:
             sections.append(borrow_section(section, labels[position], home, folder / FIGURES, prefix))
         chart = _draw_comparison(rows, folder / FIGURES)
         _write_files(folder, first, sections, rows, chart)
-        _publish(folder, _report_folder(runs[0]))
+        _publish(folder, target)
     return first
 
 
@@ -132,11 +139,21 @@ def _write_files(
 
 
 @contextmanager
-def _staging(run: Run) -> Iterator[Path]:
+def _staging(target: Path) -> Iterator[Path]:
     """A temporary folder beside the report, so on the same disk: finished files are moved into place."""
-    with tempfile.TemporaryDirectory(dir=run.folder, prefix=".report-") as name:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".report-") as name:
         (Path(name) / FIGURES).mkdir()
         yield Path(name)
+
+
+def _usable(out: Path) -> Path:
+    """A folder that is new, empty or holds a report."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: name a folder for the report")
+    if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
+        raise ValueError(f"{out} is not empty and holds no report: name another folder")
+    return out
 
 
 def _check_distinct(folders: Sequence[Path]) -> None:

@@ -129,6 +129,14 @@ def test_several_runs_are_reported_side_by_side(run, synthetic):
     assert "side by side" in (run / "report" / "index.html").read_text()
     done("report", run, "--score", "parameters")
     assert json.loads((run / "report" / "report.json").read_text())["score"] == "parameters"
+    alone = (run / "report" / "index.html").read_bytes()
+    beside = run.parent / "new" / "compared"
+    assert str(beside / "index.html") in done("report", run, other, "--out", beside).stdout
+    assert "side by side" in (beside / "index.html").read_text()
+    assert (beside / "figures" / "comparison.png").exists()
+    assert (run / "report" / "index.html").read_bytes() == alone
+    done("report", other, run, "--out", beside)
+    assert "holds no report" in refused("report", run, other, "--out", synthetic)
 
 
 def test_a_published_ranking_serves_as_reference(synthetic, tmp_path):
