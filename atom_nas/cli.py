@@ -155,7 +155,7 @@ def evaluate(
         device=resolve_device(device),
         baseline=baseline,
     )
-    with progress_bar("evaluate", plan.total_epochs) as bar:
+    with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
         found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar)
     if as_json:
         stdout.print_json(json.dumps(found))

@@ -18,9 +18,10 @@ stdout = Console(highlight=False, soft_wrap=True)
 
 
 class Bar(Protocol):
-    """`bar(done, note)`: how much is done, and a few words such as the latest loss."""
+    """`bar(done, note, free)`: how much is done, a few words such as the latest loss, and how much of what is
+    done cost nothing, being known from before."""
 
-    def __call__(self, done: int, note: str = "") -> None: ...
+    def __call__(self, done: int, note: str = "", free: int = 0) -> None: ...
 
 
 def clock(seconds: float) -> str:
@@ -31,18 +32,19 @@ def clock(seconds: float) -> str:
 
 
 class _Pace:
-    """Speed and remaining time, from what was done since the first report."""
+    """Speed and remaining time, from what was done since the first report; empty before anything was."""
 
     def __init__(self, total: int) -> None:
         self._total, self._started, self._first = total, time.monotonic(), -1
 
-    def __call__(self, done: int) -> str:
+    def __call__(self, done: int, free: int) -> str:
+        paid = done - free
         if self._first < 0:
-            self._first = done
+            self._first = paid
         elapsed = time.monotonic() - self._started
-        if done <= self._first or elapsed <= 0:
-            return "ETA -"
-        rate = (done - self._first) / elapsed
+        if paid <= self._first or elapsed <= 0:
+            return ""
+        rate = (paid - self._first) / elapsed
         speed = f"{rate:.2f}/s" if rate >= 1 else f"{1 / rate:.2f} s each"
         return f"{speed}, ETA {clock((self._total - done) / rate)}"
 
@@ -58,8 +60,8 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr) as progress:
         task = progress.add_task(title, total=total, note="")
 
-        def show(done: int, note: str = "") -> None:
-            progress.update(task, completed=done, note=f"{pace(done)}  {note}")
+        def show(done: int, note: str = "", free: int = 0) -> None:
+            progress.update(task, completed=done, note=_joined(pace(done, free), note))
 
         yield show
 
@@ -67,15 +69,19 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
 def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
     last = time.monotonic() - _LINE_SECONDS
 
-    def show(done: int, note: str = "") -> None:
+    def show(done: int, note: str = "", free: int = 0) -> None:
         nonlocal last
-        text = pace(done)
+        text = pace(done, free)
         if done < total and time.monotonic() - last < _LINE_SECONDS:
             return
         last = time.monotonic()
-        stderr.print(f"{title}: {done}/{total}  {text}  {note}".rstrip(), markup=False, soft_wrap=True)
+        stderr.print(_joined(f"{title}: {done}/{total}", text, note), markup=False, soft_wrap=True)
 
     return show
+
+
+def _joined(*parts: str) -> str:
+    return "  ".join(part for part in parts if part)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

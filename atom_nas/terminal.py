@@ -65,7 +65,7 @@ class _StageBars:
             self.close()
             self._stage = progress.stage
             self._bar = self._stack.enter_context(progress_bar(progress.stage, progress.total))
-        self._bar(progress.done, _note(progress))
+        self._bar(progress.done, _note(progress), progress.cached + progress.reused)
 
     def close(self) -> None:
         """Close the bar that is open, if any."""

@@ -1,0 +1,43 @@
+"""Progress as plain lines: speed and remaining time are those of work that was really done."""
+
+import pytest
+
+from atom_nas import console
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_lines_come_every_few_seconds_and_at_the_end(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.progress_bar("work", 100) as bar:
+        for done in range(101):
+            clock[0] = done * 0.25
+            bar(done, f"loss {done}")
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 0/100  loss 0",
+        "work: 40/100  4.00/s, ETA 0:15  loss 40",
+        "work: 80/100  4.00/s, ETA 0:05  loss 80",
+        "work: 100/100  4.00/s, ETA 0:00  loss 100",
+    ]
+
+
+def test_what_is_known_from_before_does_not_count_as_speed(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.progress_bar("work", 50) as bar:
+        bar(0)
+        for done, free, seconds in ((30, 30, 20.0), (32, 30, 40.0), (40, 36, 60.0)):
+            clock[0] = seconds
+            bar(done, free=free)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 0/50",
+        "work: 30/50",
+        "work: 32/50  20.00 s each, ETA 6:00",
+        "work: 40/50  15.00 s each, ETA 2:30",
+    ]
