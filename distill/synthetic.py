@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
@@ -46,6 +46,8 @@ class _DatasetCard(_Loose):
     classes: list[str]
     image_shape: tuple[int, int, int]
     image_size: int | None
+    train_images: int
+    test_images: int
     validation_fraction: float
     validation_seed: int
 
@@ -63,7 +65,7 @@ class Card(_Loose):
     dataset: _DatasetCard
     preprocessing: _PreprocessingCard
     method: str
-    ipc: int
+    ipc: int = Field(ge=1)
     seed: int
     device: str
     config: dict[str, Any]

@@ -133,25 +133,32 @@ class ConvNetSpace:
 
 def space(
     *,
-    width: Iterable[int] = WIDTHS,
-    depth: Iterable[int] = DEPTHS,
-    norm: Iterable[str] = tuple(NORMS),
-    activation: Iterable[str] = tuple(ACTIVATIONS),
-    pooling: Iterable[str] = tuple(POOLINGS),
+    width: Iterable[int] | int = WIDTHS,
+    depth: Iterable[int] | int = DEPTHS,
+    norm: Iterable[str] | str = tuple(NORMS),
+    activation: Iterable[str] | str = tuple(ACTIVATIONS),
+    pooling: Iterable[str] | str = tuple(POOLINGS),
 ) -> ConvNetSpace:
-    """The space of ConvNets, or the part of it that has the given values only."""
+    """The space of ConvNets, or the part of it that has the given values, or the one value, only."""
     return ConvNetSpace(
-        width=tuple(width),
-        depth=tuple(depth),
-        norm=tuple(norm),
-        activation=tuple(activation),
-        pooling=tuple(pooling),
+        width=_listed(width),
+        depth=_listed(depth),
+        norm=_listed(norm),
+        activation=_listed(activation),
+        pooling=_listed(pooling),
     )
+
+
+def _listed(values: Any) -> tuple[Any, ...]:
+    return tuple(values) if isinstance(values, list | tuple | set | range) else (values,)
 
 
 def _check_values(choice: str, values: tuple[Any, ...], allowed: tuple[Any, ...]) -> None:
     listed = ", ".join(map(str, allowed))
-    if not values or len(set(values)) < len(values) or not set(values) <= set(allowed):
+    # With their type: true equals 1, and what is typed may be anything.
+    given = [(type(value), value) for value in values]
+    known = [(type(value), value) for value in allowed]
+    if not given or any(given.count(each) > 1 or each not in known for each in given):
         raise ValueError(f"{choice} is {list(values)}: it takes one or more different values of {listed}")
 
 

@@ -158,6 +158,8 @@ def test_a_space_can_be_narrowed() -> None:
     narrow = load("convnet", width=[32], depth=[2, 1], norm=["none"])
     assert narrow.choices["depth"] == (2, 1)
     assert count_fitting(narrow, (1, 2, 2)) == (12, 18)
+    assert load("convnet", width=32, norm="none").choices["width"] == (32,)
+    assert load("convnet", width=32, norm="none").choices["norm"] == ("none",)
     with pytest.raises(ValueError, match="unknown norm 'batch': allowed: none"):
         narrow.parse("w32-d1-batch-relu-none")
 
@@ -166,6 +168,11 @@ def test_a_space_can_be_narrowed() -> None:
     ("options", "message"),
     [
         ({"width": [48]}, "width is .48.: it takes one or more different values of 32, 64, 128, 256"),
+        ({"depth": 7}, "depth is .7.: it takes one or more"),
+        ({"depth": [True]}, "depth is .True."),
+        ({"depth": None}, "depth is .None."),
+        ({"width": ["32"]}, "width is"),
+        ({"norm": [["batch"]]}, "norm is"),
         ({"norm": []}, "norm is "),
         ({"depth": [1, 1]}, "depth is .1, 1."),
         ({"widht": [32]}, "unknown option of the search space 'convnet' 'widht': did you mean 'width'"),
