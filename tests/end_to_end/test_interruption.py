@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import sys
+import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -19,7 +19,8 @@ from distill.methods.atom import Config
 from distill.run import DistillSettings, distill
 config = Config(iterations=60, width=16, batch_real=16)
 settings = DistillSettings(dataset="digits", out=Path(sys.argv[1]), method_config=config, ipc=2)
-distill(settings, resume=True, checkpoint_seconds=0.0)
+# Slowed down, so that on a fast machine too something is left to be killed.
+distill(settings, resume=True, checkpoint_seconds=0.0, on_progress=lambda _: time.sleep(0.03))
 """
 
 
