@@ -139,6 +139,8 @@ def evaluate(
     from atom_nas import evaluations
     from atom_nas.config import choose_dataset, construct, parse_assignments
     from atom_nas.console import progress_bar, stdout, table
+    from atom_nas.terminal import say_unfused
+    from distill import kernels
     from distill.run import resolve_device
     from distill.synthetic import load
     from distill.training import TrainingConfig
@@ -157,6 +159,7 @@ def evaluate(
     )
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
         found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar)
+    say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     if as_json:
         stdout.print_json(json.dumps(found))
         return
@@ -313,6 +316,36 @@ def quickstart(
     command = shlex.join(["atom-nas", *sys.argv[1:]])
     show_search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
     show_report([out / "search"])
+
+
+@app.command(epilog="\b\nExample:\n  atom-nas bench --json bench.json")
+@guarded
+def bench(
+    device: Device = "auto",
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Training steps a way, of which the median counts.")
+    ] = 7,
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Distillation iterations a way; the median counts.")
+    ] = 5,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
+) -> None:
+    """Measure distillation, proxy training and workers on this machine, against a straightforward script."""
+    from atom_nas import bench as benchmark
+    from atom_nas.console import stderr
+    from atom_nas.terminal import show_bench
+    from distill.files import write_text
+    from distill.run import resolve_device
+
+    found = benchmark.bench(
+        resolve_device(device),
+        repeats=repeats,
+        iterations=iterations,
+        tell=lambda text: stderr.print(f"measuring {text}", markup=False),
+    )
+    if json_:
+        write_text(json_, json.dumps(found, indent=2) + "\n")
+    show_bench(found)
 
 
 @app.command("list", epilog="\b\nExample:\n  atom-nas list methods")

@@ -22,6 +22,7 @@ from atom_nas.runner import Progress, SpaceBuilder, Stage
 from atom_nas.strategies import run_strategy
 from atom_nas.tables import reference_csv
 from atom_nas.trials import Trial
+from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.scores import describe_score
@@ -46,6 +47,7 @@ class SearchSummary:
         reference: "real", "table" or "none".
         matched: how many scored architectures have a reference score.
         cached: how many of those were trained by an earlier run.
+        unfused: why training did not run on fused kernels; None if it did, or ran on a GPU.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class SearchSummary:
     reference: str
     matched: int
     cached: int
+    unfused: str | None
 
 
 def run_search(settings: SearchSettings, *, progress: Report | None = None) -> SearchSummary:
@@ -74,6 +77,9 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
     plan = prepare(settings)
     record = first_record(plan)
     check_run(settings.out, record, resume=settings.resume)
+    if plan.device.type == "cpu":
+        # Compiled here, once, if this machine has none yet: workers then find them.
+        record["environment"]["kernels"] = kernels.why_unavailable() or "fused"
     with open_run(settings.out, record, resume=settings.resume) as folder, closing(_engine(plan)) as engine:
         session = _Session(plan, folder, engine, progress)
         session.copy_picture()
@@ -164,6 +170,7 @@ class _Session:
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
+            unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
         )
 
     def _train_reference(self, estimator: Estimator, scored: list[Trial]) -> None:

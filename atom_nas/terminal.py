@@ -1,10 +1,10 @@
 """Each stage as a terminal shows it: progress while it runs, its result in a few lines at the end."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atom_nas.console import clock, progress_bar, stderr, stdout
 
@@ -78,6 +78,12 @@ def _note(progress: "Progress") -> str:
     return f"{progress.architecture or ''}{score}{failed}"
 
 
+def say_unfused(reason: str | None) -> None:
+    """Say why training was slower than it could be, if it was."""
+    if reason:
+        stderr.print(f"training ran without fused kernels, so about half as fast: {reason}", markup=False)
+
+
 def show_search(settings: "SearchSettings") -> None:
     """Search with a bar a stage, and say what was left out."""
     from atom_nas.search import run_search
@@ -94,6 +100,7 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
         stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
     if summary.duplicates:
@@ -110,3 +117,21 @@ def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None
     written = write_report(runs, score=score, out=out)
     show_essence(written)
     stdout.print(f"report: {written.page}", markup=False)
+
+
+def show_bench(found: Mapping[str, Any]) -> None:
+    """The numbers of `atom_nas.bench` as tables."""
+    from atom_nas.bench import table as ways
+    from atom_nas.console import table
+
+    rates = [f"{kind} {rate:.0f}" if rate else f"{kind} fails" for kind, rate in found["gemm_gflops"].items()]
+    stdout.print(f"matrix products, GFLOP/s on {found['threads']} threads: {', '.join(rates)}")
+    table("Training step, time an image on one thread", *ways(found["proxy_image_step"], "ms", 1e3))
+    table("Distillation iteration on all threads", *ways(found["distillation_iteration"], "s", 1.0))
+    workers = found.get("workers")
+    if workers:
+        same = "the same scores" if workers["identical"] else "DIFFERENT scores"
+        stdout.print(
+            f"{max(map(int, workers['seconds']))} workers: {workers['speedup']:.2f}x one worker, {same}, "
+            f"at most {workers['peak_memory_mb']:.0f} MiB each"
+        )

@@ -4,6 +4,7 @@ Letters: N images, C channels, H x W map, L blocks.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +89,22 @@ class ConvNet(nn.Module):
             signal = F.avg_pool2d(maps[-1], 2)
         return maps, signal.flatten(1)
 
+    def layers(self) -> Iterator[nn.Module]:
+        """What `forward` does as modules to be called one after the other; they share the parameters."""
+        for block in self.blocks:
+            yield from (block.conv, block.norm, nn.ReLU(), nn.AvgPool2d(2))  # type: ignore[misc]
+        yield from (nn.Flatten(), self.classifier)
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, classes)."""
         return torch.as_tensor(self.classifier(self.features(images)[1]))
+
+
+def convnet_operations(image_shape: tuple[int, int, int], depth: int, width: int) -> float:
+    """Operations of the convolutions in one image's forward pass; a multiply-add counts as two."""
+    channels, height, pixels = image_shape
+    inputs = [channels] + [width] * (depth - 1)
+    return sum(18.0 * n * width * (height >> level) * (pixels >> level) for level, n in enumerate(inputs))
 
 
 def fitting_depth(image_shape: tuple[int, int, int]) -> int:

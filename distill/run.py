@@ -116,7 +116,7 @@ def distill(
     """
     tell = on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
-    method, config = methods.load(settings.method), settings.config
+    method = methods.load(settings.method)
     device = resolve_device(settings.device)
     finished = _check_folder(settings, resume=resume, overwrite=overwrite)
     if finished:
@@ -130,6 +130,7 @@ def distill(
             return finished
         if overwrite:
             _empty_folder(settings.out)
+        settings = _suited(settings, problem, tell)
         session = _WatchfulSession(
             settings.out,
             {**settings.resolved(), "fingerprint": dataset.fingerprint},
@@ -139,12 +140,23 @@ def distill(
             checkpoint_seconds=checkpoint_seconds,
         )
         tell(f"distilling with {settings.method}")
-        images = method.distill(problem, config, session)
+        images = method.distill(problem, settings.config, session)
         labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
         card = {**_card(settings, dataset, session, device), "environment": made_with}
         result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
         (settings.out / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
+    """The settings with `compile` decided, where the method has it."""
+    config = settings.config
+    if not hasattr(config, "suited"):
+        return settings
+    config, reason = config.suited(problem)
+    how = "compiled" if config.compile else "not compiled"
+    tell(f"{how}: {reason}")
+    return replace(settings, method_config=config)
 
 
 def _pose(
@@ -235,7 +247,11 @@ def _empty_folder(out: Path) -> None:
 
 def _same_or_refuse(settings: DistillSettings) -> SyntheticSet:
     found = synthetic.load(settings.out)
-    differing = [key for key, value in settings.resolved().items() if found.card["config"].get(key) != value]
+    differing = [
+        key
+        for key, value in settings.resolved().items()
+        if value not in ("auto", found.card["config"].get(key))
+    ]
     if differing:
         raise ValueError(
             f"{settings.out} is finished with other settings ({', '.join(differing)} differ); "

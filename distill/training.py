@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill import kernels
 from distill.augment import draw, parse_strategy
+from distill.fusion import fuse
 from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
@@ -135,6 +137,7 @@ def train(
         network.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
     )
     scheduler = _scheduler(optimizer, config, steps)
+    compute = accelerated(network, device)
     losses = []
     for epoch in range(config.epochs):
         generator = stream(seed, "epoch", epoch)
@@ -142,12 +145,17 @@ def train(
         for batch in torch.randperm(len(images), generator=generator).split(config.batch_size):
             batch = batch.to(device)
             inputs = _prepare(images[batch], preprocessing, config, generator)
-            total += _step(network, inputs, labels[batch], optimizer, config) * len(batch)
+            total += _step(compute, inputs, labels[batch], optimizer, config) * len(batch)
             scheduler.step()
         losses.append(_finite(float(total) / len(images), epoch))
         if on_epoch:
             on_epoch(epoch + 1)
     return TrainingRecord(tuple(losses), time.perf_counter() - started)
+
+
+def accelerated(network: nn.Module, device: torch.device) -> nn.Module:
+    """What computes the same with the same parameters, but for rounding, as fast as this machine can."""
+    return network if device.type != "cpu" or kernels.why_unavailable() else fuse(network)
 
 
 def _prepare(
@@ -212,7 +220,7 @@ def evaluate(
         images: float32 in model space, or uint8 together with `preprocessing`. (N, C, H, W), N >= 1.
         labels: int64 (N,).
     """
-    network.eval()
+    compute = accelerated(network.eval(), device)
     preprocessing = preprocessing.to(device) if preprocessing else None
     correct = torch.zeros((), device=device, dtype=torch.int64)
     loss = torch.zeros((), device=device, dtype=torch.float64)
@@ -221,7 +229,7 @@ def evaluate(
         if preprocessing:
             inputs = preprocessing(inputs)
         with autocast(device, precision):
-            logits = network(inputs.contiguous(memory_format=torch.channels_last)).float()
+            logits = compute(inputs.contiguous(memory_format=torch.channels_last)).float()
         correct += (logits.argmax(dim=1) == target).sum()
         loss += F.cross_entropy(logits, target, reduction="sum").double()
     return Evaluation(int(correct) / len(images), float(loss) / len(images), len(images))

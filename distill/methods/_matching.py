@@ -9,19 +9,22 @@ Letters: K classes worked on, I synthetic images and B real images a class, C ch
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from distill.acceleration import Auto, Work, decide
 from distill.augment import Augmentation, draw, parse_strategy
 from distill.matching import LossWeights, MatchingLoss, Statistics, matching_loss, statistics
 from distill.methods.base import Problem
-from distill.networks import convnet, fitting_depth, reinitialise
+from distill.networks import convnet, convnet_operations, fitting_depth, reinitialise
 from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.seeding import stream
 from distill.session import Session, State
+
+Config = TypeVar("Config", bound="MatchingConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +40,9 @@ class MatchingConfig:
             the same for real and synthetic images.
         depth: blocks of the matching ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
-        precision: of the network's forward and backward pass.
-        compile: fuse network and statistics with torch.compile; pays from some hundred iterations on, and
-            needs a C++ compiler on a CPU.
+        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it.
+        compile: fuse network and statistics with torch.compile, which needs a C++ compiler on a CPU; `auto`
+            does so for runs that are long enough to pay for it.
     """
 
     iterations: int = 1000
@@ -51,7 +54,7 @@ class MatchingConfig:
     depth: int = 0
     width: int = 128
     precision: Precision = "float32"
-    compile: bool = False
+    compile: bool | Auto = "auto"
 
     def __post_init__(self) -> None:
         for field in ("iterations", "learning_rate", "batch_real", "width"):
@@ -65,6 +68,21 @@ class MatchingConfig:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         parse_strategy(self.augmentation)
 
+    def suited(self: Config, problem: Problem) -> tuple[Config, str]:
+        """The same with `compile` decided for problem and machine, and why.
+
+        It depends on all classes, also where only some are worked on: every shard decides alike.
+        """
+        depth = self.depth or fitting_depth(problem.image_shape)
+        passes = self.batch_real + 3 * problem.ipc  # backward costs two forward passes
+        operations = convnet_operations(problem.image_shape, depth, self.width)
+        work = Work(
+            iterations=self.iterations,
+            operations=self.iterations * len(problem.classes) * passes * operations,
+        )
+        compiled, reason = decide(self.compile, work, problem.device)
+        return replace(self, compile=compiled), reason
+
 
 def match(problem: Problem, config: MatchingConfig, weights: LossWeights, session: Session) -> Tensor:
     """Minimise the matching loss over the synthetic pixels.
@@ -75,7 +93,7 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
         ValueError: if the loss stops being finite, saying at which iteration and for which class, or if
             this machine cannot run `config.precision`.
     """
-    require(config.precision, problem.device)
+    config, _ = config.suited(problem)
     state = session.restore() or _initial_state(problem, config)
     state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     engine = _Engine(problem, config, weights)
@@ -116,6 +134,7 @@ class _Engine:
     """What stays the same from iteration to iteration."""
 
     def __init__(self, problem: Problem, config: MatchingConfig, weights: LossWeights) -> None:
+        require(config.precision, problem.device)
         self._problem, self._config, self._weights = problem, config, weights
         self._preprocessing = problem.preprocessing.to(problem.device)
         self._pools = problem.pools()
@@ -129,7 +148,11 @@ class _Engine:
         )
         network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.requires_grad_(False)
-        self._reduce = torch.compile(self._statistics, dynamic=False) if config.compile else self._statistics
+        self._reduce = self._statistics
+        if config.compile:
+            # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
+            torch.compiler.reset()
+            self._reduce = torch.compile(self._statistics, dynamic=False)
 
     def descend(self, state: State) -> MatchingLoss:
         """One iteration: the loss at the current pixels, then a step of SGD with momentum, in place."""

@@ -1,0 +1,113 @@
+"""Hand-written CPU kernels: compiled once a machine by its C++ compiler, loaded with ctypes.
+
+Plain C++ without torch's headers, so that compiling takes seconds and the result suits any torch version.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("tail.cpp")
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+_COMPILE_SECONDS = 300
+
+_int, _long, _float, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_ARGUMENTS = {
+    "tail_forward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 6],
+    "tail_backward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 11],
+    "tail_statistics": [_int, *[_long] * 3, *[_pointer] * 3],
+    "tail_combine": [_int, *[_long] * 3, *[_pointer] * 5],
+}
+
+
+class KernelError(Exception):
+    """The kernels cannot be compiled or loaded here; the message says why."""
+
+
+@functools.cache
+def why_unavailable() -> str | None:
+    """Why there are no kernels here, or None; compiles them if need be, which takes seconds, once."""
+    try:
+        library()
+    except KernelError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels, from the cache folder or compiled now.
+
+    Raises:
+        KernelError: there is no C++ compiler, it fails, or the cache folder cannot be written.
+    """
+    path = _cached_library()
+    try:
+        loaded = ctypes.CDLL(str(path))
+        for name, arguments in _ARGUMENTS.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = arguments, None
+    except (OSError, AttributeError) as error:
+        raise KernelError(f"{path} cannot be loaded ({error}); remove it") from None
+    return loaded
+
+
+def _cached_library() -> Path:
+    compiler = next(
+        (c for c in (os.environ.get("CXX"), "g++", "clang++", "c++") if c and shutil.which(c)), None
+    )
+    if compiler is None:
+        raise KernelError("there is no C++ compiler (g++ or clang++)")
+    path = _folder() / f"tail-{_key(compiler)}.so"
+    if not path.is_file():
+        _compile(compiler, path)
+    return path
+
+
+def _folder() -> Path:
+    """ATOM_NAS_KERNELS, else `kernels` in ATOM_NAS_CACHE, else in the user's cache folder."""
+    own = os.environ.get("ATOM_NAS_KERNELS")
+    if own:
+        return Path(own)
+    cache = os.environ.get("ATOM_NAS_CACHE")
+    if cache:
+        return Path(cache) / "kernels"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "atom-nas" / "kernels"
+
+
+def _key(compiler: str) -> str:
+    """A digest of source, flags, compiler and processor: `-march=native` code runs on no older one."""
+    parts = [_SOURCE.read_bytes(), " ".join((compiler, *_FLAGS)).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return f"{platform.machine()} {platform.processor()}"
+    lines = info.read_text().splitlines()
+    return "\n".join(next((x for x in lines if x.startswith(field)), "") for field in ("model name", "flags"))
+
+
+def _compile(compiler: str, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
+            result = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=_COMPILE_SECONDS
+            )
+            if result.returncode:
+                lines = result.stderr.strip().splitlines() or ["no message"]
+                raise KernelError(f"{compiler} fails ({lines[0]})")
+            made.replace(path)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KernelError(f"the kernels cannot be compiled ({error})") from None

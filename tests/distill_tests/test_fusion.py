@@ -1,0 +1,209 @@
+"""Fused tails against the same modules in float64; what is fused; and life without a compiler."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from distill import kernels, training
+from distill.fusion import Tail, fuse
+from distill.networks import build
+from distill.seeding import stream
+from distill.training import TrainingConfig, evaluate, train
+
+MISSING = kernels.why_unavailable()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"no kernels: {MISSING}")
+
+CHANNELS, HEIGHT, WIDTH = 12, 7, 5  # odd sides: pooling leaves a row and a column over
+NORMS = {
+    "none": lambda: nn.Identity(),
+    "batch": lambda: nn.BatchNorm2d(CHANNELS),
+    "layer": lambda: nn.LayerNorm((CHANNELS, HEIGHT, WIDTH)),
+    "instance": lambda: nn.GroupNorm(CHANNELS, CHANNELS),
+    "group": lambda: nn.GroupNorm(4, CHANNELS),
+}
+ACTIVATIONS = {
+    "none": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky": lambda: nn.LeakyReLU(0.2),
+    "sigmoid": nn.Sigmoid,
+}
+POOLINGS = {"none": nn.Identity, "max": lambda: nn.MaxPool2d(2), "average": lambda: nn.AvgPool2d(2)}
+COMBINATIONS = [c for c in itertools.product(NORMS, ACTIVATIONS, POOLINGS) if c != ("none", "none", "none")]
+
+
+def block(norm: str, activation: str, pooling: str) -> nn.Sequential:
+    torch.manual_seed(0)
+    made = nn.Sequential(
+        nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False),
+        NORMS[norm](),
+        ACTIVATIONS[activation](),
+        POOLINGS[pooling](),
+    )
+    for name, parameter in made.named_parameters():
+        if not name.startswith("0."):
+            nn.init.uniform_(parameter, -0.5, 1.0)
+    return made
+
+
+def worst(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest deviation, as a share of the largest value of its tensor."""
+    pairs = zip(found, wanted, strict=True)
+    return max(float((a.double() - b).abs().max() / b.abs().max().clamp_min(1e-3)) for a, b in pairs)
+
+
+def passes(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Output and all gradients of a pass in training mode, running statistics, output in evaluation mode."""
+    images = images.clone().requires_grad_(True)
+    out = network.train()(images)
+    weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape)
+    out.backward(weights)
+    gradients = [images.grad, *(p.grad for p in network.parameters())]
+    buffers = [b for b in network.buffers() if b.is_floating_point()]
+    return [t.detach().clone() for t in (out, *gradients, *buffers, network.eval()(images))]
+
+
+@pytest.mark.parametrize(("norm", "activation", "pooling"), COMBINATIONS)
+def test_a_tail_computes_what_its_modules_do(norm: str, activation: str, pooling: str) -> None:
+    plain = block(norm, activation, pooling)
+    exact = copy.deepcopy(plain).double()
+    fused = fuse(plain)
+    assert [type(layer) for layer in fused] == [nn.Conv2d, Tail]
+    images = torch.randn(4, 3, HEIGHT, WIDTH) + 0.5
+    assert worst(passes(fused, images), passes(exact, images.double())) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("norm", "activation", "pooling"), [("instance", "relu", "average"), ("batch", "sigmoid", "max")]
+)
+def test_bfloat16_maps_are_rounded_and_nothing_else(norm: str, activation: str, pooling: str) -> None:
+    tail = fuse(block(norm, activation, pooling))[1]
+    maps = torch.randn(4, CHANNELS, HEIGHT, WIDTH).bfloat16()
+    exact = copy.deepcopy(tail)
+    found, wanted = passes(tail, maps), passes(exact, maps.float())
+    assert found[0].dtype == torch.bfloat16
+    assert worst(found, [w.double() for w in wanted]) < 0.02
+
+
+def test_means_far_from_zero_do_not_cancel() -> None:
+    tail = Tail(nn.GroupNorm(CHANNELS, CHANNELS), None, None)
+    maps = torch.randn(2, CHANNELS, HEIGHT, WIDTH)
+    shifted = tail(maps + 1000.0)
+    exact = nn.functional.group_norm((maps + 1000.0).double(), CHANNELS)
+    assert torch.allclose(shifted.double(), exact, atol=2e-3)
+
+
+def test_equal_values_give_the_gradient_to_the_first_as_torch_does() -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
+    images = -torch.ones(1, 1, 4, 4)  # all dead, or all alive and equal
+    assert worst(passes(fuse(copy.deepcopy(plain)), images), passes(plain, images)) < 1e-6
+
+
+def test_not_a_number_stays_one() -> None:
+    maps = torch.zeros(1, 8, 4, 4)
+    maps[0, 0, 0, 1] = float("nan")
+    for pooling in (None, nn.MaxPool2d(2), nn.AvgPool2d(2)):
+        assert bool(Tail(None, nn.ReLU(), pooling)(maps).isnan().any())
+        assert bool(Tail(nn.GroupNorm(2, 8), nn.Sigmoid(), pooling)(maps.bfloat16()).isnan().any())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.InstanceNorm2d(CHANNELS),
+        nn.BatchNorm2d(CHANNELS, affine=False),
+        nn.MaxPool2d(3, 2),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.AvgPool2d(2, padding=1),
+        nn.GELU(),
+        nn.LayerNorm(WIDTH),
+    ],
+)
+def test_what_has_no_fused_form_stays(layer: nn.Module) -> None:
+    fused = fuse(nn.Sequential(nn.Conv2d(3, CHANNELS, 3), layer, nn.ReLU()))
+    assert layer in list(fused)
+    assert not any(isinstance(each, Tail) for each in fused)
+
+
+def test_a_fused_network_shares_its_parameters_and_other_networks_stay() -> None:
+    network = build("convnet3", (3, 16, 16), 10, stream(0))
+    fused = fuse(network)
+    assert sum(isinstance(layer, Tail) for layer in fused) == 3
+    assert {id(p) for p in fused.parameters()} == {id(p) for p in network.parameters()}
+    assert list(network.state_dict()) == list(build("convnet3", (3, 16, 16), 10, stream(0)).state_dict())
+    other = nn.ModuleList([nn.ReLU()])
+    assert fuse(other) is other
+    with pytest.raises(TypeError, match="float64"):
+        Tail(None, nn.ReLU(), None)(torch.zeros(1, 3, 16, 16, dtype=torch.float64))
+
+
+def test_training_is_the_same_with_and_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = torch.randn(24, 3, 16, 16), torch.arange(24) % 3
+
+    def run() -> tuple[float, ...]:
+        network = build("convnet2", (3, 16, 16), 3, stream(1))
+        config = TrainingConfig(epochs=4, batch_size=8)
+        record = train(network, images, labels, config=config, seed=0, device=torch.device("cpu"))
+        score = evaluate(network, images, labels, device=torch.device("cpu"))
+        return (*record.epoch_losses, score.loss)
+
+    fused = run()
+    monkeypatch.setattr(training.kernels, "why_unavailable", lambda: "no compiler")
+    assert fused == pytest.approx(run(), rel=1e-4)
+
+
+def test_a_search_without_kernels_says_why_and_goes_on(tmp_path, monkeypatch) -> None:
+    from typer.testing import CliRunner
+
+    from atom_nas import search
+    from atom_nas.cli import app
+
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(search.kernels, "why_unavailable", lambda: "there is no C++ compiler")
+    call = CliRunner().invoke
+    made = call(
+        app, ["distill", "--dataset", "digits", "--method", "random", "--ipc", "1", "--out", f"{tmp_path}/s"]
+    )
+    assert made.exit_code == 0
+    command = ["search", f"{tmp_path}/s", "--samples", "1", "--epochs", "1", "--reference", "none"]
+    result = call(app, [*command, "--out", f"{tmp_path}/r"])
+    assert result.exit_code == 0
+    assert "without fused kernels" in result.stderr
+    assert "there is no C++ compiler" in (tmp_path / "r" / "run.json").read_text()
+
+
+@pytest.fixture
+def fresh_kernels(tmp_path, monkeypatch):
+    """An empty cache folder, and functions that have forgotten what they found."""
+    monkeypatch.delenv("ATOM_NAS_KERNELS")
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path))
+    for function in (kernels.library, kernels.why_unavailable):
+        function.cache_clear()
+    yield tmp_path / "kernels"
+    for function in (kernels.library, kernels.why_unavailable):
+        function.cache_clear()
+
+
+def test_kernels_are_compiled_once_a_machine(fresh_kernels, monkeypatch) -> None:
+    assert kernels.why_unavailable() is None
+    made = list(fresh_kernels.iterdir())
+    assert len(made) == 1
+    kernels.library.cache_clear()
+    monkeypatch.setattr(kernels.subprocess, "run", None)
+    kernels.library()
+    assert list(fresh_kernels.iterdir()) == made
+
+
+def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C++ compiler" in (kernels.why_unavailable() or "")
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    for function in (kernels.library, kernels.why_unavailable):
+        function.cache_clear()
+    assert "fails (out of order)" in (kernels.why_unavailable() or "")
+    assert not list(fresh_kernels.glob("*.so"))
