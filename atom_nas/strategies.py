@@ -46,14 +46,15 @@ class EvolutionConfig:
         mutation_prob: chance of each choice to be drawn anew; 0.2 is about one of the ConvNets' five.
         crossover: each choice comes from either of two parents.
         batch: architectures proposed and scored together. It is not the number of workers: results are the
-            same however many there are. More keeps more workers busy, fewer learns faster.
+            same however many there are. More keeps more workers busy, fewer learns faster. None: 8, or a
+            third of the samples that come after the random ones if that is less.
     """
 
     population_size: int | None = None
     sample_size: int | None = None
     mutation_prob: float = 0.2
     crossover: bool = False
-    batch: int = 8
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         _check("population_size", self.population_size, at_least=1)
@@ -67,7 +68,8 @@ class EvolutionConfig:
         tournament = self.sample_size or min(population, max(2, population // 4))
         if tournament > population:
             raise ValueError(f"sample_size is {tournament}: at most the population, which is {population}")
-        return replace(self, population_size=population, sample_size=tournament)
+        batch = _batch(self.batch, samples - population)
+        return replace(self, population_size=population, sample_size=tournament, batch=batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ class TpeConfig:
     n_ei_candidates: int = 24
     gamma: float = 0.5
     constant_liar_type: Literal["best", "mean", "worst"] = "mean"
-    batch: int = 8
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         _check("n_startup_jobs", self.n_startup_jobs, at_least=1)
@@ -99,7 +101,8 @@ class TpeConfig:
             raise ValueError(f"gamma is {self.gamma}: it is a finite number above 0")
 
     def resolved(self, samples: int) -> TpeConfig:
-        return replace(self, n_startup_jobs=_warm_up("n_startup_jobs", self.n_startup_jobs, samples))
+        startup = _warm_up("n_startup_jobs", self.n_startup_jobs, samples)
+        return replace(self, n_startup_jobs=startup, batch=_batch(self.batch, samples - startup))
 
 
 StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig
@@ -198,6 +201,11 @@ def _typed(option: str, value: Any, wanted: Any) -> Any:
 def _check(option: str, value: int | None, *, at_least: int) -> None:
     if value is not None and value < at_least:
         raise ValueError(f"{option} is {value}: at least {at_least}")
+
+
+def _batch(given: int | None, learning: int) -> int:
+    """As given, or a default that asks for scores at least three times while there is something to learn."""
+    return given or max(1, min(8, learning // 3))
 
 
 def _warm_up(option: str, given: int | None, samples: int) -> int:

@@ -39,7 +39,9 @@ def test_tpes_default_leaves_most_samples_to_learn(samples: int, startup: int) -
 
 def test_options_may_be_text() -> None:
     config = configure("evolution", {"population_size": "9", "crossover": "true", "mutation_prob": "0.5"}, 48)
-    assert config == EvolutionConfig(population_size=9, sample_size=2, mutation_prob=0.5, crossover=True)
+    assert config == EvolutionConfig(
+        population_size=9, sample_size=2, mutation_prob=0.5, crossover=True, batch=8
+    )
 
 
 @pytest.mark.parametrize(
