@@ -27,7 +27,7 @@ from distill.acceleration import why_not_compile
 from distill.augment import draw, parse_strategy
 from distill.data import Split
 from distill.environment import describe, usable_cores
-from distill.matching import LossWeights, matching_loss
+from distill.matching import matching_loss
 from distill.matching import statistics as class_statistics
 from distill.methods.base import Problem
 from distill.networks import convnet, fitting_depth
@@ -42,11 +42,7 @@ CLASSES = 10
 IPC = 10
 BATCH_REAL = 64
 BATCH = 100
-WEIGHTS = {
-    "atom": LossWeights(spatial=100.0, channel=100.0, mmd=1.0),
-    "datadam": LossWeights(spatial=100.0, channel=0.0, mmd=1.0),
-    "dm": LossWeights(spatial=0.0, channel=0.0, mmd=1.0),
-}
+METHODS = ("atom", "datadam", "dm")
 ARCHITECTURES = (
     "w128-d3-instance-relu-avg",
     "w64-d3-batch-relu-max",
@@ -111,7 +107,7 @@ def bench(
         say(f"training steps of {architecture}")
         result["proxy_image_step"].append(_as_json(proxy_step(architecture, device, repeats)))
     result["distillation_iteration"] = []
-    for method in WEIGHTS:
+    for method in METHODS:
         say(f"iterations of {method}")
         result["distillation_iteration"].append(_as_json(iteration(method, device, iterations)))
     if device.type == "cpu":
@@ -215,7 +211,7 @@ def _engine_iterations(
 
 def _plain_iterations(method: str, problem: Problem, iterations: int) -> list[float]:
     """A new network every iteration, one class after the other, eager float32: as the public scripts do."""
-    weights, names = WEIGHTS[method], parse_strategy("dsa")
+    weights, names = methods.load(method).Config().weights, parse_strategy("dsa")
     images = torch.randn(CLASSES * IPC, *IMAGE_SHAPE, generator=stream(0, "bench")).to(problem.device)
     seconds = []
     for number in range(iterations + 1):

@@ -2,24 +2,14 @@
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from atom_nas.trials import Trial, TrialStore
+from distill.files import cache_folder
 
 Result = TypeVar("Result")
-
-
-def cache_folder() -> Path:
-    """`ATOM_NAS_CACHE`, else `atom-nas` in `XDG_CACHE_HOME`, else `~/.cache/atom-nas`."""
-    own = os.environ.get("ATOM_NAS_CACHE")
-    if own:
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "atom-nas"
 
 
 class ReferenceCache:

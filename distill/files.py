@@ -8,6 +8,15 @@ from typing import IO
 LOCK = ".lock"
 
 
+def cache_folder() -> Path:
+    """`ATOM_NAS_CACHE`, else `atom-nas` in `XDG_CACHE_HOME`, else `~/.cache/atom-nas`."""
+    own = os.environ.get("ATOM_NAS_CACHE")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "atom-nas"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary file beside `path`, then rename it into place."""
     write_bytes(path, text.encode())

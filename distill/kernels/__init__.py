@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from distill.files import cache_folder
+
 _SOURCE = Path(__file__).with_name("tail.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
 _COMPILE_SECONDS = 300
@@ -71,15 +73,9 @@ def _cached_library() -> Path:
 
 
 def _folder() -> Path:
-    """ATOM_NAS_KERNELS, else `kernels` in ATOM_NAS_CACHE, else in the user's cache folder."""
+    """ATOM_NAS_KERNELS, else `kernels` in the cache folder."""
     own = os.environ.get("ATOM_NAS_KERNELS")
-    if own:
-        return Path(own)
-    cache = os.environ.get("ATOM_NAS_CACHE")
-    if cache:
-        return Path(cache) / "kernels"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "atom-nas" / "kernels"
+    return Path(own) if own else cache_folder() / "kernels"
 
 
 def _key(compiler: str) -> str:

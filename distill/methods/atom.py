@@ -26,14 +26,18 @@ class Config(MatchingConfig):
     spatial_power: float = 1.0
     channel_power: float = 1.0
 
+    @property
+    def weights(self) -> LossWeights:
+        """Of the parts of the loss."""
+        return LossWeights(
+            spatial=self.loss_scale,
+            channel=self.loss_scale * self.lambda_channel,
+            mmd=self.loss_scale * self.lambda_mmd,
+            spatial_power=self.spatial_power,
+            channel_power=self.channel_power,
+        )
+
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    weights = LossWeights(
-        spatial=config.loss_scale,
-        channel=config.loss_scale * config.lambda_channel,
-        mmd=config.loss_scale * config.lambda_mmd,
-        spatial_power=config.spatial_power,
-        channel_power=config.channel_power,
-    )
-    return match(problem, config, weights, session)
+    return match(problem, config, config.weights, session)

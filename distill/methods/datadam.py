@@ -23,13 +23,17 @@ class Config(MatchingConfig):
     lambda_mmd: float = 0.01
     spatial_power: float = 1.0
 
+    @property
+    def weights(self) -> LossWeights:
+        """Of the parts of the loss."""
+        return LossWeights(
+            spatial=self.loss_scale,
+            channel=0.0,
+            mmd=self.loss_scale * self.lambda_mmd,
+            spatial_power=self.spatial_power,
+        )
+
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    weights = LossWeights(
-        spatial=config.loss_scale,
-        channel=0.0,
-        mmd=config.loss_scale * config.lambda_mmd,
-        spatial_power=config.spatial_power,
-    )
-    return match(problem, config, weights, session)
+    return match(problem, config, config.weights, session)

@@ -14,7 +14,12 @@ from distill.session import Session
 class Config(MatchingConfig):
     """DM's settings: L = L_MMD. The paper's `batch_real` is 256."""
 
+    @property
+    def weights(self) -> LossWeights:
+        """Of the parts of the loss."""
+        return LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
+
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    return match(problem, config, LossWeights(spatial=0.0, channel=0.0, mmd=1.0), session)
+    return match(problem, config, config.weights, session)

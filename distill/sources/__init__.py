@@ -1,9 +1,10 @@
 """Where real data comes from: one file a kind of source, one line here a dataset."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from distill.files import cache_folder
 
 if TYPE_CHECKING:
     from distill.data import RealDataset
@@ -32,12 +33,8 @@ def suited_augmentation(strategy: str, dataset: str) -> str:
 
 
 def default_data_dir() -> Path:
-    """Where downloads go: ATOM_NAS_CACHE/datasets, else the user's cache folder."""
-    cache = os.environ.get("ATOM_NAS_CACHE")
-    if cache:
-        return Path(cache) / "datasets"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "atom-nas" / "datasets"
+    """Where downloads go: `datasets` in the cache folder."""
+    return cache_folder() / "datasets"
 
 
 def load_dataset(name: str, *, data_dir: Path | None = None, image_size: int | None = None) -> "RealDataset":

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two architectures, one method, no compiler, and a matrix product that is not worth waiting for."""
     monkeypatch.setattr(bench, "ARCHITECTURES", ("w32-d1-batch-relu-max", "w32-d1-none-relu-avg"))
-    monkeypatch.setattr(bench, "WEIGHTS", {"dm": bench.WEIGHTS["dm"]})
+    monkeypatch.setattr(bench, "METHODS", ("dm",))
     monkeypatch.setattr(bench, "why_not_compile", lambda _: "there is no compiler")
     monkeypatch.setattr(bench, "_GEMM", bench._GEMM.replace("2048", "64"))
     monkeypatch.setattr(bench, "BATCH_REAL", 8)
@@ -52,6 +52,6 @@ def test_a_failing_matrix_product_is_no_number(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_straightforward_iteration_descends_the_same_loss() -> None:
     problem = bench._problem(CPU)
-    assert bench.WEIGHTS.keys() == {"atom", "datadam", "dm"}
+    assert bench.METHODS == ("atom", "datadam", "dm")
     assert len(bench._plain_iterations("atom", problem, 1)) == 1
     assert len(problem.real) == bench.CLASSES * 2 * bench.BATCH_REAL
