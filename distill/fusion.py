@@ -152,12 +152,15 @@ def _activation_form(activation: nn.Module | None) -> tuple[int, float]:
 def _pooling_form(pooling: nn.Module | None) -> int:
     if pooling is None:
         return _NONE
-    two = pooling.__dict__.get("kernel_size") in (2, (2, 2)) and pooling.__dict__.get("stride") in (2, (2, 2))
-    plain = pooling.__dict__.get("padding") in (0, (0, 0)) and not pooling.__dict__.get("ceil_mode")
-    if two and plain and isinstance(pooling, nn.MaxPool2d) and pooling.dilation in (1, (1, 1)):
-        return _MAX
-    if two and plain and isinstance(pooling, nn.AvgPool2d):
-        return _AVERAGE
+    if isinstance(pooling, nn.MaxPool2d | nn.AvgPool2d):
+        sizes = all(size in (2, (2, 2)) for size in (pooling.kernel_size, pooling.stride))
+        plain = pooling.padding in (0, (0, 0)) and not pooling.ceil_mode
+        if isinstance(pooling, nn.MaxPool2d):
+            special, form = pooling.dilation not in (1, (1, 1)) or pooling.return_indices, _MAX
+        else:
+            special, form = pooling.divisor_override is not None, _AVERAGE
+        if sizes and plain and not special:
+            return form
     raise ValueError(f"{pooling} has no fused form")
 
 
