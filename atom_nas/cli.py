@@ -40,6 +40,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _command() -> str:
+    """What was typed, for the record, as it would be typed to do the same anew."""
+    return shlex.join(["atom-nas", *(word for word in sys.argv[1:] if word != "--resume")])
+
+
 @app.callback()
 def _root(
     version: Annotated[
@@ -267,7 +272,7 @@ def search(
         seed=seed,
         device=device,
         resume=resume,
-        command=shlex.join(["atom-nas", *sys.argv[1:]]),
+        command=_command(),
         **limits,
     )
     show_search(settings)
@@ -313,7 +318,7 @@ def quickstart(
         raise ValueError(f"{out} is not empty; name another --out, or go on with --resume")
     show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
     begun = (out / "search" / "run.json").exists()
-    command = shlex.join(["atom-nas", *sys.argv[1:]])
+    command = _command()
     show_search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
     show_report([out / "search"])
 

@@ -14,7 +14,7 @@ from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.names import choose
 from atom_nas.run_folder import RECORD, read_record
 from atom_nas.strategies import configure as configure_strategy
-from atom_nas.tables import ArchitectureList, read_architectures, read_reference
+from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures, read_reference
 from distill import synthetic as synthetic_sets
 from distill.data import RealDataset
 from distill.environment import usable_cores
@@ -129,7 +129,7 @@ class Plan:
     size: int
     strategy_options: dict[str, Any]
     listed: ArchitectureList | None
-    table: dict[str, float] | None
+    table: ReferenceTable | None
     proxy: Estimator
     reference: Estimator | None
     device: torch.device
@@ -150,7 +150,7 @@ def prepare(settings: SearchSettings) -> Plan:
     space = search_spaces.load(settings.space, **settings.space_options)
     listed = read_architectures(settings.architectures, space) if settings.architectures else None
     table = _read_table(settings, space)
-    if listed and table and not table.keys() & set(listed.architectures):
+    if listed and table and not table.scores.keys() & set(listed.architectures):
         raise ValueError(
             f"{settings.reference} scores none of the {len(listed.architectures)} architectures of "
             f"{settings.architectures}: give a reference that shares some, or --reference none"
@@ -229,7 +229,7 @@ def _at_least(least: int, name: str, value: int | None) -> None:
         raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
-def _read_table(settings: SearchSettings, space: Space) -> dict[str, float] | None:
+def _read_table(settings: SearchSettings, space: Space) -> ReferenceTable | None:
     if settings.reference_kind != "table":
         return None
     path = Path(settings.reference)

@@ -53,6 +53,7 @@ def _synthetic(plan: Plan) -> dict[str, Any]:
         "method": card["method"],
         "ipc": card["ipc"],
         "images": len(synthetic.labels),
+        "iterations": card["config"].get("iterations"),
         "distill_seconds": card["wall_seconds"],
         "distill_cpu_seconds": card["cpu_seconds"],
         "device": card["device"],
@@ -79,6 +80,7 @@ def _reference(plan: Plan) -> dict[str, Any]:
         "score": {"real": "test_accuracy", "table": "score", "none": None}[kind],
         "settings": plan.reference.settings() if plan.reference else {},
         "table": Path(plan.settings.reference).name if kind == "table" else None,
+        "foreign": plan.table.foreign if plan.table else 0,
         "samples": plan.settings.reference_samples,
         "matched": 0,
     }

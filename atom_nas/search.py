@@ -20,7 +20,7 @@ from atom_nas.references import ReferenceCache
 from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Stage
 from atom_nas.strategies import run_strategy
-from atom_nas.tables import reference_csv
+from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
@@ -47,6 +47,7 @@ class SearchSummary:
         reference: "real", "table" or "none".
         matched: how many scored architectures have a reference score.
         cached: how many of those were trained by an earlier run.
+        foreign: a word on the rows of the reference table that are not of the space; None if all are.
         unfused: why training did not run on fused kernels; None if it did, or ran on a GPU.
     """
 
@@ -59,6 +60,7 @@ class SearchSummary:
     reference: str
     matched: int
     cached: int
+    foreign: str | None
     unfused: str | None
 
 
@@ -148,7 +150,7 @@ class _Session:
         if self._plan.table is None:
             table.unlink(missing_ok=True)
         else:
-            matched = _matched(self._plan.table, scored, self._settings.reference)
+            matched = _matched(self._plan.table.scores, scored, self._settings.reference)
             write_text(table, reference_csv(matched))
             self._folder.record["reference"]["matched"] = len(matched)
         if self._plan.reference and scored:
@@ -170,6 +172,7 @@ class _Session:
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
+            foreign=_foreign(self._plan.table),
             unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
         )
 
@@ -265,6 +268,13 @@ def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> l
         return list(scored)
     ranked = sorted(scored, key=lambda trial: derive_seed(seed, "reference sample", trial.architecture))
     return sorted(ranked[:count], key=lambda trial: trial.position)
+
+
+def _foreign(table: ReferenceTable | None) -> str | None:
+    if table is None or not table.foreign:
+        return None
+    rows = table.foreign + len(table.scores)
+    return f"{table.foreign} of {rows} rows of the reference are not of this space ({table.why_foreign})"
 
 
 def _matched(table: Mapping[str, float], scored: Sequence[Trial], source: str) -> dict[str, float]:

@@ -32,7 +32,7 @@ def _show_ranking(path: Path) -> None:
     rows = [
         [row["rank"], row["architecture"], _short(row["score"]), _short(row["reference"])] for row in best
     ]
-    table(f"The best {len(best)}", ["rank", "architecture", "score", "reference"], rows)
+    table(f"The best {len(best)}", ["rank", "architecture", "score (higher is better)", "reference"], rows)
 
 
 def _short(number: str) -> str:

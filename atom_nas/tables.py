@@ -25,6 +25,21 @@ class ArchitectureList:
     duplicates: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReferenceTable:
+    """A published ranking, as far as it is of the space.
+
+    Attributes:
+        scores: string form -> finite score, higher is better.
+        foreign: rows left out because the space has no such architecture.
+        why_foreign: the first of them, with its line and what is wrong; None if there is none.
+    """
+
+    scores: Mapping[str, float]
+    foreign: int = 0
+    why_foreign: str | None = None
+
+
 def read_architectures(path: Path, space: Space) -> ArchitectureList:
     """Read the column `architecture` of a CSV file.
 
@@ -38,28 +53,35 @@ def read_architectures(path: Path, space: Space) -> ArchitectureList:
     return ArchitectureList(architectures=unique, duplicates=len(parsed) - len(unique))
 
 
-def read_reference(path: Path, space: Space) -> dict[str, float]:
+def read_reference(path: Path, space: Space) -> ReferenceTable:
     """Read the columns `architecture` and `score` of a published ranking; higher scores are better.
 
-    Identical lines count once.
+    Identical lines count once. Published tables may cover more than the space, or more than what a narrowed
+    one has: rows of other architectures are counted and left out.
 
-    Returns:
-        String form -> finite score.
     Raises:
-        ValueError: no such file or column, no row, a string the space cannot parse, a score that is not a
-            finite number (each with its line), or two scores for one architecture.
+        ValueError: no such file or column, no row, none that is of the space, a score that is not a finite
+            number (with its line), or two scores for one architecture.
     """
-    table: dict[str, float] = {}
+    scores: dict[str, float] = {}
+    foreign: list[str] = []
     for line, row in _rows(path, ("architecture", "score")):
-        architecture, score = _parse(space, row, line, path), _score(row, line, path)
-        if table.setdefault(architecture, score) != score:
+        score = _score(row, line, path)
+        try:
+            architecture = _parse(space, row, line, path)
+        except ValueError as error:
+            foreign.append(str(error))
+            continue
+        if scores.setdefault(architecture, score) != score:
             raise ValueError(
-                f"{path}, line {line}: {architecture} has the score {score} here and {table[architecture]} "
+                f"{path}, line {line}: {architecture} has the score {score} here and {scores[architecture]} "
                 "earlier: keep one"
             )
-    if not table:
+    if not scores and foreign:
+        raise ValueError(f"{foreign[0]}; no other row is of the space {space.name!r} as given here either")
+    if not scores:
         raise ValueError(f"{path} holds no score: rows of architecture,score are needed below the header")
-    return table
+    return ReferenceTable(scores=scores, foreign=len(foreign), why_foreign=foreign[0] if foreign else None)
 
 
 def reference_csv(scores: Mapping[str, float]) -> str:

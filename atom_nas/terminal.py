@@ -105,6 +105,8 @@ def show_search(settings: "SearchSettings") -> None:
         stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
     if summary.duplicates:
         stderr.print(f"{summary.duplicates} repeated lines of the list were left out")
+    if summary.foreign:
+        stderr.print(f"{summary.foreign}: left out", markup=False)
     if summary.cached:
         stderr.print(f"{summary.cached} reference scores were taken from the cache of an earlier run")
 

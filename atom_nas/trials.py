@@ -50,7 +50,7 @@ class Trial:
         scores: name -> finite number; empty if it failed.
         seconds: wall seconds of the trial.
         cpu_seconds: CPU seconds of the trial, over all its threads.
-        peak_memory_mb: MiB at the peak (CPU: resident in the worker; GPU: allocated); None: unknown.
+        peak_memory_mb: MiB at the peak, above what the worker held before; None: unknown.
         cached: taken from the reference cache; the seconds are those measured originally.
         seed: the trial's derived seed.
         device: "cpu", "cuda", ...

@@ -1,5 +1,6 @@
 """What a result was made with, and what it took, for its record."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -54,28 +55,47 @@ def _commit() -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def reset_peak(device: torch.device) -> None:
-    """Start a new measurement.
+def begin_measuring(device: torch.device) -> float | None:
+    """Start to measure the memory of a piece of work; give the result to `memory_used_mb` after it.
 
-    On Linux writing 5 to clear_refs sets the process's peak to its present size (proc(5)). Where that is
-    impossible the peak is the worker's so far: an upper bound.
+    On Linux writing 5 to clear_refs sets the process's peak to its present size (proc(5)). What earlier work
+    freed is handed back to the system first: kept by malloc, it would hide what this work needs.
+
+    Returns:
+        MiB in use now; None where a peak cannot be reset.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):
+        return torch.cuda.memory_allocated(device) / _MIB
+    with suppress(OSError, AttributeError):  # AttributeError: a C library that is not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
         Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _of_status("VmRSS")
+
+
+def memory_used_mb(device: torch.device, before: float | None) -> float | None:
+    """MiB at the peak above what `begin_measuring` found; None where that is unknown."""
+    peak = None if before is None else peak_memory_mb(device)
+    return None if before is None or peak is None else max(0.0, peak - before)
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """MiB at the peak since `reset_peak`: allocated by torch on a GPU, else resident in this process."""
+    """MiB at the peak: allocated by torch on a GPU, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / _MIB
+    return _of_status("VmHWM") or _peak_by_resource()
+
+
+def _of_status(name: str) -> float | None:
+    """MiB of an entry of /proc/self/status."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{name}:"):
                 return float(line.split()[1]) * 1024 / _MIB
-    return _peak_by_resource()
+    return None
 
 
 def _peak_by_resource() -> float | None:

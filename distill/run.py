@@ -30,8 +30,8 @@ class DistillSettings:
     """What to distill, how, and where to.
 
     Attributes:
-        dataset: one of `distill.sources.DATASETS`, or folder:PATH.
-        method: one of `distill.methods.METHODS`.
+        dataset: a name that `atom-nas list datasets` shows, or folder:PATH.
+        method: a name that `atom-nas list methods` shows.
         method_config: the method's `Config`; its defaults if None.
         ipc: synthetic images per class.
         out: the folder of the synthetic set.
@@ -51,7 +51,7 @@ class DistillSettings:
     method_config: Any = None
     ipc: int = 10
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     zca: bool | None = None
     validation_fraction: float = 0.1
     validation_seed: int = 0
@@ -59,6 +59,10 @@ class DistillSettings:
     data_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("out", "data_dir"):
+            value = getattr(self, name)
+            # Scripts give paths as text as well.
+            object.__setattr__(self, name, None if value is None else Path(value))
         # Before any image is read: the first reading of a large dataset takes minutes.
         if self.ipc < 1:
             raise ValueError(f"ipc must be at least 1, not {self.ipc}")

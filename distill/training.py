@@ -33,7 +33,9 @@ class TrainingConfig:
     Attributes:
         epochs: passes over the images.
         batch_size: images a step; a smaller set is one batch.
-        learning_rate: of SGD with Nesterov-free `momentum` and `weight_decay`.
+        learning_rate: of SGD.
+        momentum: of SGD, without Nesterov's correction.
+        weight_decay: of SGD, on every parameter.
         schedule: `step` (x0.1 at half time), `cosine` to zero, or `onecycle` (linear warm-up over 30%).
         augmentation: `dsa`, `none`, or transforms joined by `_` (color, crop, cutout, flip, scale, rotate).
         precision: `bfloat16` runs convolutions, on a GPU also matrix products, in bfloat16.

@@ -118,6 +118,7 @@ def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series) -> Verdi
     evidence = Evidence(
         spearman=spearman(*_pairs(run, scores[0].name, reference)),
         interval=interval,
+        p_value=chosen.p_value,
         top=scores[0].spearman_top_20,
         pick=scores[0].pick,
         parameters=parameters,

@@ -27,6 +27,8 @@ Counts = NDArray[np.int64]
 RESAMPLES = 2_000
 """The standard error of either end of a 95% interval is then 1.5% of the interval's width."""
 CONFIDENCE = 0.95
+HOLDS_FROM = 10
+"""Pairs from which the intervals hold their level, see above."""
 BLOCK_ENTRIES = 2_000_000
 """Resamples are handled in blocks of about this many counts (16 MB), so that 100,000 pairs fit in memory."""
 
@@ -60,14 +62,17 @@ def spearman_interval(
 ) -> Interval | None:
     """Percentile bootstrap interval of Spearman's rho over resampled pairs (Efron 1979).
 
-    Resamples in which x or y is constant have no rho and are left out. None where rho itself is undefined.
+    Resamples in which x or y is constant have no rho and are left out. None where rho itself is undefined,
+    and where few pairs lie in perfect order: every resample of theirs does, which says nothing of others.
     """
     first, second = usable_pairs(x, y)
     if why_undefined(first, second):
         return None
     blocks = _blocks(len(first), resamples, rng)
     values = np.concatenate([weighted_spearman(first, second, counts) for counts in blocks])
-    return _percentile_interval(values, confidence)
+    interval = _percentile_interval(values, confidence)
+    empty = interval is not None and interval.low == interval.high and len(first) < HOLDS_FROM
+    return None if empty else interval
 
 
 def spearman_difference(

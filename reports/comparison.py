@@ -23,18 +23,37 @@ SAME_REFERENCE = 1e-6
 def compare_runs(
     runs: Sequence[Run], reports: Sequence[Report], labels: Sequence[str]
 ) -> list[ComparisonRow]:
-    """One row a run, in the given order; differences are to the first."""
-    first = _rulers(runs[0], reports[0].score)
+    """One row a run, in the given order; differences are to the first with a correlation, the baseline."""
+    usable = [
+        position for position, report in enumerate(reports) if report.default.spearman.value is not None
+    ]
+    baseline = usable[0] if usable else None
     rows = []
     for position, (run, report, label) in enumerate(zip(runs, reports, labels, strict=True)):
-        difference = _difference(_rulers(run, report.score), first) if position else None
-        rows.append(_row(report, label, difference))
+        difference = None
+        if baseline is not None and position != baseline:
+            first = _rulers(runs[baseline], reports[baseline].score)
+            difference = _difference(_rulers(run, report.score), first)
+        rows.append(_row(report, label, difference, baseline=position == baseline))
     return rows
 
 
-def _row(report: Report, label: str, difference: Difference | None) -> ComparisonRow:
+def describe_datasets(rows: Sequence[ComparisonRow]) -> str | None:
+    """A warning where the runs are not all on one dataset."""
+    names = list(dict.fromkeys(row.dataset for row in rows))
+    if len(names) < 2:
+        return None
+    return (
+        f"These runs are on different datasets ({', '.join(names)}): their correlations are with different "
+        "rankings, and a higher one need not be the better ruler."
+    )
+
+
+def _row(report: Report, label: str, difference: Difference | None, *, baseline: bool) -> ComparisonRow:
     return ComparisonRow(
         name=label,
+        dataset=report.run.dataset.name,
+        baseline=baseline,
         method=report.run.synthetic.method,
         images=report.run.synthetic.images,
         score=report.score,
@@ -55,6 +74,8 @@ def _rulers(run: Run, score: str) -> pd.DataFrame:
 
 
 def _difference(run: pd.DataFrame, first: pd.DataFrame) -> Difference:
+    if run["reference"].isna().all():
+        return Difference(value=None, n=0, interval=None, reason="no reference")
     both = run.add_suffix("_run").join(first.add_suffix("_first"), how="inner").dropna()
     if not np.allclose(both["reference_run"], both["reference_first"], rtol=SAME_REFERENCE, atol=0.0):
         return Difference(value=None, n=len(both), interval=None, reason="the runs have different references")

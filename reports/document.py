@@ -95,9 +95,15 @@ class RunSummary(_Part):
 
 
 class ComparisonRow(_Part):
-    """One run beside others; `difference` is its Spearman minus the first's, on the same architectures."""
+    """One run beside others.
+
+    difference: its Spearman minus the baseline's, on the same architectures; the baseline is the first run
+    that has one.
+    """
 
     name: str
+    dataset: str
+    baseline: bool
     method: str
     images: int | None
     score: str

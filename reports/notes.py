@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from reports.document import Counts
 from reports.savings import Savings
 from reports.schema import Run
+
+SMALL_NOISE = math.sqrt(0.1)
+"""Of the deviation among architectures: the noise is then a tenth of their variance."""
 
 
 def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
@@ -13,7 +18,9 @@ def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
         _incomplete(run),
         _failed(counts),
         _unmatched(run, counts),
+        _foreign(run),
         _ties(counts),
+        _noise(run),
         *_cost_notes(run, savings),
     ]
     return [note for note in candidates if note is not None]
@@ -41,6 +48,13 @@ def _unmatched(run: Run, counts: Counts) -> str | None:
     )
 
 
+def _foreign(run: Run) -> str | None:
+    foreign = run.info.reference.foreign
+    if not foreign:
+        return None
+    return f"{foreign} rows of the reference table name architectures that this space does not have."
+
+
 def _ties(counts: Counts) -> str | None:
     if not counts.tied_scores and not counts.tied_references:
         return None
@@ -49,6 +63,25 @@ def _ties(counts: Counts) -> str | None:
         f"so the lowest rank of their group; {counts.tied_references} of {counts.pairs} share their "
         "reference score. Correlations use average ranks; what is kept or picked is averaged over all ways "
         "to break the ties."
+    )
+
+
+def _noise(run: Run) -> str | None:
+    """Said where the luck of few validation images is a tenth or more of what tells architectures apart."""
+    images = run.info.proxy.get("validation_images")
+    column = "score:validation_accuracy"
+    if run.info.score != "validation_accuracy" or not isinstance(images, int) or column not in run.trials:
+        return None
+    accuracies = run.trials[column].dropna()
+    if len(accuracies) < 3 or not images:
+        return None
+    error = math.sqrt(float((accuracies * (1 - accuracies)).mean()) / images)
+    deviation = float(accuracies.std())
+    if error < SMALL_NOISE * deviation:
+        return None
+    return (
+        f"An accuracy on {images:,} validation images has a standard error of {100 * error:.1f} points, and "
+        f"the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their order is luck."
     )
 
 

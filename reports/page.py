@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import formatting, words
+from reports.comparison import describe_datasets
 from reports.document import ComparisonRow
 from reports.section import Picture, Section
 
@@ -62,7 +63,13 @@ def _render(
     rows: Sequence[ComparisonRow],
     chart: Picture | None,
 ) -> str:
-    return environment.get_template(template).render(sections=sections, comparison=rows, chart=chart)
+    return environment.get_template(template).render(
+        sections=sections,
+        comparison=rows,
+        chart=chart,
+        baseline=next((row.name for row in rows if row.baseline), None),
+        datasets=describe_datasets(rows),
+    )
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:

@@ -131,7 +131,7 @@ def top_k_data(x: ArrayLike, y: ArrayLike, *, sign: int) -> TopK:
 
 def draw_top_k(data: TopK, y: AxisLabel) -> Figure:
     """Three lines: the ruler should reach the best of all well before picks at random do."""
-    figure, (axes,) = new_figure(7.2, 4.2)
+    figure, (axes,) = new_figure(6.2, 3.9)
     axes.axhline(data.best, color=GREY, linewidth=1.2, linestyle=":", label="best of all")
     axes.plot(data.k, data.random, color=ORANGE, linewidth=2, linestyle="--", label="k at random (expected)")
     axes.step(data.k, data.ruler, where="post", color=BLUE, linewidth=2.2, label="top k of this ranking")
@@ -158,7 +158,7 @@ def score_bars(scores: Sequence[ScoreReport]) -> list[Bar]:
 
 def draw_bars(bars: Sequence[Bar], title: str) -> Figure:
     """Horizontal bars from 0 with their intervals, the first on top."""
-    figure, (axes,) = new_figure(7.2, 1.5 + 0.42 * len(bars))
+    figure, (axes,) = new_figure(6.2, 1.5 + 0.42 * len(bars))
     for position, bar in enumerate(bars):
         value = bar.value or 0.0
         axes.barh(position, value, height=0.6, color=BLUE if bar.emphasised else PALE_BLUE)
@@ -191,7 +191,7 @@ def cost_bars(savings: Savings, proxy_seconds: float, reference_seconds: float |
 
 def draw_costs(bars: Sequence[CostBar], title: str) -> Figure:
     """Stacked horizontal bars of compute-seconds."""
-    figure, (axes,) = new_figure(7.2, 2.0 + 0.5 * len(bars))
+    figure, (axes,) = new_figure(6.2, 2.0 + 0.5 * len(bars))
     longest = max(sum(part[1] for part in bar.parts) for bar in bars)
     for position, bar in enumerate(bars):
         left = 0.0

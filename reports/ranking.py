@@ -10,7 +10,7 @@ from reports.scores import MEASUREMENTS, SCORES, describe_score
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAILING_COLUMNS = (*MEASUREMENTS, "status", "reason")
+TRAILING_COLUMNS = ("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason")
 
 
 def choose_score(run: Run, score: str | None) -> str:
@@ -21,17 +21,16 @@ def choose_score(run: Run, score: str | None) -> str:
     """
     if score is None:
         return run.info.score
-    if score not in run.score_names:
-        raise ValueError(
-            f"run {run.name} has no score {score!r}: choose from {', '.join(run.score_names) or 'none'}"
-        )
+    allowed = ruler_names(run)
+    if score not in allowed:
+        raise ValueError(f"run {run.name} has no score {score!r}: choose from {', '.join(allowed) or 'none'}")
     return score
 
 
-def ruler_names(run: Run, chosen: str) -> list[str]:
-    """Whatever could rank: the chosen score, the others recorded, then what trials were measured for."""
+def ruler_names(run: Run, *first: str) -> list[str]:
+    """Whatever could rank: those asked for, the others recorded, then what trials were measured for."""
     measured = [name for name in MEASUREMENTS if run.trials[name].notna().any()]
-    return list(dict.fromkeys([chosen, *run.score_names, *measured]))
+    return list(dict.fromkeys([*first, *run.score_names, *measured]))
 
 
 def ruler_scores(run: Run, name: str) -> pd.Series:
@@ -56,7 +55,8 @@ def reference_scores(run: Run) -> pd.Series:
 
 
 def ranking_table(run: Run, score: str) -> pd.DataFrame:
-    """Columns rank, architecture, score, reference, every score, seconds, peak_memory_mb, status, reason.
+    """Columns rank, architecture, score, reference, every score, seconds (wall), cpu_seconds, peak_memory_mb,
+    status, reason.
 
     `score` and `reference` are oriented so that higher is better (a loss appears negated); the columns named
     after scores hold them as recorded. Equal scores share the lowest rank they take (1, 2, 2, 4); failed

@@ -54,6 +54,7 @@ class SyntheticInfo(_Part):
     method: str
     ipc: int | None = None
     images: int | None = None
+    iterations: int | None = None
     distill_seconds: float | None = Field(default=None, ge=0)
     distill_cpu_seconds: float | None = Field(default=None, ge=0)
     device: str = ""
@@ -83,6 +84,7 @@ class ReferenceInfo(_Part):
     score: str | None = None
     settings: dict[str, Any] | None = None
     table: str | None = None
+    foreign: int = 0
     samples: int | None = None
     matched: int | None = None
 

@@ -1,9 +1,10 @@
 """Whether to trust the ranking, in one sentence: pure functions of the statistics.
 
 The thresholds are on the low end of Spearman's interval, what the data supports rather than what they
-happened to show. Their meaning, for bivariate normal scores (r = 2 sin(pi rho / 6), pairs in order = 1/2 +
-asin(r) / pi): at rho = .4 63% of pairs are in the right order and an architecture of the best 5% stays in the
-better half 82% of the time; at rho = .7 it is 75% of the pairs and 98% of the time.
+happened to show; to be called better than guessing the p-value must say so too. Their meaning, for bivariate
+normal scores (r = 2 sin(pi rho / 6), pairs in order = 1/2 + asin(r) / pi): at rho = .4 64% of pairs are in
+the right order and an architecture of the best 5% stays in the better half 82% of the time; at rho = .7 it is
+75% of the pairs and 98% of the time.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from reports.bootstrap import Interval
+from reports import formatting
+from reports.bootstrap import HOLDS_FROM, Interval
 from reports.correlation import Statistic
 from reports.selection import Pick
 
-MIN_PAIRS_FOR_VERDICT = 10
-"""Below it bootstrap intervals are too narrow (6 pairs in order by luck give 1 to 1), see bootstrap.py."""
+MIN_PAIRS_FOR_VERDICT = HOLDS_FROM
+"""Below it bootstrap intervals are too narrow, see bootstrap.py."""
+SIGNIFICANT_BELOW = 0.05
+"""The p-value that goes with a 95% interval; near 0 the two may disagree, being computed differently."""
 MODERATE_FROM = 0.4
 """Discarding the worse half then loses 18% of the best: the most that is worth the time saved."""
 STRONG_FROM = 0.7
@@ -44,6 +48,7 @@ class Evidence:
 
     spearman: Statistic
     interval: Interval | None
+    p_value: float | None
     top: Statistic
     pick: Pick | None
     parameters: float | None = None
@@ -66,11 +71,17 @@ def _level(evidence: Evidence) -> Level:
     if evidence.spearman.n < MIN_PAIRS_FOR_VERDICT or evidence.interval is None:
         return "not enough data"
     low = evidence.interval.low
-    if low <= 0:
+    if low <= 0 and not _significant(evidence):
         return "guessing"
     if low < MODERATE_FROM:
         return "weak"
     return "moderate" if low < STRONG_FROM else "strong"
+
+
+def _significant(evidence: Evidence) -> bool:
+    """Whether the p-value says that the ranking is better, not only other, than guessing."""
+    rho, p = evidence.spearman.value, evidence.p_value
+    return rho is not None and rho > 0 and p is not None and p < SIGNIFICANT_BELOW
 
 
 def _too_little(evidence: Evidence) -> str:
@@ -86,6 +97,10 @@ def _advice(level: Level, evidence: Evidence) -> str:
         if evidence.interval is not None and evidence.interval.high < 0:
             return "Do not trust it, it ranks the wrong way round"
         return "Do not trust it, it cannot be told apart from guessing"
+    if level == "weak" and not (_significant(evidence) and evidence.interval and evidence.interval.low > 0):
+        return (
+            "Trust it for a hint at most, interval and p-value disagree on whether it is better than guessing"
+        )
     if level == "weak":
         return "Trust it for a hint at most, it is better than guessing but may discard good architectures"
     if level == "moderate":
@@ -107,7 +122,8 @@ def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
     assert rho.value is not None
     assert interval is not None
     confidence = f"{interval.confidence:.0%} CI {interval.low:.2f} to {interval.high:.2f}"
-    parts = [f"Spearman {rho.value:.2f} ({confidence}, n = {rho.n})"]
+    p = "" if evidence.p_value is None else f", p {_equals(evidence.p_value)}"
+    parts = [f"Spearman {rho.value:.2f} ({confidence}, n = {rho.n}{p})"]
     if top.value is not None:
         parts.append(f"{top.value:.2f} among the best 20% (n = {top.n})")
     if pick is not None:
@@ -115,6 +131,11 @@ def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
     if evidence.parameters is not None and evidence.parameters >= rho.value:
         parts.append(f"but counting parameters, which costs nothing, reaches {evidence.parameters:.2f}")
     return "; ".join(parts)
+
+
+def _equals(p: float) -> str:
+    shown = formatting.p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"
 
 
 def _regret(pick: Pick, show: Callable[[float], str]) -> str:

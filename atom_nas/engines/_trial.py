@@ -8,7 +8,7 @@ import torch
 
 from atom_nas.engines.base import Job, Outcome, Workload
 from atom_nas.estimators.measure import network_costs
-from distill.environment import peak_memory_mb, reset_peak
+from distill.environment import begin_measuring, memory_used_mb
 
 _MAX_REASON = 300
 
@@ -20,7 +20,7 @@ def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outco
         Its outcome, and whether this process should not be trusted with another one: an exhausted memory
         stays fragmented, and a CUDA error may leave the device unusable for the process.
     """
-    reset_peak(device)
+    before = begin_measuring(device)
     wall, cpu = time.perf_counter(), time.process_time()
     scores: Mapping[str, float] = {}
     reason, spoiled = None, False
@@ -34,7 +34,7 @@ def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outco
         scores=scores,
         seconds=time.perf_counter() - wall,
         cpu_seconds=time.process_time() - cpu,
-        peak_memory_mb=peak_memory_mb(device),
+        peak_memory_mb=memory_used_mb(device, before),
         device=device.type,
     )
     return outcome, spoiled

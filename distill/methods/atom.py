@@ -16,8 +16,10 @@ class Config(MatchingConfig):
 
     Attributes:
         loss_scale: 100 as in DataDAM's public code; with a fixed learning rate it sets the step.
-        lambda_channel, lambda_mmd: weights of channel attention and of the mean features.
-        spatial_power, channel_power: p_s and p_c, at least 1.
+        lambda_channel: weight of channel attention.
+        lambda_mmd: weight of the mean features.
+        spatial_power: p_s, at least 1: how strongly an attention map over pixels follows its largest values.
+        channel_power: p_c, at least 1: the same over channels.
     """
 
     loss_scale: float = 100.0

@@ -15,8 +15,9 @@ class Config(MatchingConfig):
     """DataDAM's settings: L = loss_scale * (L_s + lambda_mmd * L_MMD).
 
     Attributes:
-        loss_scale, lambda_mmd: 100 and 0.01 as in the authors' public code.
-        spatial_power: p_s, at least 1; 1 in that code.
+        loss_scale: 100 as in the authors' public code; with a fixed learning rate it sets the step.
+        lambda_mmd: weight of the mean features; 0.01 in that code.
+        spatial_power: p_s, at least 1, of the attention maps over pixels; 1 in that code.
     """
 
     loss_scale: float = 100.0

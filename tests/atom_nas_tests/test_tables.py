@@ -19,12 +19,12 @@ def file(tmp_path: Path, *lines: str) -> Path:
 
 def test_a_reference_is_read_by_column_name(tmp_path: Path) -> None:
     path = file(tmp_path, "epochs, score, architecture", f"12, 91.5, {A}", "", f"12,1e-3,{B}")
-    assert read_reference(path, SPACE) == {A: 91.5, B: 0.001}
+    assert read_reference(path, SPACE).scores == {A: 91.5, B: 0.001}
 
 
 def test_identical_lines_count_once(tmp_path: Path) -> None:
     path = file(tmp_path, "architecture,score", f"{A},91.5", f"{A},91.50")
-    assert read_reference(path, SPACE) == {A: 91.5}
+    assert read_reference(path, SPACE).scores == {A: 91.5}
 
 
 def test_contradicting_lines_are_an_error(tmp_path: Path) -> None:
@@ -40,11 +40,26 @@ def test_a_score_must_be_a_finite_number(tmp_path: Path, score: str) -> None:
         read_reference(path, SPACE)
 
 
-@pytest.mark.parametrize("read", [read_reference, read_architectures])
-def test_a_string_the_space_cannot_parse_is_named_with_its_line(tmp_path: Path, read: object) -> None:
+def test_a_listed_string_the_space_cannot_parse_is_named_with_its_line(tmp_path: Path) -> None:
     path = file(tmp_path, "architecture,score", f"{A},1", "w33-d1-none-relu-avg,2")
     with pytest.raises(ValueError, match=r"table\.csv, line 3: .*33"):
-        read(path, SPACE)  # type: ignore[operator]
+        read_architectures(path, SPACE)
+
+
+def test_rows_of_a_reference_outside_the_space_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,score", "resnet18,3", f"{A},1", "w33-d1-none-relu-avg,2", f"{B},2")
+    table = read_reference(path, SPACE)
+    assert (table.scores, table.foreign) == ({A: 1.0, B: 2.0}, 2)
+    assert table.why_foreign is not None
+    assert "line 2: 'resnet18'" in table.why_foreign
+    narrowed = read_reference(path, search_spaces.load("convnet", width=[32]))
+    assert (narrowed.scores, narrowed.foreign) == ({A: 1.0}, 3)
+
+
+def test_a_reference_of_another_space_is_an_error(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,score", "resnet18,3", "w33-d1-none-relu-avg,2")
+    with pytest.raises(ValueError, match=r"line 2: 'resnet18'.*; no other row is of the space 'convnet'"):
+        read_reference(path, SPACE)
 
 
 def test_a_missing_column_is_an_error(tmp_path: Path) -> None:
@@ -79,4 +94,4 @@ def test_an_empty_list_is_an_error(tmp_path: Path) -> None:
 def test_what_is_written_reads_back_to_the_bit(tmp_path: Path) -> None:
     scores = {A: 0.1 + 0.2, B: 1 / 3}
     (tmp_path / "out.csv").write_text(reference_csv(scores))
-    assert read_reference(tmp_path / "out.csv", SPACE) == scores
+    assert read_reference(tmp_path / "out.csv", SPACE).scores == scores

@@ -165,3 +165,9 @@ def test_the_card_names_the_code_that_ran_not_what_was_checked_out_later(tmp_pat
     commits = iter(["at the start", "at the end"])
     monkeypatch.setattr("distill.run.environment.describe", lambda: {"commit": next(commits)})
     assert distill.distill(settings(tmp_path / "set")).card["environment"] == {"commit": "at the start"}
+
+
+def test_paths_may_be_given_as_text(tmp_path):
+    changes = {"out": str(tmp_path / "set"), "data_dir": str(tmp_path)}
+    given = DistillSettings(dataset="digits", **changes)
+    assert (given.out, given.data_dir) == (tmp_path / "set", tmp_path)

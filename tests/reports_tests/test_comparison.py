@@ -75,9 +75,34 @@ def test_runs_without_a_reference_stand_side_by_side(make_run: MakeRun) -> None:
     runs = [make_run(name, reference={"kind": "none"}) for name in ("one", "two")]
     rows = write_report(runs).report.comparison
     assert rows is not None
-    assert rows[1].difference is not None
-    assert rows[1].difference.reason == "not enough data (n = 0)"
+    assert [(row.difference, row.baseline) for row in rows] == [(None, False), (None, False)]
     assert not (runs[0] / "report" / "figures" / "comparison.png").exists()
+
+
+def test_the_first_run_with_a_reference_is_the_baseline(make_run: MakeRun) -> None:
+    runs = [
+        make_run("alone", reference={"kind": "none"}),
+        make_run("atom", noise=0.2),
+        make_run("dm", noise=0.5),
+    ]
+    rows = rows_of(runs)
+    assert [row.baseline for row in rows] == [False, True, False]
+    assert rows[0].difference is not None
+    assert rows[0].difference.reason == "no reference"
+    assert rows[2].difference is not None
+    assert rows[2].difference.value is not None
+    page = write_report(runs).page.read_text(encoding="utf-8")
+    assert "Spearman minus that of atom on" in page
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_runs_on_different_datasets_are_called_so(make_run: MakeRun) -> None:
+    runs = [make_run("atom"), make_run("other", dataset={"name": "cifar10"})]
+    written = write_report(runs)
+    for name in ("index.html", "report.md"):
+        text = (written.folder / name).read_text(encoding="utf-8")
+        assert "These runs are on different datasets (digits, cifar10)" in text
+        assert "cifar10: atom" in text
 
 
 def test_runs_of_one_name_are_told_apart(make_run: MakeRun) -> None:

@@ -148,7 +148,7 @@ def test_ranking_is_sorted_with_failures_last(make_run: MakeRun) -> None:
     rows = rows_of(folder)
     assert list(rows[0]) == [
         *("rank", "architecture", "score", "reference", "validation_accuracy", "final_training_loss"),
-        *("seconds", "peak_memory_mb", "status", "reason"),
+        *("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason"),
     ]
     assert [row["rank"] for row in rows] == [*(str(rank) for rank in range(1, 19)), "", ""]
     scores = [float(row["score"]) for row in rows[:18]]
@@ -271,6 +271,36 @@ def test_equal_scores_are_said(fabricated: Any, trial: Any, info: Any, tmp_path:
     assert report.verdict.sentence == "No verdict: all scores are equal."
     assert report.default.pick is not None
     assert report.default.pick.tied == 12
+
+
+def test_few_validation_images_are_warned_of_where_their_luck_matters(make_run: MakeRun) -> None:
+    few, many = (
+        " ".join(report_of(make_run(f"v{images}", proxy={"validation_images": images})).notes)
+        for images in (10, 1_000_000)
+    )
+    assert "An accuracy on 10 validation images has a standard error of" in few
+    assert "validation images" not in many
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_a_measurement_can_rank_and_an_unknown_score_lists_it(make_run: MakeRun) -> None:
+    folder = make_run()
+    assert write_report(folder, score="seconds").report.score == "seconds"
+    with pytest.raises(ValueError, match=r"choose from validation_accuracy, .*, seconds, peak_memory_mb"):
+        write_report(folder, score="nonsense")
+
+
+def test_how_it_was_made_counts_images_and_epochs(make_run: MakeRun) -> None:
+    settings = {"training_images": 2000, "test_images": 5000, "training": {"epochs": 8}}
+    folder = make_run(
+        proxy={"training_images": 100, "validation_images": 1000, "training": {"epochs": 40}},
+        reference={"kind": "real", "score": "test_accuracy", "settings": settings},
+    )
+    write_report(folder)
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "trained on 100 images for 40 epochs and scored on 1,000 real validation images" in text
+    assert "trained on real data on 2,000 images for 8 epochs, test accuracy on 5,000 images" in text
+    assert "600 of its 720 architectures fit images of 8x8 pixels" in text
 
 
 def test_notes_state_reuse_devices_and_unfinished_runs(

@@ -13,10 +13,20 @@ from reports.selection import Pick
 from reports.verdict import MODERATE_FROM, STRONG_FROM, Evidence, judge
 
 
-def evidence(low: float, high: float = 0.9, n: int = 48, top: float = 0.6, regret: float = 0.0) -> Evidence:
+def evidence(
+    low: float,
+    high: float = 0.9,
+    n: int = 48,
+    top: float = 0.6,
+    regret: float = 0.0,
+    p_value: float | None = None,
+) -> Evidence:
+    if p_value is None:  # one that agrees with the interval
+        p_value = 0.2 if low <= 0 <= high else 0.01
     return Evidence(
         spearman=Statistic(value=(low + high) / 2, n=n),
         interval=Interval(low=low, high=high, confidence=0.95),
+        p_value=p_value,
         top=Statistic(value=top, n=10),
         pick=Pick(best=0.9, picked=0.9 - regret, tied=1, n=n, regret=regret, random_regret=0.1),
     )
@@ -36,7 +46,20 @@ def test_levels_follow_the_low_end(low: float, level: str, words: str) -> None:
     verdict = judge(evidence(low))
     assert verdict.level == level
     assert words in verdict.sentence
-    assert f"95% CI {low:.2f} to 0.90, n = 48" in verdict.sentence
+    assert f"95% CI {low:.2f} to 0.90, n = 48, p = " in verdict.sentence
+
+
+@pytest.mark.parametrize(("low", "p_value"), [(0.0, 0.03), (-0.02, 0.049), (0.02, 0.05), (0.3, 0.06)])
+def test_interval_and_p_value_that_disagree_are_said_to(low: float, p_value: float) -> None:
+    verdict = judge(evidence(low, p_value=p_value))
+    assert verdict.level == "weak"
+    assert "interval and p-value disagree" in verdict.sentence
+
+
+def test_a_small_p_value_of_a_reversed_ranking_does_not_help_it() -> None:
+    verdict = judge(evidence(-0.8, high=0.1, p_value=0.03))
+    assert verdict.level == "guessing"
+    assert "p = 0.030" in verdict.sentence
 
 
 def test_strong_order_does_not_name_the_winner_without_the_top() -> None:
@@ -59,7 +82,7 @@ def test_few_pairs_give_no_verdict_however_perfect() -> None:
 def test_no_reference_and_no_coefficient() -> None:
     assert judge(None).level == "no reference"
     nothing = Statistic(value=None, n=2, reason="not enough data (n = 2)")
-    verdict = judge(Evidence(spearman=nothing, interval=None, top=nothing, pick=None))
+    verdict = judge(Evidence(spearman=nothing, interval=None, p_value=None, top=nothing, pick=None))
     assert (verdict.level, verdict.sentence) == ("not enough data", "No verdict: not enough data (n = 2).")
 
 
