@@ -8,6 +8,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from distill.memory import use_huge_pages
+
 if TYPE_CHECKING:
     from distill.data import RealDataset, Split
     from distill.preprocessing import Preprocessing
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from distill.sources import load_dataset
     from distill.synthetic import SyntheticSet, load
     from distill.training import TrainingConfig, evaluate, train
+
+use_huge_pages()
 
 # Names resolve on first use, so that importing the package (for `--help`) does not import torch.
 _HOMES = {

@@ -1,6 +1,5 @@
 """What a result was made with, and what it took, for its record."""
 
-import ctypes
 import os
 import platform
 import subprocess
@@ -10,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from distill.memory import return_freed_memory
 
 _MIB = 2**20
 _PACKAGES = ("atom-nas", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
@@ -67,8 +68,7 @@ def begin_measuring(device: torch.device) -> float | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device) / _MIB
-    with suppress(OSError, AttributeError):  # AttributeError: a C library that is not glibc
-        ctypes.CDLL(None).malloc_trim(0)
+    return_freed_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

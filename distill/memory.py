@@ -1,0 +1,27 @@
+"""How memory is taken from the system, and given back.
+
+A network's maps are large blocks, which glibc returns when they are freed; at the next step the system
+clears them again, page by page of 4 KiB. Torch can ask for pages of 2 MiB instead (Linux, transparent huge
+pages set to `madvise` or `always`), which made training steps on a CPU 1.1 to 1.7 times and eager distillation
+2.5 times as fast. Letting glibc keep what is freed (mallopt) was as fast, but took 2 to 3 times the memory.
+"""
+
+import ctypes
+import os
+from contextlib import suppress
+
+_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+
+
+def use_huge_pages() -> None:
+    """Have torch ask for huge pages, in this process and those it starts, unless the user has said whether.
+
+    Torch looks at the variable once, when the process makes its first tensor; later it is of no effect.
+    """
+    os.environ.setdefault(_HUGE_PAGES, "1")
+
+
+def return_freed_memory() -> None:
+    """Hand back to the system what this process has freed, where the C library is glibc."""
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
