@@ -64,7 +64,7 @@ def spatial_attention(features: Tensor, power: float) -> Tensor:
 
     Needs power >= 1: below 1 the gradient is NaN wherever a unit is dead (f = 0).
     """
-    return F.normalize(_powered(features, power).sum(dim=1).flatten(1), dim=1)
+    return F.normalize(spatial_sums(features, power), dim=1)
 
 
 def channel_attention(features: Tensor, power: float) -> Tensor:
@@ -72,7 +72,17 @@ def channel_attention(features: Tensor, power: float) -> Tensor:
 
     Needs power >= 1, as `spatial_attention`.
     """
-    return F.normalize(_powered(features, power).sum(dim=(2, 3)), dim=1)
+    return F.normalize(channel_sums(features, power), dim=1)
+
+
+def spatial_sums(features: Tensor, power: float) -> Tensor:
+    """sum_c |f_chw|^power: (N, C, H, W) -> (N, H*W)."""
+    return _powered(features, power).sum(dim=1).flatten(1)
+
+
+def channel_sums(features: Tensor, power: float) -> Tensor:
+    """sum_hw |f_chw|^power: (N, C, H, W) -> (N, C)."""
+    return _powered(features, power).sum(dim=(2, 3))
 
 
 def _powered(features: Tensor, power: float) -> Tensor:
@@ -83,6 +93,21 @@ def _powered(features: Tensor, power: float) -> Tensor:
 def class_means(statistics: Tensor, classes: int) -> Tensor:
     """Mean over the images of each class: (K*B, D) -> (K, D)."""
     return statistics.view(classes, -1, statistics.shape[1]).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What is read off the features of N images.
+
+    Attributes:
+        spatial: one (N, H_l*W_l) a layer below the last, none where L_s is not used.
+        channel: one (N, C_l) a layer below the last, none where L_c is not used.
+        embedding: (N, D), the flattened last feature.
+    """
+
+    spatial: Sequence[Tensor]
+    channel: Sequence[Tensor]
+    embedding: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,15 +137,28 @@ def statistics(
     Raises:
         ValueError: if N is not a multiple of `classes`.
     """
-    if len(embedding) % classes:
-        raise ValueError(f"{len(embedding)} images do not divide into {classes} classes of equal size")
     lower = [features.float() for features in maps[:-1]]
-    spatial = [spatial_attention(f, weights.spatial_power) for f in lower] if weights.spatial else []
-    channel = [channel_attention(f, weights.channel_power) for f in lower] if weights.channel else []
+    sums = Sums(
+        spatial=[spatial_sums(f, weights.spatial_power) for f in lower] if weights.spatial else [],
+        channel=[channel_sums(f, weights.channel_power) for f in lower] if weights.channel else [],
+        embedding=embedding.float(),
+    )
+    return reduce_sums(sums, classes=classes, weights=weights)
+
+
+def reduce_sums(sums: Sums, *, classes: int, weights: LossWeights) -> Statistics:
+    """Normalise the attention of each image, and average over the images of each class.
+
+    Raises:
+        ValueError: if N is not a multiple of `classes`.
+    """
+    count = len(sums.embedding)
+    if count % classes:
+        raise ValueError(f"{count} images do not divide into {classes} classes of equal size")
     return Statistics(
-        spatial=[class_means(a, classes) for a in spatial],
-        channel=[class_means(a, classes) for a in channel],
-        embedding=class_means(embedding.float(), classes) if weights.mmd else None,
+        spatial=[class_means(F.normalize(layer, dim=1), classes) for layer in sums.spatial],
+        channel=[class_means(F.normalize(layer, dim=1), classes) for layer in sums.channel],
+        embedding=class_means(sums.embedding, classes) if weights.mmd else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 A network's maps are large blocks, which glibc returns when they are freed; at the next step the system
 clears them again, page by page of 4 KiB. Torch can ask for pages of 2 MiB instead (Linux, transparent huge
-pages set to `madvise` or `always`), which made training steps on a CPU 1.1 to 1.7 times and eager distillation
+pages set to `madvise` or `always`): training steps on a CPU became 1.1 to 1.7 times and eager distillation
 2.5 times as fast. Letting glibc keep what is freed (mallopt) was as fast, but took 2 to 3 times the memory.
 """
 

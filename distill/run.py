@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from distill import environment, methods, synthetic
+from distill.attention import runs_fused
 from distill.data import RealDataset
 from distill.files import LOCK, lock_folder
 from distill.methods.base import Problem
@@ -146,6 +147,7 @@ def distill(
         tell(f"distilling with {settings.method}")
         images = method.distill(problem, settings.config, session)
         labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
+        made_with["kernels"] = _kernels(settings, device)
         card = {**_card(settings, dataset, session, device), "environment": made_with}
         result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
         (settings.out / CHECKPOINT).unlink(missing_ok=True)
@@ -161,6 +163,14 @@ def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], N
     how = "compiled" if config.compile else "not compiled"
     tell(f"{how}: {reason}")
     return replace(settings, method_config=config)
+
+
+def _kernels(settings: DistillSettings, device: torch.device) -> str:
+    """What computed the features: sets differ in rounding by it."""
+    config = settings.config
+    if getattr(config, "compile", False):
+        return "compiled"
+    return "fused" if hasattr(config, "width") and runs_fused(config.width, device) else "eager"
 
 
 def _pose(

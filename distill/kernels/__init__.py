@@ -11,16 +11,22 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from distill.files import cache_folder
 
-_SOURCE = Path(__file__).with_name("tail.cpp")
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("tail.cpp", "attention.cpp"))
+_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
 
 _int, _long, _float, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+_BLOCK = [_int, _int, *[_long] * 4, *[_float] * 3, *[_pointer] * 3]
 _ARGUMENTS = {
+    "attention_forward": [*_BLOCK, *[_pointer] * 5],
+    "attention_backward": [*_BLOCK, *[_pointer] * 6],
     "tail_forward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 6],
     "tail_backward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 11],
     "tail_statistics": [_int, *[_long] * 3, *[_pointer] * 3],
@@ -66,7 +72,7 @@ def _cached_library() -> Path:
     )
     if compiler is None:
         raise KernelError("there is no C++ compiler (g++ or clang++)")
-    path = _folder() / f"tail-{_key(compiler)}.so"
+    path = _folder() / f"kernels-{_key(compiler)}.so"
     if not path.is_file():
         _compile(compiler, path)
     return path
@@ -80,7 +86,8 @@ def _folder() -> Path:
 
 def _key(compiler: str) -> str:
     """A digest of source, flags, compiler and processor: `-march=native` code runs on no older one."""
-    parts = [_SOURCE.read_bytes(), " ".join((compiler, *_FLAGS)).encode(), _processor().encode()]
+    sources = [source.read_bytes() for source in _SOURCES]
+    parts = [*sources, " ".join((compiler, *_FLAGS)).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -96,14 +103,20 @@ def _compile(compiler: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            objects = [Path(folder) / f"{source.stem}.o" for source in _SOURCES]
             made = Path(folder) / path.name
-            command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(made)]
-            result = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=_COMPILE_SECONDS
-            )
-            if result.returncode:
-                lines = result.stderr.strip().splitlines() or ["no message"]
-                raise KernelError(f"{compiler} fails ({lines[0]})")
+            commands = [["-c", str(s), "-o", str(o)] for s, o in zip(_SOURCES, objects, strict=True)]
+            with ThreadPoolExecutor(len(commands)) as pool:
+                list(pool.map(partial(_run, compiler), commands))
+            _run(compiler, ["-shared", *map(str, objects), "-o", str(made)])
             made.replace(path)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(f"the kernels cannot be compiled ({error})") from None
+
+
+def _run(compiler: str, arguments: Sequence[str]) -> None:
+    command = [compiler, *_FLAGS, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_COMPILE_SECONDS)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["no message"]
+        raise KernelError(f"{compiler} fails ({lines[0]})")

@@ -16,8 +16,16 @@ import torch
 from torch import Tensor
 
 from distill.acceleration import Auto, Work, decide
+from distill.attention import attention_sums, runs_fused
 from distill.augment import Augmentation, draw, parse_strategy
-from distill.matching import LossWeights, MatchingLoss, Statistics, matching_loss, statistics
+from distill.matching import (
+    LossWeights,
+    MatchingLoss,
+    Statistics,
+    matching_loss,
+    reduce_sums,
+    statistics,
+)
 from distill.methods.base import Problem
 from distill.networks import convnet, convnet_operations, fitting_depth, reinitialise
 from distill.precision import PRECISIONS, Precision, autocast, require
@@ -41,8 +49,8 @@ class MatchingConfig:
         depth: blocks of the matching ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
         precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it.
-        compile: fuse network and statistics with torch.compile, which needs a C++ compiler on a CPU; `auto`
-            does so for runs that are long enough to pay for it.
+        compile: fuse network and statistics with torch.compile; `auto` does so where there are no fused
+            kernels of our own (on a GPU, or at a width that is no multiple of 16) and the run is long enough.
     """
 
     iterations: int = 1000
@@ -73,6 +81,8 @@ class MatchingConfig:
 
         It depends on all classes, also where only some are worked on: every shard decides alike.
         """
+        if self.compile == "auto" and runs_fused(self.width, problem.device):
+            return replace(self, compile=False), "fused kernels need no compiling"
         depth = self.depth or fitting_depth(problem.image_shape)
         passes = self.batch_real + 3 * problem.ipc  # backward costs two forward passes
         operations = convnet_operations(problem.image_shape, depth, self.width)
@@ -153,6 +163,8 @@ class _Engine:
             # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
             torch.compiler.reset()
             self._reduce = torch.compile(self._statistics, dynamic=False)
+        elif runs_fused(config.width, problem.device):
+            self._reduce = self._fused_statistics
 
     def descend(self, state: State) -> MatchingLoss:
         """One iteration: the loss at the current pixels, then a step of SGD with momentum, in place."""
@@ -179,6 +191,10 @@ class _Engine:
         with autocast(self._problem.device, self._config.precision):
             maps, embedding = self._network.features(images)
         return statistics(maps, embedding, classes=len(self._pools), weights=self._weights)
+
+    def _fused_statistics(self, images: Tensor) -> Statistics:
+        sums = attention_sums(self._network, images, self._weights, self._config.precision)
+        return reduce_sums(sums, classes=len(self._pools), weights=self._weights)
 
     def _real_batch(self, generators: list[torch.Generator]) -> Tensor:
         """Real images in model space, B a class: (K*B, C, H, W) on the device."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from distill_helpers import problem
 
-from distill import acceleration
+from distill import acceleration, kernels
 from distill.acceleration import CPU_OPERATIONS, Work, decide
 from distill.methods import atom
 from distill.networks import convnet_operations
@@ -61,12 +61,21 @@ def test_a_missing_compiler_is_found_out(monkeypatch):
 
 def test_every_shard_decides_as_the_whole_would(machine):
     machine()
-    config = atom.Config(iterations=10**8, width=32)
+    config = atom.Config(iterations=10**8, width=24)  # there are no fused kernels of this width
     whole, shard = problem((12, 7, 12, 4)), problem((12, 7, 12, 4), subset=(2,))
     assert config.suited(shard) == config.suited(whole)
     assert config.suited(whole)[0].compile is True
     short = dataclasses.replace(config, iterations=10)
     assert short.suited(whole)[0].compile is False
+
+
+@pytest.mark.skipif(kernels.why_unavailable() is not None, reason="no kernels here")
+def test_fused_kernels_are_not_compiled(machine):
+    machine()
+    config, reason = atom.Config(iterations=10**8, width=32).suited(problem((12, 7)))
+    assert config.compile is False
+    assert reason == "fused kernels need no compiling"
+    assert atom.Config(compile=True, width=32).suited(problem((12, 7)))[0].compile is True
 
 
 def test_operations_are_those_of_the_network():

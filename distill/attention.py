@@ -1,0 +1,138 @@
+"""What the matching losses need of a ConvNet's features, by fused kernels on a CPU.
+
+A block's activated map is never written to memory: one pass over the convolution's output leaves the pooled
+map and the attention sums. Images are independent, so they are handled in portions, which bounds the memory.
+
+Letters: N images, C channels, H x W pixels, (h, w) after pooling, L blocks.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill import kernels
+from distill.matching import LossWeights, Sums
+from distill.networks import ConvBlock, ConvNet
+from distill.precision import Precision
+
+LANES = 16
+"""The kernels work on this many channels at once."""
+PORTION_BYTES = 32 * 2**20
+"""Size of the largest map of a portion."""
+
+
+def runs_fused(width: int, device: torch.device) -> bool:
+    """Whether there are kernels for a ConvNet of this width on this device and machine."""
+    return device.type == "cpu" and width % LANES == 0 and kernels.why_unavailable() is None
+
+
+def attention_sums(network: ConvNet, images: Tensor, weights: LossWeights, precision: Precision) -> Sums:
+    """Attention sums below the last block, and the embedding, of float32 images (N, C, H, W) on a CPU.
+
+    Differentiable in the images; the network's parameters are taken as constants.
+    """
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    portions = images.to(kind).split(_portion(network, images, kind))
+    parts = [_sums_of(network, portion, weights) for portion in portions]
+    return Sums(
+        spatial=[torch.cat(layer) for layer in zip(*(part.spatial for part in parts), strict=True)],
+        channel=[torch.cat(layer) for layer in zip(*(part.channel for part in parts), strict=True)],
+        embedding=torch.cat([part.embedding for part in parts]),
+    )
+
+
+def _portion(network: ConvNet, images: Tensor, kind: torch.dtype) -> int:
+    width = _blocks(network)[0].conv.out_channels
+    bytes_each = width * images.shape[2] * images.shape[3] * kind.itemsize
+    return max(1, PORTION_BYTES // bytes_each)
+
+
+def _blocks(network: ConvNet) -> list[ConvBlock]:
+    return [block for block in network.blocks if isinstance(block, ConvBlock)]
+
+
+def _sums_of(network: ConvNet, signal: Tensor, weights: LossWeights) -> Sums:
+    blocks = _blocks(network)
+    spatial, channel = [], []
+    for number, block in enumerate(blocks):
+        lower = number < len(blocks) - 1
+        conv = block.conv
+        maps = F.conv2d(signal, conv.weight.to(signal.dtype), _bias(conv, signal.dtype), padding=1)
+        powers = (
+            weights.spatial_power if weights.spatial and lower else 0.0,
+            weights.channel_power if weights.channel and lower else 0.0,
+        )
+        signal, rows, columns = _Attend.apply(
+            maps, block.norm.weight, block.norm.bias, block.norm.eps, powers
+        )
+        if powers[0]:
+            spatial.append(rows)
+        if powers[1]:
+            channel.append(columns)
+    return Sums(spatial=spatial, channel=channel, embedding=signal.flatten(1).float())
+
+
+def _bias(conv: torch.nn.Conv2d, kind: torch.dtype) -> Tensor | None:
+    return None if conv.bias is None else conv.bias.to(kind)
+
+
+class _Attend(torch.autograd.Function):
+    """Instance norm, ReLU, attention sums and average pooling behind a convolution.
+
+    powers: p of the spatial and q of the channel sums; 0 leaves one out. Gives the pooled map (N, C, h, w) in
+    the map's type, and sums (N, H*W) and (N, C) in float32; those left out are empty.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float, powers: tuple[float, float]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        count, channels, height, width = maps.shape
+        pooled = torch.empty(
+            (count, channels, height // 2, width // 2), dtype=maps.dtype, memory_format=torch.channels_last
+        )
+        spatial = torch.empty(count, height * width if powers[0] else 0)
+        channel = torch.empty(count, channels if powers[1] else 0)
+        moments = torch.empty(2, count, channels)
+        results = (pooled, *(_present(sums) for sums in (spatial, channel)), *moments.unbind())
+        kernels.library().attention_forward(*_call(maps, weight, bias, eps, powers), *map(_address, results))
+        ctx.save_for_backward(maps, weight, bias, moments)
+        ctx.eps, ctx.powers = eps, powers
+        ctx.set_materialize_grads(True)
+        return pooled, spatial, channel
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight, bias, moments = ctx.saved_tensors
+        pooled, spatial, channel = gradients
+        given = (
+            *moments.unbind(),
+            pooled.to(maps.dtype).contiguous(memory_format=torch.channels_last),
+            *(_present(sums.float().contiguous()) for sums in (spatial, channel)),
+        )
+        out = torch.empty_like(maps)
+        call = _call(maps, weight, bias, ctx.eps, ctx.powers)
+        kernels.library().attention_backward(*call, *map(_address, given), out.data_ptr())
+        return out, None, None, None, None
+
+
+def _call(
+    maps: Tensor, weight: Tensor, bias: Tensor, eps: float, powers: tuple[float, float]
+) -> tuple[Any, ...]:
+    """The arguments that both directions begin with."""
+    count, channels, height, width = maps.shape
+    half = int(maps.dtype == torch.bfloat16)
+    shape = (count, height, width, channels)
+    pointers = (maps.data_ptr(), weight.data_ptr(), bias.data_ptr())
+    return half, torch.get_num_threads(), *shape, eps, *powers, *pointers
+
+
+def _present(sums: Tensor) -> Tensor | None:
+    return sums if sums.numel() else None
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
