@@ -328,26 +328,20 @@ def quickstart(
 def bench(
     device: Device = "auto",
     repeats: Annotated[
-        int, typer.Option(min=1, help="Training steps a way, of which the median counts.")
+        int, typer.Option(min=1, help="Training steps and distillation iterations a way; medians count.")
     ] = 7,
-    iterations: Annotated[
-        int, typer.Option(min=1, help="Distillation iterations a way; the median counts.")
-    ] = 5,
     json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
 ) -> None:
     """Measure distillation, proxy training and workers on this machine, against a straightforward script."""
-    from atom_nas import bench as benchmark
+    from atom_nas.bench import Plan
+    from atom_nas.bench import bench as measure
     from atom_nas.console import stderr
     from atom_nas.terminal import show_bench
     from distill.files import write_text
     from distill.run import resolve_device
 
-    found = benchmark.bench(
-        resolve_device(device),
-        repeats=repeats,
-        iterations=iterations,
-        tell=lambda text: stderr.print(f"measuring {text}", markup=False),
-    )
+    plan = Plan(device=resolve_device(device), repeats=repeats)
+    found = measure(plan, tell=lambda text: stderr.print(f"measuring {text}", markup=False))
     if json_:
         write_text(json_, json.dumps(found, indent=2) + "\n")
     show_bench(found)

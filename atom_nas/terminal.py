@@ -126,14 +126,21 @@ def show_bench(found: Mapping[str, Any]) -> None:
     from atom_nas.bench import table as ways
     from atom_nas.console import table
 
-    rates = [f"{kind} {rate:.0f}" if rate else f"{kind} fails" for kind, rate in found["gemm_gflops"].items()]
-    stdout.print(f"matrix products, GFLOP/s on {found['threads']} threads: {', '.join(rates)}")
-    table("Training step, time an image on one thread", *ways(found["proxy_image_step"], "ms", 1e3))
-    table("Distillation iteration on all threads", *ways(found["distillation_iteration"], "s", 1.0))
-    workers = found.get("workers")
-    if workers:
-        same = "the same scores" if workers["identical"] else "DIFFERENT scores"
-        stdout.print(
-            f"{max(map(int, workers['seconds']))} workers: {workers['speedup']:.2f}x one worker, {same}, "
-            f"at most {workers['peak_memory_mb']:.0f} MiB each"
-        )
+    for threads, rates in found["gemm_gflops"].items():
+        listed = ", ".join(f"{kind} {rate:.0f}" if rate else f"{kind} fails" for kind, rate in rates.items())
+        on = "all threads" if threads == "all" else "one thread"
+        stdout.print(f"matrix products, GFLOP/s on {on}: {listed}")
+    of = "(times the straightforward way; share of the matrix products' rate)"
+    table(f"Training step, an image on one thread {of}", *ways(found["proxy_image_step"], "ms", 1e3))
+    table(f"Distillation iteration, all threads {of}", *ways(found["distillation_iteration"], "s", 1.0))
+    if found.get("workers"):
+        _show_workers(found["workers"])
+
+
+def _show_workers(workers: Mapping[str, Any]) -> None:
+    same = "the same scores" if workers["identical"] else "DIFFERENT scores"
+    count = max(map(int, workers["seconds"]))
+    stdout.print(f"{count} workers: {workers['speedup']:.2f}x one worker, {same}")
+    if workers["memory_mb_a_worker"] is not None:
+        stdout.print(f"memory: {workers['memory_mb_a_worker']:.0f} MiB more for each further worker")
+    stdout.print(f"a trial on a warm worker: {workers['overhead_ms']:.1f} ms besides its own work")

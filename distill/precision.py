@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+_CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls the instructions, on x86 and on ARM."""
 # Run in a process of its own: a kernel that the processor lacks ends the process with an illegal instruction.
 _PROBE = """
 import torch
@@ -24,11 +27,25 @@ out.float().sum().backward()
 """
 
 
+def cpu_flags() -> set[str]:
+    """The instruction sets that Linux says the processor has; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    listed = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
+    return set(listed.partition(":")[2].split())
+
+
 @functools.cache
 def runs_bfloat16(device_type: str) -> bool:
-    """Whether convolutions train in bfloat16 on this machine; on a CPU finding out takes seconds, once."""
+    """Whether this machine trains convolutions in bfloat16 by instructions of its own.
+
+    Torch also imitates them on processors without, some 50 times slower than float32, and on some that claim
+    to have them it ends the process; on a CPU finding out takes seconds, once.
+    """
     if device_type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if not _CPU_FLAGS & cpu_flags():
+        return False
     command = [sys.executable, "-c", _PROBE]
     return subprocess.run(command, capture_output=True, check=False, timeout=120).returncode == 0
 
@@ -41,7 +58,7 @@ def require(precision: Precision, device: torch.device) -> None:
     """
     if precision == "bfloat16" and not runs_bfloat16(device.type):
         raise ValueError(
-            f"torch {torch.__version__} cannot run convolutions in bfloat16 on this {device.type}; "
+            f"this {device.type} has no bfloat16 convolutions that torch {torch.__version__} can run; "
             "use precision=float32"
         )
 

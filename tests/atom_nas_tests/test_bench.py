@@ -1,57 +1,102 @@
 """The benchmark measures what it says, on tiny numbers; nothing here depends on how fast anything is."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from trial_helpers import fail_turns, note_turns
 from typer.testing import CliRunner
 
 from atom_nas import bench
+from atom_nas.bench import Plan, machine, turns, ways
+from atom_nas.bench.turns import Way, take_turns
+from atom_nas.bench.ways import Scale
 from atom_nas.cli import app
+from distill import methods
+from distill.matching import matching_loss, statistics
+from distill.networks import convnet
+from distill.precision import PRECISIONS, runs_bfloat16
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two architectures, one method, no compiler, and a matrix product that is not worth waiting for."""
-    monkeypatch.setattr(bench, "ARCHITECTURES", ("w32-d1-batch-relu-max", "w32-d1-none-relu-avg"))
-    monkeypatch.setattr(bench, "METHODS", ("dm",))
-    monkeypatch.setattr(bench, "why_not_compile", lambda _: "there is no compiler")
-    monkeypatch.setattr(bench, "_GEMM", bench._GEMM.replace("2048", "64"))
-    monkeypatch.setattr(bench, "BATCH_REAL", 8)
-    monkeypatch.setattr(bench, "SCALING_JOBS", 1)
-    monkeypatch.setattr(bench, "usable_cores", lambda: 2)
+TINY = Scale(image_shape=(1, 8, 8), classes=2, ipc=1, batch_real=4, batch=8)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small")
-def test_the_command_prints_and_writes_every_number(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(**settings: object) -> Plan:
+        return Plan(**settings, methods=("dm",), architectures=("w32-d1-batch-relu-max",), scale=TINY)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench, "Plan", small)
+    monkeypatch.setattr(machine, "JOBS_A_WORKER", 1)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
     path = tmp_path / "bench.json"
-    result = CliRunner().invoke(
-        app, ["bench", "--device", "cpu", "--repeats", "1", "--iterations", "1", "--json", str(path)]
-    )
+    result = CliRunner().invoke(app, ["bench", "--device", "cpu", "--repeats", "1", "--json", str(path)])
     assert result.exit_code == 0, result.output
     found = json.loads(path.read_text())
-    assert found["gemm_gflops"]["float32"] > 0
-    assert [row["what"] for row in found["proxy_image_step"]] == list(bench.ARCHITECTURES)
-    (row,) = found["distillation_iteration"]
-    assert list(row["seconds"]) == ["straightforward", "eager"]
-    assert row["ratio"]["straightforward"] == 1.0
-    assert row["ratio"]["eager"] == pytest.approx(row["seconds"]["straightforward"] / row["seconds"]["eager"])
-    assert found["workers"]["identical"] is True
-    assert found["workers"]["peak_memory_mb"] > 0
+    kinds = list(PRECISIONS) if runs_bfloat16("cpu") else ["float32"]
+    assert list(found["gemm_gflops"]["one"]) == list(found["gemm_gflops"]["all"]) == kinds
+    for row in (*found["proxy_image_step"], *found["distillation_iteration"]):
+        assert list(row["seconds"]) == ["straightforward", *kinds]
+        assert row["ratio"]["straightforward"] == 1.0
+        assert row["ratio"]["float32"] == row["seconds"]["straightforward"] / row["seconds"]["float32"]
+        assert list(row["share_of_gemm"]) == kinds
+    workers = found["workers"]
+    assert workers["identical"] is True
+    assert workers["speedup"] == workers["seconds"]["1"] / workers["seconds"]["2"]
+    assert 0 < workers["memory_mb"]["1"] < workers["memory_mb"]["2"]
+    assert workers["overhead_ms"] >= 0
     assert "w32-d1-batch-relu-max" in result.stdout
     assert "the same scores" in result.stdout
 
 
 def test_a_failing_matrix_product_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_GEMM", "raise SystemExit(1)")
-    assert bench.gemm_rate("bfloat16", CPU) is None
+    monkeypatch.setattr(machine, "_GEMM", "raise SystemExit(1)")
+    assert machine.gemm_rate("bfloat16", CPU, 1) is None
 
 
-def test_the_straightforward_iteration_descends_the_same_loss() -> None:
-    problem = bench._problem(CPU)
-    assert bench.METHODS == ("atom", "datadam", "dm")
-    assert len(bench._plain_iterations("atom", problem, 1)) == 1
-    assert len(problem.real) == bench.CLASSES * 2 * bench.BATCH_REAL
+def test_ways_take_turns_in_processes_of_their_own(tmp_path: Path) -> None:
+    files = [tmp_path / "a", tmp_path / "b"]
+    compared = {file.stem: Way(note_turns, (CPU, file), threads=1 + k) for k, file in enumerate(files)}
+    seconds = take_turns(compared, 3)
+    assert {name: len(found) for name, found in seconds.items()} == {"a": 3, "b": 3}
+    assert all(value > 0 for found in seconds.values() for value in found)
+    lines = [file.read_text().splitlines() for file in files]
+    assert [len(each) for each in lines] == [3 + turns.UNMEASURED] * 2
+    assert [each[0].split()[1] for each in lines] == ["1", "2"]
+
+
+def test_a_way_that_fails_is_named_with_its_reason() -> None:
+    with pytest.raises(RuntimeError, match="'bad' cannot be measured: FloatingPointError: no number"):
+        take_turns({"bad": Way(fail_turns, (CPU,), threads=1)}, 1)
+
+
+def test_the_straightforward_iteration_takes_a_step_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Class by class it descends the loss that our engine computes for all classes at once."""
+    network = convnet(TINY.image_shape, 2, depth=2, generator=torch.Generator().manual_seed(1))
+    seen: list[torch.Tensor] = []
+
+    def look(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return images
+
+    monkeypatch.setattr(ways, "convnet", lambda *_, **__: network)
+    monkeypatch.setattr(ways, "draw", lambda *_: look)
+    start = torch.randn(2, *TINY.image_shape, generator=torch.Generator().manual_seed(0))
+    after = ways.plain_iteration("atom", ways.problem(CPU, TINY), start.clone(), 0)
+
+    weights = methods.load("atom").Config().weights
+    own = start.clone().requires_grad_(True)
+    real = statistics(*network.features(torch.cat(seen[::2])), classes=2, weights=weights)
+    synthetic = statistics(*network.features(own), classes=2, weights=weights)
+    (gradient,) = torch.autograd.grad(matching_loss(real, synthetic, weights=weights).total, own)
+    assert [len(images) for images in seen] == [TINY.batch_real, TINY.ipc] * 2
+    assert torch.equal(torch.cat(seen[1::2]), start)
+    torch.testing.assert_close(after, start - gradient, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(after, start)
+
+
+def test_operations_are_counted_as_the_tables_say() -> None:
+    assert ways.training_operations("w32-d1-none-relu-avg", TINY) == 3 * (18 * 32 * 64 + 2 * 32 * 16 * 2)
+    forward = 18 * (1 * 128 * 64 + 128 * 128 * 16)
+    assert ways.matching_operations(TINY) == 2 * (4 + 2) * forward

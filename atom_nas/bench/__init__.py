@@ -1,0 +1,125 @@
+"""`atom-nas bench`: what this machine makes of our loops, beside what a straightforward script would do.
+
+All of it runs on random images of CIFAR-10's shape, in one go. Ways that are compared take turns, each in a
+process of its own, and medians are reported, since a machine's speed changes from minute to minute.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from atom_nas.bench import machine, ways
+from atom_nas.bench.turns import Way, take_turns
+from atom_nas.bench.ways import Scale
+from distill import kernels
+from distill.environment import describe
+from distill.precision import PRECISIONS, Precision, runs_bfloat16
+
+METHODS = ("atom", "datadam", "dm")
+ARCHITECTURES = (
+    "w128-d3-instance-relu-avg",
+    "w64-d3-batch-relu-max",
+    "w256-d3-none-leaky_relu-max",
+    "w128-d2-group-sigmoid-avg",
+    "w32-d2-layer-relu-avg",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        device: where to compute; workers are measured on a CPU only.
+        repeats: turns a way, of which the median counts.
+        methods, architectures: whose iterations and training steps.
+        scale: sizes of both.
+    """
+
+    device: torch.device
+    repeats: int = 7
+    methods: tuple[str, ...] = METHODS
+    architectures: tuple[str, ...] = ARCHITECTURES
+    scale: Scale = field(default_factory=Scale)
+
+
+def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Measure everything; JSON values. `tell` is told in a few words what is being measured."""
+    device = plan.device
+    result: dict[str, Any] = {
+        "environment": describe(),
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "kernels": kernels.why_unavailable() or "fused",
+    }
+    tell("matrix products")
+    kinds = PRECISIONS if runs_bfloat16(device.type) else PRECISIONS[:1]
+    threads = {"one": 1, "all": torch.get_num_threads()}
+    result["gemm_gflops"] = {
+        name: {kind: machine.gemm_rate(kind, device, count) for kind in kinds}
+        for name, count in threads.items()
+    }
+    result["proxy_image_step"] = []
+    for architecture in plan.architectures:
+        tell(f"training steps of {architecture}")
+        row = _turns(architecture, _training(architecture, plan, kinds), plan.repeats, plan.scale.batch)
+        operations = ways.training_operations(architecture, plan.scale)
+        result["proxy_image_step"].append(_with_rates(row, operations, result["gemm_gflops"]["one"]))
+    result["distillation_iteration"] = []
+    for method in plan.methods:
+        tell(f"iterations of {method}")
+        row = _turns(method, _matching(method, plan, kinds), plan.repeats, 1)
+        operations = ways.matching_operations(plan.scale)
+        result["distillation_iteration"].append(_with_rates(row, operations, result["gemm_gflops"]["all"]))
+    if device.type == "cpu":
+        tell("workers")
+        result["workers"] = machine.scaling(plan.architectures[0], plan.scale)
+    return result
+
+
+def _training(architecture: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
+    common = (architecture, plan.device, plan.scale)
+    fast: dict[str, Way] = {kind: Way(ways.train, (*common, kind), threads=1) for kind in kinds}
+    return {"straightforward": Way(ways.train_plainly, common, threads=1, plain=True), **fast}
+
+
+def _matching(method: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
+    common = (method, plan.device, plan.scale)
+    threads = torch.get_num_threads()
+    fast: dict[str, Way] = {
+        kind: Way(ways.match, (*common, {"precision": kind}), threads=threads) for kind in kinds
+    }
+    if plan.device.type == "cuda":
+        fast = {"eager": Way(ways.match, (*common, {"compile": False}), threads=threads), **fast}
+    return {"straightforward": Way(ways.match_plainly, common, threads=threads, plain=True), **fast}
+
+
+def _turns(what: str, compared: Mapping[str, Way], repeats: int, share: int) -> dict[str, Any]:
+    """Median seconds of each way, divided by `share`, and how many times faster it is than the first."""
+    found = take_turns(compared, repeats)
+    seconds = {name: statistics.median(turns) / share for name, turns in found.items()}
+    first = next(iter(seconds.values()))
+    return {"what": what, "seconds": seconds, "ratio": {name: first / each for name, each in seconds.items()}}
+
+
+def _with_rates(row: dict[str, Any], operations: float, gemm: Mapping[str, float | None]) -> dict[str, Any]:
+    """The row with the share of the matrix product's rate that each way in a known precision reaches."""
+    rates = {name: operations / row["seconds"][name] / 1e9 for name in row["seconds"] if name in gemm}
+    shares = {name: rate / (gemm[name] or 0.0) for name, rate in rates.items() if gemm[name]}
+    return {**row, "gflops": rates, "share_of_gemm": shares}
+
+
+def table(rows: Sequence[Mapping[str, Any]], unit: str, factor: float) -> tuple[list[str], list[list[str]]]:
+    """Ways as a table: times in `unit` (seconds x factor), how many times faster, share of the GEMM rate."""
+    names = list(rows[0]["seconds"])
+    cells = [[_cell(row, name, unit, factor) for name in names] for row in rows]
+    return ["", *names], [[row["what"], *line] for row, line in zip(rows, cells, strict=True)]
+
+
+def _cell(row: Mapping[str, Any], name: str, unit: str, factor: float) -> str:
+    share = row["share_of_gemm"].get(name)
+    of = "" if share is None else f", {share:.0%}"
+    return f"{factor * row['seconds'][name]:.3g} {unit} ({row['ratio'][name]:.1f}x{of})"

@@ -1,0 +1,161 @@
+"""What the machine itself does: matrix products, and workers side by side."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atom_nas import estimators
+from atom_nas.bench.ways import Scale, problem
+from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.engines.local import LocalConfig, LocalEngine
+from atom_nas.estimators.base import SearchData
+from atom_nas.runner import SpaceBuilder
+from distill.environment import usable_cores
+from distill.training import TrainingConfig
+
+JOBS_A_WORKER = 4
+ROUNDS = 3
+_SAMPLE_SECONDS = 0.05
+_GEMM = """
+import sys, time, torch
+torch.set_num_threads(int(sys.argv[1]))
+kind, size = getattr(torch, sys.argv[2]), int(sys.argv[4])
+a, b = (torch.randn(size, size, dtype=kind, device=sys.argv[3]) for _ in range(2))
+times = []
+for _ in range(9):
+    start = time.perf_counter()
+    product = a @ b
+    product[0, 0].item()
+    times.append(time.perf_counter() - start)
+print(2 * size**3 / sorted(times)[4] / 1e9)
+"""
+
+
+def gemm_rate(kind: str, device: torch.device, threads: int, size: int = 2048) -> float | None:
+    """GFLOP/s of a square matrix product; None where it fails.
+
+    In a process of its own: some processors end it with an illegal instruction in bfloat16.
+    """
+    command = [sys.executable, "-c", _GEMM, str(threads), kind, str(device), str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dict[str, Any]:
+    """The same trials on one worker and on all cores: wall seconds, memory, whether scores are the same.
+
+    The two take turns; medians count. Memory is that of all processes at its highest, shared pages once.
+    """
+    count = cores or usable_cores()
+    workload = _workload(scale)
+    jobs = [
+        Job(estimator="proxy", architecture=architecture, seed=seed) for seed in range(JOBS_A_WORKER * count)
+    ]
+    seconds: dict[int, list[float]] = {1: [], count: []}
+    memory: dict[int, float] = {}
+    scores = []
+    for _ in range(ROUNDS):
+        for workers in seconds:
+            (spent, outcomes), memory[workers] = _watched(partial(_timed, workload, jobs, workers))
+            seconds[workers].append(spent)
+            scores.append(_scores(outcomes))
+    alone, together = (sorted(seconds[workers])[ROUNDS // 2] for workers in (1, count))
+    more = count - 1
+    return {
+        "seconds": {str(workers): sorted(each)[ROUNDS // 2] for workers, each in seconds.items()},
+        "speedup": alone / together,
+        "identical": all(each == scores[0] for each in scores),
+        "memory_mb": {str(workers): each for workers, each in memory.items()},
+        "memory_mb_a_worker": (memory[count] - memory[1]) / more if more else None,
+        "overhead_ms": _overhead(workload, architecture),
+    }
+
+
+def _workload(scale: Scale, epochs: int = 20) -> Workload:
+    posed = problem(torch.device("cpu"), scale)
+    chosen = torch.arange(len(posed.real))[:: max(1, len(posed.real) // (scale.classes * scale.ipc))]
+    data = SearchData(
+        synthetic_images=posed.prepare(chosen),
+        synthetic_labels=posed.real.labels[chosen],
+        fit=posed.real,
+        validation=posed.real,
+        test=posed.real,
+        preprocessing=posed.preprocessing,
+        classes=scale.classes,
+    )
+    build = SpaceBuilder(space="convnet", options={}, image_shape=scale.image_shape, classes=scale.classes)
+    estimator = estimators.load("proxy").estimator(data, training=TrainingConfig(epochs=epochs))
+    return Workload(build=build, estimators=(estimator,), image_shape=scale.image_shape)
+
+
+def _timed(workload: Workload, jobs: Sequence[Job], workers: int) -> tuple[float, list[Outcome]]:
+    with LocalEngine(workload, LocalConfig(workers=workers)) as engine:
+        list(engine.run(jobs[:workers]))  # starts and warms the workers
+        start = time.perf_counter()
+        outcomes = list(engine.run(jobs))
+        return time.perf_counter() - start, outcomes
+
+
+def _overhead(workload: Workload, architecture: str) -> float:
+    """Milliseconds that a trial on a warm worker takes beyond what it measures itself, the median of some."""
+    job = Job(estimator="proxy", architecture=architecture, seed=0)
+    found = []
+    with LocalEngine(workload, LocalConfig(workers=1)) as engine:
+        list(engine.run([job]))
+        for _ in range(5):
+            start = time.perf_counter()
+            (outcome,) = engine.run([job])
+            found.append(time.perf_counter() - start - outcome.seconds)
+    return 1e3 * sorted(found)[2]
+
+
+def _scores(outcomes: Sequence[Outcome]) -> dict[int, Mapping[str, float]]:
+    return {outcome.job.seed: outcome.scores for outcome in outcomes}
+
+
+def _watched(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What `work` gives, and the most MiB that we and our children held meanwhile (on Linux; else 0)."""
+    highest, over = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not over.wait(_SAMPLE_SECONDS):
+            highest = max(highest, _memory_mb())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        return work(), highest
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _memory_mb() -> float:
+    processes = [Path("/proc/self"), *_children()]
+    return sum(map(_proportional_mb, processes))
+
+
+def _children() -> list[Path]:
+    found = []
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            found += [Path("/proc") / number for number in listed.read_text().split()]
+    return found
+
+
+def _proportional_mb(process: Path) -> float:
+    """A process's memory, of shared pages its share."""
+    with suppress(OSError):
+        for line in (process / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return float(line.split()[1]) / 1024
+    return 0.0

@@ -1,0 +1,129 @@
+"""Ways of doing one thing that take turns, each in a process of its own, so that none settles the machine for
+another: how memory is taken, which threads wait, what is compiled.
+"""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+UNMEASURED = 2
+"""The first turns compile and warm up."""
+
+
+class Finished(Exception):  # noqa: N818 - the end, as StopIteration is
+    """There are no more turns."""
+
+
+class Turns:
+    """What a way is given: it calls `wait` before each piece of work."""
+
+    def __init__(self, channel: Connection, device: torch.device) -> None:
+        self._channel, self._device = channel, device
+        self._started: float | None = None
+
+    def wait(self) -> None:
+        """End the present turn, if any, and wait for the next one.
+
+        Raises:
+            Finished: there is none.
+        """
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        if self._started is not None:
+            self._channel.send(time.perf_counter() - self._started)
+        if not self._channel.recv():
+            raise Finished
+        self._started = time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way: called with its `Turns`, then `arguments`, among which is the device.
+
+    Attributes:
+        threads: of torch.
+        plain: without what importing our packages settles for a process.
+    """
+
+    run: Callable[..., None]
+    arguments: tuple[Any, ...]
+    threads: int
+    plain: bool = False
+
+
+def take_turns(ways: Mapping[str, Way], repeats: int) -> dict[str, list[float]]:
+    """Seconds of `repeats` turns of each way, one after the other.
+
+    Raises:
+        RuntimeError: a way has failed; the message says how.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with ExitStack() as stack:
+        channels = {name: stack.enter_context(_started(way)) for name, way in ways.items()}
+        for turn in range(UNMEASURED + repeats):
+            for name, channel in channels.items():
+                channel.send(True)
+                found = _answer(name, channel)
+                if turn >= UNMEASURED:
+                    seconds[name].append(found)
+    return seconds
+
+
+def _answer(name: str, channel: Connection) -> float:
+    try:
+        found = channel.recv()
+    except (EOFError, OSError):
+        found = "its process has died"
+    if not isinstance(found, float):
+        raise RuntimeError(f"the way {name!r} cannot be measured: {found}")
+    return found
+
+
+@contextmanager
+def _started(way: Way) -> Iterator[Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, way), daemon=True)
+    with _environment(way):
+        process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.join(5.0)
+        process.kill()
+
+
+@contextmanager
+def _environment(way: Way) -> Iterator[None]:
+    """Within, processes start as a script of anyone's would, if the way is plain."""
+    name = "THP_MEM_ALLOC_ENABLE"
+    before = os.environ.get(name)
+    if way.plain:
+        os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+def _serve(channel: Connection, way: Way) -> None:
+    torch.set_num_threads(way.threads)
+    device = next(argument for argument in way.arguments if isinstance(argument, torch.device))
+    try:
+        way.run(Turns(channel, device), *way.arguments)
+    except (Finished, EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+    except Exception as error:  # noqa: BLE001 - told to the parent, which raises it
+        channel.send(f"{type(error).__name__}: {error}")
