@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from distill import kernels
+from distill.convolution import convolve
+from distill.kernels import LANES
 from distill.matching import LossWeights, Sums
 from distill.networks import ConvBlock, ConvNet
 from distill.precision import Precision
 
-LANES = 16
-"""The kernels work on this many channels at once."""
 PORTION_BYTES = 32 * 2**20
 """Size of the largest map of a portion."""
 
@@ -58,8 +57,7 @@ def _sums_of(network: ConvNet, signal: Tensor, weights: LossWeights) -> Sums:
     spatial, channel = [], []
     for number, block in enumerate(blocks):
         lower = number < len(blocks) - 1
-        conv = block.conv
-        maps = F.conv2d(signal, conv.weight.to(signal.dtype), _bias(conv, signal.dtype), padding=1)
+        maps = convolve(signal, block.conv)
         powers = (
             weights.spatial_power if weights.spatial and lower else 0.0,
             weights.channel_power if weights.channel and lower else 0.0,
@@ -72,10 +70,6 @@ def _sums_of(network: ConvNet, signal: Tensor, weights: LossWeights) -> Sums:
         if powers[1]:
             channel.append(columns)
     return Sums(spatial=spatial, channel=channel, embedding=signal.flatten(1).float())
-
-
-def _bias(conv: torch.nn.Conv2d, kind: torch.dtype) -> Tensor | None:
-    return None if conv.bias is None else conv.bias.to(kind)
 
 
 class _Attend(torch.autograd.Function):

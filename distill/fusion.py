@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from distill.convolution import Convolution
 from distill.kernels import library
 from distill.networks import ConvNet
 
@@ -86,7 +87,7 @@ class Tail(nn.Module):
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """The network with whatever follows its convolutions fused; parameters and buffers are shared with it.
+    """The network with fast convolutions and whatever follows them fused; parameters and buffers are shared.
 
     Of an `nn.Sequential` or a `ConvNet`, each run of (norm, activation, pooling) behind a `Conv2d`, any of
     them absent or `Identity`, becomes a `Tail`; other networks are returned as they are.
@@ -104,10 +105,11 @@ def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:
     place = 0
     while place < len(layers):
         layer = layers[place]
-        yield layer
         place += 1
         if not isinstance(layer, nn.Conv2d):
+            yield layer
             continue
+        yield Convolution(layer)
         parts: list[nn.Module | None] = []
         for form in (_norm_form, _activation_form, _pooling_form):
             fits = place < len(layers) and _has_form(form, layers[place])

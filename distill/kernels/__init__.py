@@ -18,19 +18,30 @@ from pathlib import Path
 
 from distill.files import cache_folder
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("tail.cpp", "attention.cpp"))
+LANES = 16
+"""Channels of a map come in multiples of this."""
+_HERE = Path(__file__).parent
+_SOURCES = tuple(_HERE / f"{name}.cpp" for name in ("attention", "patches", "tail", "winograd"))
+_HEADERS = tuple(_HERE / f"{name}.h" for name in ("parallel", "product"))
 _FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
 
 _int, _long, _float, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _BLOCK = [_int, _int, *[_long] * 4, *[_float] * 3, *[_pointer] * 3]
+_CONVOLUTION = [_int, *[_long] * 5]
 _ARGUMENTS = {
     "attention_forward": [*_BLOCK, *[_pointer] * 5],
     "attention_backward": [*_BLOCK, *[_pointer] * 6],
+    "patches_backward": [*_CONVOLUTION, _long, *[_pointer] * 3],
+    "patches_forward": [*_CONVOLUTION, *[_pointer] * 4],
+    "patches_gradient": [*[_long] * 5, *[_pointer] * 3],
     "tail_forward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 6],
     "tail_backward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 11],
     "tail_statistics": [_int, *[_long] * 3, *[_pointer] * 3],
     "tail_combine": [_int, *[_long] * 3, *[_pointer] * 5],
+    "winograd_filters": [_int, *[_long] * 6, *[_pointer] * 2],
+    "winograd_forward": [*_CONVOLUTION, *[_pointer] * 4],
+    "winograd_gradient": [*_CONVOLUTION, *[_long] * 4, *[_pointer] * 3],
 }
 
 
@@ -86,7 +97,7 @@ def _folder() -> Path:
 
 def _key(compiler: str) -> str:
     """A digest of source, flags, compiler and processor: `-march=native` code runs on no older one."""
-    sources = [source.read_bytes() for source in _SOURCES]
+    sources = [source.read_bytes() for source in (*_SOURCES, *_HEADERS)]
     parts = [*sources, " ".join((compiler, *_FLAGS)).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 

@@ -9,8 +9,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
+
+#include "parallel.h"
 
 namespace {
 
@@ -190,17 +191,7 @@ void backward(const Block& b, int64_t first, int64_t last, const T* in, const fl
     }
 }
 
-// Images first..last-1 on each of some threads; images are independent, so their number changes no bit.
-template <typename F>
-void parallel(int64_t n, int threads, F work) {
-    const int64_t each = (n + threads - 1) / threads;
-    std::vector<std::thread> others;
-    for (int64_t first = each; first < n; first += each)
-        others.emplace_back(work, first, std::min(first + each, n));
-    work(0, std::min(each, n));
-    for (std::thread& other : others) other.join();
-}
-
+// Images are independent, so their shares among threads change no bit.
 template <typename T, int P, int Q>
 void forward_parallel(const Block& b, int threads, const void* in, void* pooled, float* spatial, float* channel,
                       float* mean, float* rstd) {

@@ -1,0 +1,160 @@
+"""3x3 convolutions in float32 on a CPU by fewer multiplications than torch's, with gradients.
+
+Between many channels by Winograd's minimal filtering, a quarter of the multiplications (Lavin and Gray 2016,
+arXiv:1509.09308); over a picture's few channels by products with patches. What an image gives does not depend
+on the others of its batch, nor any bit on the number of threads.
+
+Letters: N images, C channels in, K channels out, H x W pixels.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill import kernels
+from distill.kernels import LANES
+
+FEWEST = 32
+"""With fewer channels on either side minimal filtering gains nothing."""
+PICTURE = 4
+"""Channels up to which patches are the faster way."""
+_TILE = 4
+
+
+class Convolution(nn.Module):
+    """A `Conv2d` that is computed the fast way where there is one; parameters are shared with it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, K, H', W')."""
+        if torch.is_autocast_enabled(maps.device.type):
+            return torch.as_tensor(self.conv(maps))
+        return convolve(maps, self.conv)
+
+
+def convolve(maps: Tensor, conv: nn.Conv2d) -> Tensor:
+    """conv(maps), in the type of the maps: (N, C, H, W) to (N, K, H', W').
+
+    Differentiable, once, in maps and parameters.
+    """
+    function = _way(maps, conv)
+    if function is None:
+        weight, bias = (None if p is None else p.to(maps.dtype) for p in (conv.weight, conv.bias))
+        return torch.as_tensor(conv._conv_forward(maps, weight, bias))  # type: ignore[arg-type]
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    return torch.as_tensor(function.apply(maps, conv.weight, conv.bias))
+
+
+def _way(maps: Tensor, conv: nn.Conv2d) -> "type[_Winograd | _Patches] | None":
+    """The fast way of a convolution, or None: it depends on sizes, never on the number of images."""
+    form = (conv.kernel_size, conv.stride, conv.dilation, conv.groups, conv.padding_mode)
+    if form != ((3, 3), (1, 1), (1, 1), 1, "zeros") or conv.padding not in (1, (1, 1), "same"):
+        return None
+    if {maps.dtype, conv.weight.dtype} != {torch.float32} or maps.device.type != "cpu":
+        return None
+    if conv.out_channels % LANES or kernels.why_unavailable() is not None:
+        return None
+    if conv.in_channels <= PICTURE:
+        return _Patches
+    many = conv.in_channels % LANES == 0 and min(conv.in_channels, conv.out_channels) >= FEWEST
+    return _Winograd if many and 2 * _area(maps, 1) >= _area(maps, _TILE) else None
+
+
+def _area(maps: Tensor, tile: int) -> int:
+    """Pixels of a map whose sides are rounded up to tiles."""
+    height, width = (-(-side // tile) * tile for side in maps.shape[2:])
+    return height * width
+
+
+class _Winograd(torch.autograd.Function):
+    """A convolution by minimal filtering, 16 outputs for 36 multiplications."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        return _filtered(maps, weight.detach(), bias, turned=False)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        for_maps = for_weight = None
+        if ctx.needs_input_grad[0]:
+            for_maps = _filtered(gradient, weight, None, turned=True)
+        if ctx.needs_input_grad[1]:
+            for_weight = torch.empty_like(weight)
+            sizes = (*_sizes(maps, len(weight)), *weight.stride())
+            kernels.library().winograd_gradient(*sizes, *_addresses(maps, gradient, for_weight))
+        return for_maps, for_weight, _for_bias(ctx, gradient)
+
+
+def _filtered(maps: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool) -> Tensor:
+    """Maps convolved with the weight; turned: with the one that carries gradients back."""
+    channels, outputs = weight.shape[:2] if turned else weight.shape[1::-1]
+    points = torch.empty(36, channels, outputs)
+    library = kernels.library()
+    library.winograd_filters(turned, channels, outputs, *weight.stride(), *_addresses(weight, points))
+    out = _map(maps, outputs)
+    library.winograd_forward(*_sizes(maps, outputs), *_addresses(maps, points, bias, out))
+    return out
+
+
+class _Patches(torch.autograd.Function):
+    """A convolution of a picture's few channels as a product with the patches under its pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(maps, weight)
+        rows, out = _as_rows(weight.detach()), _map(maps, len(weight))
+        given = _addresses(maps, rows, bias, out)
+        kernels.library().patches_forward(*_sizes(maps, len(weight)), *given)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        for_maps = for_weight = None
+        threads, *sizes = _sizes(maps, len(weight))
+        if ctx.needs_input_grad[0]:
+            columns = _as_rows(weight).T
+            filled = F.pad(columns, (0, -columns.shape[1] % LANES)).contiguous()
+            for_maps = torch.zeros_like(maps)
+            given = _addresses(gradient, filled, for_maps)
+            kernels.library().patches_backward(threads, *sizes, filled.shape[1], *given)
+        if ctx.needs_input_grad[1]:
+            rows = torch.zeros_like(_as_rows(weight))
+            kernels.library().patches_gradient(*sizes, *_addresses(maps, gradient, rows))
+            for_weight = rows.view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
+        return for_maps, for_weight, _for_bias(ctx, gradient)
+
+
+def _as_rows(weight: Tensor) -> Tensor:
+    """(K, C, 3, 3) to (9 * C, K), in the order of a patch: row, column, channel."""
+    return weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).contiguous()
+
+
+def _for_bias(ctx: Any, gradient: Tensor) -> Tensor | None:
+    return gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+
+
+def _map(like: Tensor, channels: int) -> Tensor:
+    count, _, height, width = like.shape
+    return torch.empty((count, channels, height, width), memory_format=torch.channels_last)
+
+
+def _sizes(maps: Tensor, outputs: int) -> tuple[int, ...]:
+    """Threads, N, H, W, C, K, as the kernels take them."""
+    count, channels, height, width = maps.shape
+    return torch.get_num_threads(), count, height, width, channels, outputs
+
+
+def _addresses(*tensors: Tensor | None) -> list[int | None]:
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
