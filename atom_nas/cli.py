@@ -323,27 +323,41 @@ def quickstart(
     show_report([out / "search"])
 
 
-@app.command(epilog="\b\nExample:\n  atom-nas bench --json bench.json")
+@app.command(epilog="\b\nExample:\n  atom-nas bench --json bench.json --growth growth.png")
 @guarded
 def bench(
     device: Device = "auto",
     repeats: Annotated[
         int, typer.Option(min=1, help="Training steps and distillation iterations a way; medians count.")
     ] = 7,
+    growth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Measure growth to 8 times the classes, images and architectures too, which takes some "
+            "minutes more, and draw it to this file (.png or .svg)."
+        ),
+    ] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
 ) -> None:
     """Measure distillation, proxy training and workers on this machine, against a straightforward script."""
-    from atom_nas.bench import Plan
+    from atom_nas.bench import SMALLEST, Plan
     from atom_nas.bench import bench as measure
     from atom_nas.console import stderr
     from atom_nas.terminal import show_bench
     from distill.files import write_text
     from distill.run import resolve_device
 
-    plan = Plan(device=resolve_device(device), repeats=repeats)
+    if growth and growth.suffix not in (".png", ".svg"):
+        raise ValueError(f"--growth draws .png or .svg files, not {growth.name!r}")
+    smallest = SMALLEST if growth else None
+    plan = Plan(device=resolve_device(device), repeats=repeats, growth=smallest)
     found = measure(plan, tell=lambda text: stderr.print(f"measuring {text}", markup=False))
     if json_:
         write_text(json_, json.dumps(found, indent=2) + "\n")
+    if growth:
+        from reports.growth import save_growth
+
+        save_growth(found["growth"], growth)
     show_bench(found)
 
 

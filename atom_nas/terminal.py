@@ -124,6 +124,7 @@ def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None
 def show_bench(found: Mapping[str, Any]) -> None:
     """The numbers of `atom_nas.bench` as tables."""
     from atom_nas.bench import table as ways
+    from atom_nas.bench.growth import table as grown
     from atom_nas.console import table
 
     for threads, rates in found["gemm_gflops"].items():
@@ -135,6 +136,8 @@ def show_bench(found: Mapping[str, Any]) -> None:
     table(f"Distillation iteration, all threads {of}", *ways(found["distillation_iteration"], "s", 1.0))
     if found.get("workers"):
         _show_workers(found["workers"])
+    if found.get("growth"):
+        table("Growth (from a line: the largest distance from a straight one)", *grown(found["growth"]))
 
 
 def _show_workers(workers: Mapping[str, Any]) -> None:

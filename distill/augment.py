@@ -8,7 +8,7 @@ paper's ranges.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -148,6 +148,30 @@ def draw(names: tuple[str, ...], generator: torch.Generator, rows: int = 1) -> A
         return Augmentation(None, torch.empty(0, 0))
     name = names[int(torch.randint(len(names), (1,), generator=generator))]
     return Augmentation(name, torch.rand(rows, TRANSFORMS[name][1], generator=generator))
+
+
+def augment_classes(images: Tensor, augmentations: Sequence[Augmentation]) -> Tensor:
+    """Each class's images through its own augmentation, as many calls as there are transforms among them.
+
+    Args:
+        images: (K*n, C, H, W), n of each class, standing together.
+        augmentations: K, of one row each.
+    Returns:
+        (K*n, C, H, W); every image as `augmentations[k]` alone would give it.
+    """
+    by_class = images.unflatten(0, (len(augmentations), -1))
+    sharing: dict[str | None, list[int]] = {}
+    for k, augmentation in enumerate(augmentations):
+        sharing.setdefault(augmentation.transform, []).append(k)
+    parts: list[Tensor] = []
+    for transform, members in sharing.items():
+        chosen = by_class if len(sharing) == 1 else by_class[members]
+        rows = torch.cat([augmentations[k].rows for k in members]).repeat_interleave(by_class.shape[1], dim=0)
+        parts.append(Augmentation(transform, rows)(chosen.flatten(0, 1)).unflatten(0, chosen.shape[:2]))
+    if len(sharing) == 1:
+        return parts[0].flatten(0, 1)
+    place = torch.tensor([k for members in sharing.values() for k in members]).argsort()
+    return torch.cat(parts)[place.to(images.device)].flatten(0, 1)
 
 
 def parse_strategy(text: str) -> tuple[str, ...]:

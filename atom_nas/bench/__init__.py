@@ -12,11 +12,14 @@ from typing import Any
 import torch
 
 from atom_nas.bench import machine, ways
+from atom_nas.bench.growth import SMALLEST, measure_growth
 from atom_nas.bench.turns import Way, take_turns
 from atom_nas.bench.ways import Scale
 from distill import kernels
 from distill.environment import describe
 from distill.precision import PRECISIONS, Precision, runs_bfloat16
+
+__all__ = ["SMALLEST", "Plan", "Scale", "bench", "table"]
 
 METHODS = ("atom", "datadam", "dm")
 ARCHITECTURES = (
@@ -37,6 +40,7 @@ class Plan:
         repeats: turns a way, of which the median counts.
         methods, architectures: whose iterations and training steps.
         scale: sizes of both.
+        growth: whether to measure growth too, from which sizes.
     """
 
     device: torch.device
@@ -44,6 +48,7 @@ class Plan:
     methods: tuple[str, ...] = METHODS
     architectures: tuple[str, ...] = ARCHITECTURES
     scale: Scale = field(default_factory=Scale)
+    growth: Scale | None = None
 
 
 def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -77,6 +82,10 @@ def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[s
     if device.type == "cpu":
         tell("workers")
         result["workers"] = machine.scaling(plan.architectures[0], plan.scale)
+    if plan.growth:
+        result["growth"] = measure_growth(
+            plan.methods[0], plan.architectures[0], device, plan.repeats, smallest=plan.growth, tell=tell
+        )
     return result
 
 

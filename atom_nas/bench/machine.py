@@ -55,7 +55,7 @@ def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dic
     The two take turns; medians count. Memory is that of all processes at its highest, shared pages once.
     """
     count = cores or usable_cores()
-    workload = _workload(scale)
+    workload = proxy_workload(scale)
     jobs = [
         Job(estimator="proxy", architecture=architecture, seed=seed) for seed in range(JOBS_A_WORKER * count)
     ]
@@ -64,7 +64,7 @@ def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dic
     scores = []
     for _ in range(ROUNDS):
         for workers in seconds:
-            (spent, outcomes), memory[workers] = _watched(partial(_timed, workload, jobs, workers))
+            (spent, outcomes), memory[workers] = _watched(partial(timed, workload, jobs, workers))
             seconds[workers].append(spent)
             scores.append(_scores(outcomes))
     alone, together = (sorted(seconds[workers])[ROUNDS // 2] for workers in (1, count))
@@ -79,7 +79,8 @@ def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dic
     }
 
 
-def _workload(scale: Scale, epochs: int = 20) -> Workload:
+def proxy_workload(scale: Scale, epochs: int = 20) -> Workload:
+    """Proxy trials of some epochs on random images."""
     posed = problem(torch.device("cpu"), scale)
     chosen = torch.arange(len(posed.real))[:: max(1, len(posed.real) // (scale.classes * scale.ipc))]
     data = SearchData(
@@ -96,7 +97,8 @@ def _workload(scale: Scale, epochs: int = 20) -> Workload:
     return Workload(build=build, estimators=(estimator,), image_shape=scale.image_shape)
 
 
-def _timed(workload: Workload, jobs: Sequence[Job], workers: int) -> tuple[float, list[Outcome]]:
+def timed(workload: Workload, jobs: Sequence[Job], workers: int) -> tuple[float, list[Outcome]]:
+    """Wall seconds of the jobs on workers that are warm, and what became of them."""
     with LocalEngine(workload, LocalConfig(workers=workers)) as engine:
         list(engine.run(jobs[:workers]))  # starts and warms the workers
         start = time.perf_counter()

@@ -21,7 +21,8 @@ from distill.precision import Precision, autocast
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import stream
 from distill.session import Session, State
-from distill.training import accelerated
+from distill.training import TrainingConfig, accelerated
+from distill.training import train as train_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,17 @@ def train(turns: Turns, architecture: str, device: torch.device, scale: Scale, p
     network = _network(architecture, scale).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images.contiguous(memory_format=torch.channels_last)
     _train(turns, accelerated(network, device), images, labels, precision)
+
+
+def epoch(turns: Turns, architecture: str, device: torch.device, images: int, scale: Scale) -> None:
+    """`distill.training.train` for one epoch over a number of images."""
+    chosen = torch.arange(images) % scale.batch
+    pixels, labels = (each[chosen] for each in _batch(device, scale))
+    network = _network(architecture, scale)
+    config = TrainingConfig(epochs=1, batch_size=scale.batch)
+    while True:
+        turns.wait()
+        train_network(network, pixels, labels, config=config, seed=0, device=device)
 
 
 def match(turns: Turns, method: str, device: torch.device, scale: Scale, options: Mapping[str, Any]) -> None:

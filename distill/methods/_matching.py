@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.acceleration import Auto, Work, decide
 from distill.attention import attention_sums, runs_fused
-from distill.augment import Augmentation, draw, parse_strategy
+from distill.augment import Augmentation, augment_classes, draw, parse_strategy
 from distill.matching import (
     LossWeights,
     MatchingLoss,
@@ -216,9 +216,7 @@ def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
     """Each class's images through its own transform: (K*n, C, H, W) to the same."""
-    chunks = images.chunk(len(augmentations))
-    out = torch.cat([augment(chunk) for augment, chunk in zip(augmentations, chunks, strict=True)])
-    return out.contiguous(memory_format=torch.channels_last)
+    return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
 
 
 def _point(iteration: int, loss: MatchingLoss, problem: Problem) -> dict[str, float]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from trial_helpers import fail_turns, note_turns
+from trial_helpers import fail_turns, note_turns, take_turns_inline
 from typer.testing import CliRunner
 
 from atom_nas import bench
-from atom_nas.bench import Plan, machine, turns, ways
+from atom_nas.bench import Plan, growth, machine, turns, ways
 from atom_nas.bench.turns import Way, take_turns
 from atom_nas.bench.ways import Scale
 from atom_nas.cli import app
@@ -28,10 +28,18 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
         return Plan(**settings, methods=("dm",), architectures=("w32-d1-batch-relu-max",), scale=TINY)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bench, "Plan", small)
+    monkeypatch.setattr(bench, "SMALLEST", TINY)
+    monkeypatch.setattr(growth, "FACTORS", (1, 2))
+    monkeypatch.setattr(growth, "take_turns", take_turns_inline)
     monkeypatch.setattr(machine, "JOBS_A_WORKER", 1)
+    monkeypatch.setattr(machine, "ROUNDS", 1)
     monkeypatch.setattr(machine, "usable_cores", lambda: 2)
     path = tmp_path / "bench.json"
-    result = CliRunner().invoke(app, ["bench", "--device", "cpu", "--repeats", "1", "--json", str(path)])
+    picture = tmp_path / "growth.svg"
+    result = CliRunner().invoke(
+        app,
+        ["bench", "--device", "cpu", "--repeats", "1", "--json", str(path), "--growth", str(picture)],
+    )
     assert result.exit_code == 0, result.output
     found = json.loads(path.read_text())
     kinds = list(PRECISIONS) if runs_bfloat16("cpu") else ["float32"]
@@ -46,8 +54,29 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
     assert workers["speedup"] == workers["seconds"]["1"] / workers["seconds"]["2"]
     assert 0 < workers["memory_mb"]["1"] < workers["memory_mb"]["2"]
     assert workers["overhead_ms"] >= 0
+    grown = {row["of"]: row for row in found["growth"]}
+    assert {of: row["sizes"] for of, row in grown.items()} == {
+        "classes": [2, 4],
+        "synthetic images a class": [1, 2],
+        "real images a class": [4, 8],
+        "training images": [8, 16],
+        "architectures": [2, 4],
+    }
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in grown.values())
+    assert picture.read_text().count("real images a class") >= 1
     assert "w32-d1-batch-relu-max" in result.stdout
     assert "the same scores" in result.stdout
+
+
+def test_growth_is_drawn_to_pictures_only() -> None:
+    result = CliRunner().invoke(app, ["bench", "--growth", "growth.txt"])
+    assert result.exit_code == 2
+    assert ".png or .svg" in result.output
+
+
+def test_a_straight_line_is_told_from_a_curve() -> None:
+    assert growth.deviation_from_line([1, 2, 4, 8], [3.0, 5.0, 9.0, 17.0]) < 1e-12
+    assert growth.deviation_from_line([1, 2, 4, 8], [1.0, 4.0, 16.0, 64.0]) > 0.3
 
 
 def test_a_failing_matrix_product_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:

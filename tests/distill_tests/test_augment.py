@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from distill.augment import DSA, TRANSFORMS, Augmentation, draw, parse_strategy
+from distill.augment import DSA, TRANSFORMS, Augmentation, augment_classes, draw, parse_strategy
+from distill.seeding import stream
 
 
 def images(count: int = 4, channels: int = 3, side: int = 8) -> torch.Tensor:
@@ -101,3 +102,17 @@ def test_strategies():
     assert draw((), torch.Generator())(batch) is batch
     with pytest.raises(ValueError, match="'blur'"):
         parse_strategy("crop_blur")
+
+
+@pytest.mark.parametrize("names", [DSA, ("flip",), ()], ids=["all", "one", "none"])
+def test_classes_are_augmented_together_as_they_are_alone(names):
+    generator = stream(0, "classes")
+    images = torch.rand(20 * 3, 3, 8, 8, generator=generator).requires_grad_()
+    drawn = [draw(names, generator) for _ in range(20)]
+    together = augment_classes(images, drawn)
+    alone = torch.cat([each(chunk) for each, chunk in zip(drawn, images.chunk(20), strict=True)])
+    assert torch.equal(together, alone)
+    weights = torch.rand(alone.shape, generator=generator)
+    gradients = [torch.autograd.grad((out * weights).sum(), images)[0] for out in (together, alone)]
+    assert torch.equal(*gradients)
+    assert len({each.transform for each in drawn}) == max(1, len(names))
