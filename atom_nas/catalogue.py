@@ -67,6 +67,7 @@ def _formats() -> list[Sheet]:
 
 def _settings() -> list[Sheet]:
     """Every key that the `--set` options take, by the command or part that takes it."""
+    from atom_nas.estimators import proxy, real
     from atom_nas.strategies import STRATEGIES
     from distill import methods
     from distill.run import DistillSettings
@@ -79,7 +80,11 @@ def _settings() -> list[Sheet]:
             _fields_of(f"distill --method {name} (likewise)", methods.load(name).Config)
             for name in methods.METHODS
         ),
-        _fields_of("evaluate (--set); search (--set for the proxy, --set-reference)", TrainingConfig),
+        _fields_of(
+            "evaluate (--set); search (--set for the proxy, --set-reference)",
+            TrainingConfig,
+            epochs=f"{TrainingConfig.epochs}; search: {proxy.EPOCHS}, its reference {real.EPOCHS}",
+        ),
         *(
             _fields_of(f"search --strategy {name} (--set-strategy)", config)
             for name, (config, _) in STRATEGIES.items()
@@ -92,8 +97,11 @@ def _settings() -> list[Sheet]:
 _SETTINGS_HEADER = ["setting", "takes", "default", "meaning"]
 
 
-def _fields_of(title: str, config: type[Any]) -> Sheet:
-    """The fields of a dataclass, described by its docstring and those of the classes it extends."""
+def _fields_of(title: str, config: type[Any], **defaults: str) -> Sheet:
+    """The fields of a dataclass, described by its docstring and those of the classes it extends.
+
+    `defaults` are those that commands have of their own.
+    """
     meanings = _attributes(config)
     types = get_type_hints(config)
     rows = []
@@ -101,6 +109,7 @@ def _fields_of(title: str, config: type[Any]) -> Sheet:
         if types[each.name] is Any:  # a part with settings, and a table, of its own
             continue
         default = "required" if each.default is MISSING else _shown(each.default)
+        default = defaults.get(each.name, default)
         rows.append([each.name, _takes(types[each.name]), default, meanings.get(each.name, "")])
     return Sheet(title, _SETTINGS_HEADER, rows)
 

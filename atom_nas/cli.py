@@ -63,9 +63,12 @@ def _root(
 )
 @guarded
 def distill(
-    out: Annotated[Path | None, typer.Option(help="The folder to write the synthetic set to.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write the synthetic set to.  [required]")
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.")
+        str | None,
+        typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.  [required]"),
     ] = None,
     method: Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")] = None,
     ipc: Annotated[int | None, typer.Option(help="Synthetic images per class.  [default: 10]")] = None,
@@ -87,7 +90,8 @@ def distill(
         int | None, typer.Option(help="Side that images of folder:PATH and tinyimagenet are resized to.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A YAML file of settings; options and --set override it.")
+        Path | None,
+        typer.Option(help="A YAML file of settings, required ones too; options and --set override it."),
     ] = None,
     set_: Set = None,
     data_dir: DataDir = None,
@@ -106,6 +110,8 @@ def distill(
     values = {**file, **options, **parse_assignments(set_ or [])}
     if "out" not in values:
         raise ValueError("no folder to write to; add --out DIR")
+    if not isinstance(values["out"], str | Path):
+        raise ValueError(f"out is {values['out']!r}: name one folder")
     if resume and not Path(values["out"]).exists():
         raise ValueError(f"there is nothing to resume at {values['out']}; check --out, or leave out --resume")
     values.setdefault("device", device)
@@ -135,15 +141,16 @@ def evaluate(
     device: Device = "auto",
     dataset: Moved = None,
     data_dir: DataDir = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what was done before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train fresh networks on a synthetic set and test them on the real test split.
 
-    Finished trainings are kept in DIR/evaluations.jsonl and not repeated.
+    Finished trainings are kept in ~/.cache/atom-nas and not repeated.
     """
     from atom_nas import evaluations
     from atom_nas.config import choose_dataset, construct, parse_assignments
-    from atom_nas.console import progress_bar, stdout, table
+    from atom_nas.console import counted, progress_bar, stderr, stdout, table
     from atom_nas.terminal import say_unfused
     from distill import kernels
     from distill.run import resolve_device
@@ -163,7 +170,10 @@ def evaluate(
         baseline=baseline,
     )
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
-        found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar)
+        found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar, fresh=fresh)
+    if found["reused"]:
+        done = counted(found["reused"], "training")
+        stderr.print(f"done before, and not repeated: {done} (--fresh trains again)", markup=False)
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     if as_json:
         stdout.print_json(json.dumps(found))
@@ -205,10 +215,17 @@ def search(
     samples: Annotated[int, typer.Option(min=1, help="Architectures to rank.")] = 48,
     strategy: Annotated[str, typer.Option(help="See 'atom-nas list strategies'.")] = "random",
     architectures: Annotated[
-        Path | None, typer.Option(help="CSV with a column 'architecture': rank these instead of sampling.")
+        Path | None,
+        typer.Option(
+            help="CSV with a column 'architecture', all of the space: rank these instead of sampling."
+        ),
     ] = None,
     reference: Annotated[
-        str, typer.Option(help="real (train on real data), none, or a CSV with columns architecture, score.")
+        str,
+        typer.Option(
+            help="real (train on real data), none, or a CSV with columns architecture, score; it may hold "
+            "more than the space."
+        ),
     ] = "real",
     reference_samples: Annotated[
         int | None, count("Train the reference of this many only.  [default: all]")
@@ -315,7 +332,8 @@ def quickstart(
     from atom_nas.terminal import show_distill, show_report, show_search
 
     if out.exists() and any(out.iterdir()) and not resume:
-        raise ValueError(f"{out} is not empty; name another --out, or go on with --resume")
+        begun = (out / "synthetic").is_dir()
+        raise ValueError(f"{out} is not empty; name another --out{', or go on with --resume' * begun}")
     show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
     begun = (out / "search" / "run.json").exists()
     command = _command()

@@ -1,6 +1,7 @@
 """Settings from defaults, a YAML file, options and `--set key=value`, in that order, checked in one place."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ def read_config(path: Path) -> dict[str, Any]:
         loaded = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the config file {path} ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not valid YAML ({reason})") from None
     if loaded is None:
@@ -46,7 +47,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"--set takes key=value, e.g. --set learning_rate=0.5, not {assignment!r}")
         try:
             parsed[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
             parsed[key.strip()] = value
     return parsed
 
@@ -87,7 +88,7 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
     from distill import methods
     from distill.run import DistillSettings
 
-    method = choose("method", values.get("method", "atom"), methods.METHODS)
+    method = choose("method", str(values.get("method", "atom")), methods.METHODS)
     if "dataset" not in values:
         raise ValueError("no dataset given; add --dataset NAME (see 'atom-nas list datasets')")
     values = {**values, "dataset": choose_dataset(str(values["dataset"]))}
@@ -114,5 +115,8 @@ def choose_dataset(name: str) -> str:
     from distill.sources import DATASETS
 
     if name.startswith("folder:") and name != "folder:":
-        return f"folder:{Path(name.removeprefix('folder:')).expanduser().absolute()}"
+        path = Path(name.removeprefix("folder:"))
+        with suppress(RuntimeError):  # "~name" of nobody here: a folder of that very name, then
+            path = path.expanduser()
+        return f"folder:{path.absolute()}"
     return choose("dataset", name, DATASETS)

@@ -2,6 +2,7 @@
 stderr; where stderr is no terminal, progress is a plain line every few seconds."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _LINE_SECONDS = 10.0
+_PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False, soft_wrap=True)
@@ -24,6 +26,11 @@ class Bar(Protocol):
     def __call__(self, done: int, note: str = "", free: int = 0) -> None: ...
 
 
+def counted(count: int, thing: str) -> str:
+    """1 row, 2 rows."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def clock(seconds: float) -> str:
     """Seconds as 0:42, 3:07 or 2:05:00."""
     minutes, rest = divmod(round(seconds), 60)
@@ -32,21 +39,30 @@ def clock(seconds: float) -> str:
 
 
 class _Pace:
-    """Speed and remaining time, from what was done since the first report; empty before anything was."""
+    """Speed and remaining time, from what was done lately; empty before anything was.
+
+    Lately is the last half minute, or as long as the last 8 pieces took: a slow start is soon forgotten.
+    """
 
     def __init__(self, total: int) -> None:
-        self._total, self._started, self._first = total, time.monotonic(), -1
+        self._total = total
+        self._reports: deque[tuple[float, int]] = deque()
 
     def __call__(self, done: int, free: int) -> str:
-        paid = done - free
-        if self._first < 0:
-            self._first = paid
-        elapsed = time.monotonic() - self._started
-        if paid <= self._first or elapsed <= 0:
+        now, paid = time.monotonic(), done - free
+        self._reports.append((now, paid))
+        while len(self._reports) > 2 and self._is_old(*self._reports[1]):
+            self._reports.popleft()
+        since, first = self._reports[0]
+        if paid <= first or now <= since:
             return ""
-        rate = (paid - self._first) / elapsed
+        rate = (paid - first) / (now - since)
         speed = f"{rate:.2f}/s" if rate >= 1 else f"{1 / rate:.2f} s each"
         return f"{speed}, ETA {clock((self._total - done) / rate)}"
+
+    def _is_old(self, when: float, paid: int) -> bool:
+        now, latest = self._reports[-1]
+        return now - when >= _PACE_SECONDS and latest - paid >= _PACE_PIECES
 
 
 @contextmanager

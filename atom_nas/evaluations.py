@@ -1,6 +1,10 @@
-"""`evaluate`: accuracies of networks trained on a synthetic set, kept beside it as they are finished."""
+"""`evaluate`: accuracies of networks trained on a synthetic set, kept in the cache as they are finished.
+
+Not beside the set, which may be read-only, or a stranger's who would have measured whatever pleases him.
+"""
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +16,11 @@ from atom_nas import __version__
 from atom_nas.names import choose
 from distill.data import RealDataset
 from distill.evaluation import Accuracy, Evaluator, as_json, default_network
+from distill.files import cache_folder
 from distill.networks import NETWORKS
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
 
-RECORD = "evaluations.jsonl"
 _SUBJECTS = ("synthetic", "random")
 
 
@@ -46,6 +50,11 @@ class Plan:
     def subjects(self) -> tuple[str, ...]:
         """What is trained on: the synthetic set, and random real images if asked for."""
         return _SUBJECTS if self.baseline else _SUBJECTS[:1]
+
+    @property
+    def record(self) -> Path:
+        """Where finished trainings on this set are kept."""
+        return cache_folder() / "evaluations" / f"{self.synthetic.card['images_sha256']}.jsonl"
 
     @property
     def total_epochs(self) -> int:
@@ -88,18 +97,20 @@ def evaluate(
     dataset: str | None = None,
     data_dir: Path | None = None,
     on_epoch: Callable[[int], None] | None = None,
+    fresh: bool = False,
 ) -> dict[str, Any]:
-    """Carry out `plan`, leaving out what the set's record holds already.
+    """Carry out `plan`, leaving out what was done before.
 
     Args:
         dataset, data_dir: where the real dataset is, see `SyntheticSet.real_dataset`.
         on_epoch: called with the number of epochs done, of `plan.total_epochs`.
+        fresh: train again what was done before.
     Returns:
-        networks: NAME to mean, std, n and values; random_baseline: the same, pooled and by network.
+        networks: NAME to mean, std, n and values; random_baseline: the same, pooled and by network; reused:
+        how many trainings were done before.
     """
-    path = plan.synthetic.path / RECORD
-    known = _read(path)
-    done = 0
+    known = {} if fresh else _read(plan.record)
+    reused = done = 0
 
     def tick() -> None:
         nonlocal done
@@ -116,15 +127,16 @@ def evaluate(
                 key = plan.key(subject, network, repeat)
                 if key in known:
                     done += plan.config.epochs
+                    reused += 1
                 else:
                     evaluator = evaluator or _evaluator(
                         plan, plan.synthetic.real_dataset(data_dir, dataset), tick
                     )
                     known[key] = evaluator.accuracy(subject, network, repeat)
-                    _append(path, {**json.loads(key), "accuracy": known[key]})
+                    _append(plan.record, {**json.loads(key), "accuracy": known[key]})
                 values.append(known[key])
             found[subject][network] = Accuracy(tuple(values))
-    return as_json(found["synthetic"], found["random"])
+    return {**as_json(found["synthetic"], found["random"]), "reused": reused}
 
 
 def _evaluator(plan: Plan, dataset: RealDataset, tick: Callable[[], None]) -> Evaluator:
@@ -139,17 +151,24 @@ def _evaluator(plan: Plan, dataset: RealDataset, tick: Callable[[], None]) -> Ev
 
 
 def _append(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line; one that a kill cut short is ended first, so that it takes only itself down."""
-    with path.open("ab+") as file:
-        file.seek(max(0, file.tell() - 1))
-        cut = file.read(1) not in (b"", b"\n")
-        file.write((b"\n" if cut else b"") + json.dumps(entry).encode() + b"\n")
+    """Add a line; one that a kill cut short is ended first, so that it takes only itself down.
+
+    The record only saves time: where it cannot be written, that is said and all goes on.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.seek(max(0, file.tell() - 1))
+            cut = file.read(1) not in (b"", b"\n")
+            file.write((b"\n" if cut else b"") + json.dumps(entry).encode() + b"\n")
+    except OSError as error:
+        warnings.warn(f"finished trainings are not kept: {error}", stacklevel=2)
 
 
 def _read(path: Path) -> dict[str, float]:
     """Finished trainings by key; a line that a kill cut short is no result."""
     known = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in _lines(path):
         try:
             entry = json.loads(line)
             accuracy = float(entry.pop("accuracy"))
@@ -157,6 +176,13 @@ def _read(path: Path) -> dict[str, float]:
             continue
         known[json.dumps(entry, sort_keys=True)] = accuracy
     return known
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -169,5 +195,5 @@ def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
-    std = "-" if entry["std"] is None else f"{100 * entry['std']:.2f}"
+    std = "–" if entry["std"] is None else f"{100 * entry['std']:.2f}"
     return [f"{100 * entry['mean']:.2f}", std, str(entry["n"])]

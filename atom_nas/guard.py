@@ -109,6 +109,8 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 
 def _report_usage(error: Any) -> int:
+    if _debug:
+        traceback.print_exception(error)
     command = error.ctx.command_path if error.ctx else "atom-nas"
     message = " ".join(error.format_message().split()).rstrip(".")
     sys.stderr.write(f"atom-nas: {message}; see '{command} --help'\n")
@@ -123,6 +125,9 @@ def _fail(message: str, code: int) -> None:
 
 
 def _one_line(error: BaseException) -> str:
+    text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    # A name from a stranger's file must not steer the terminal.
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(shown.split()) or type(error).__name__

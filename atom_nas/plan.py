@@ -112,6 +112,7 @@ class Plan:
         space: what is sampled.
         fitting, size: how many of the space's architectures fit the images, and how many there are.
         strategy_options: of the strategy, with every default resolved for this many samples.
+        space_options: of the space, as it understood what was given, however that was written.
         listed: the architectures to score instead of sampling, or None.
         table: the published ranking, or None.
         proxy: the cheap estimator.
@@ -128,6 +129,7 @@ class Plan:
     fitting: int
     size: int
     strategy_options: dict[str, Any]
+    space_options: dict[str, Any]
     listed: ArchitectureList | None
     table: ReferenceTable | None
     proxy: Estimator
@@ -162,7 +164,12 @@ def prepare(settings: SearchSettings) -> Plan:
     synthetic = synthetic_sets.load(settings.synthetic)
     name = synthetic.card["dataset"]["name"]
     training = _training(settings.training, settings.epochs, name)
-    require(training.precision, device)
+    reference_training = None
+    if settings.reference_kind == "real":
+        reference_training = _training(settings.reference_training, settings.reference_epochs, name)
+    for each in (training, reference_training):
+        if each:
+            require(each.precision, device)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -179,6 +186,7 @@ def prepare(settings: SearchSettings) -> Plan:
         fitting=fitting,
         size=size,
         strategy_options=strategy_options,
+        space_options={name: list(space.choices[name]) for name in sorted(settings.space_options)},
         listed=listed,
         table=table,
         proxy=estimators.load("proxy").estimator(
@@ -186,7 +194,7 @@ def prepare(settings: SearchSettings) -> Plan:
             training=training,
             validation_images=settings.validation_images,
         ),
-        reference=_reference(settings, data, name),
+        reference=_reference(settings, data, reference_training),
         device=device,
         workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
     )
@@ -240,12 +248,14 @@ def _read_table(settings: SearchSettings, space: Space) -> ReferenceTable | None
     return read_reference(path, space)
 
 
-def _reference(settings: SearchSettings, data: SearchData, dataset: str) -> Estimator | None:
-    if settings.reference_kind != "real":
+def _reference(
+    settings: SearchSettings, data: SearchData, training: TrainingConfig | None
+) -> Estimator | None:
+    if training is None:
         return None
     reference: Estimator = estimators.load("real").estimator(
         data,
-        training=_training(settings.reference_training, settings.reference_epochs, dataset),
+        training=training,
         train_images=settings.reference_images,
         validation_images=settings.validation_images,
     )

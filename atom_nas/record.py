@@ -28,7 +28,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "synthetic": _synthetic(plan),
         "space": {
             "name": settings.space,
-            "options": dict(settings.space_options),
+            "options": plan.space_options,
             "size": plan.size,
             "fitting": plan.fitting,
         },

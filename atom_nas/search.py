@@ -8,8 +8,11 @@ and ends as if it had never been interrupted.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from atom_nas import engines
 from atom_nas.engines.base import Engine, Workload
@@ -25,6 +28,7 @@ from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
+from distill.synthetic import grid
 from reports.scores import describe_score
 from search_spaces.base import Architecture
 
@@ -47,6 +51,7 @@ class SearchSummary:
         reference: "real", "table" or "none".
         matched: how many scored architectures have a reference score.
         cached: how many of those were trained by an earlier run.
+        reference_failed, reference_reason: how many reference trials failed, and why one of them did.
         foreign: a word on the rows of the reference table that are not of the space; None if all are.
         unfused: why training did not run on fused kernels; None if it did, or ran on a GPU.
     """
@@ -60,6 +65,8 @@ class SearchSummary:
     reference: str
     matched: int
     cached: int
+    reference_failed: int
+    reference_reason: str | None
     foreign: str | None
     unfused: str | None
 
@@ -84,7 +91,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         record["environment"]["kernels"] = kernels.why_unavailable() or "fused"
     with open_run(settings.out, record, resume=settings.resume) as folder, closing(_engine(plan)) as engine:
         session = _Session(plan, folder, engine, progress)
-        session.copy_picture()
+        session.draw_picture()
         session.rank()
         session.refer()
         return session.finish()
@@ -117,11 +124,12 @@ class _Session:
         self._engine = engine
         self._progress = progress
 
-    def copy_picture(self) -> None:
-        """Put the synthetic set's picture beside the results, for the report."""
-        picture = self._plan.synthetic.path / "images.png"
-        if picture.is_file():
-            write_bytes(self._folder.path / "synthetic.png", picture.read_bytes())
+    def draw_picture(self) -> None:
+        """Draw the synthetic set beside the results, for the report."""
+        synthetic, encoded = self._plan.synthetic, BytesIO()
+        # Not the set's own picture file: it may come from a stranger, and be a link to anything.
+        grid(synthetic.pictures(), synthetic.labels).save(encoded, format="PNG")
+        write_bytes(self._folder.path / "synthetic.png", encoded.getvalue())
 
     def rank(self) -> None:
         """Propose architectures and score them on the synthetic set."""
@@ -172,6 +180,8 @@ class _Session:
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
+            reference_failed=sum(not trial.done for trial in references),
+            reference_reason=next((trial.reason for trial in references if not trial.done), None),
             foreign=_foreign(self._plan.table),
             unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
         )
@@ -182,7 +192,9 @@ class _Session:
         try:
             with self._folder.timing("reference_wall_seconds"):
                 stage = self._stage("reference", estimator, "test_accuracy", len(chosen), cache)
-                stage.ensure({trial.architecture: trial.position for trial in chosen})
+                # The costliest first, so that no worker is left alone with one at the end.
+                costliest = sorted(chosen, key=lambda trial: -trial.scores.get("flops", 0.0))
+                stage.ensure({trial.architecture: trial.position for trial in costliest})
         finally:
             cache.close()
         done = [trial for trial in self._folder.store.trials(estimator.name) if trial.done]
@@ -193,11 +205,13 @@ class _Session:
         return {
             "dataset": plan.dataset.fingerprint,
             "space": plan.settings.space,
-            "space_options": dict(plan.settings.space_options),
+            "space_options": plan.space_options,
             "image_shape": list(plan.data.image_shape),
             "estimator": estimator.settings(),
             "seed": plan.settings.seed,
             "device": plan.device.type,
+            "torch": torch.__version__,
+            "kernels": self._folder.record["environment"].get("kernels"),
         }
 
     def _stage(

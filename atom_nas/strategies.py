@@ -5,6 +5,7 @@ Neither torch nor NNI is imported before `run_strategy` is called.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -13,6 +14,9 @@ from atom_nas.names import choose
 
 if TYPE_CHECKING:
     from search_spaces.base import Architecture, ImageShape, Space
+
+
+_GOOD_AT_MOST = 25  # NNI's tuner, whatever gamma says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +101,25 @@ class TpeConfig:
         _check("n_startup_jobs", self.n_startup_jobs, at_least=1)
         _check("n_ei_candidates", self.n_ei_candidates, at_least=1)
         _check("batch", self.batch, at_least=1)
-        if not 0 < self.gamma < float("inf"):
-            raise ValueError(f"gamma is {self.gamma}: it is a finite number above 0")
+        if not 0 < self.gamma <= 1000:
+            raise ValueError(f"gamma is {self.gamma}: it is a number above 0, up to 1000")
 
     def resolved(self, samples: int) -> TpeConfig:
-        startup = _warm_up("n_startup_jobs", self.n_startup_jobs, samples)
+        least = min(samples, self._least_startup())
+        if least == samples > 2:
+            raise ValueError(
+                f"gamma is {self.gamma}: with {samples} samples nothing is learnt, as all would count as "
+                "good; lower gamma or raise the samples"
+            )
+        startup = max(least, _warm_up("n_startup_jobs", self.n_startup_jobs, samples))
         return replace(self, n_startup_jobs=startup, batch=_batch(self.batch, samples - startup))
+
+    def _least_startup(self) -> int:
+        """NNI's tuner crashes while all that it knows counts as good."""
+        return next(n for n in range(1, _GOOD_AT_MOST + 2) if self._good(n) < n)
+
+    def _good(self, scored: int) -> int:
+        return min(math.ceil(self.gamma * math.sqrt(scored)), _GOOD_AT_MOST)
 
 
 StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas.console import clock, progress_bar, stderr, stdout
+from atom_nas.console import clock, counted, progress_bar, stderr, stdout
 
 if TYPE_CHECKING:
     from atom_nas.console import Bar
@@ -100,15 +100,19 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    if summary.reference_failed:
+        failed = counted(summary.reference_failed, "reference trial")
+        stderr.print(f"{failed} failed (e.g. {summary.reference_reason})", markup=False)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
         stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
     if summary.duplicates:
-        stderr.print(f"{summary.duplicates} repeated lines of the list were left out")
+        stderr.print(f"left out: {counted(summary.duplicates, 'repeated line')} of the list")
     if summary.foreign:
         stderr.print(f"{summary.foreign}: left out", markup=False)
     if summary.cached:
-        stderr.print(f"{summary.cached} reference scores were taken from the cache of an earlier run")
+        scores = counted(summary.cached, "reference score")
+        stderr.print(f"taken from the cache of an earlier run: {scores}")
 
 
 def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None = None) -> None:

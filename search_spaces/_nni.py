@@ -215,14 +215,6 @@ class _Evolution(RegularizedEvolution):  # type: ignore[misc]
         return self._retry_helper.retry(self.random) if mutant is None else mutant
 
 
-def _least_startup(arguments: Any) -> int:
-    """The start-up asked for, or more: NNI's tuner crashes while all it knows counts as good."""
-    startup: int = arguments.n_startup_jobs
-    while min(math.ceil(arguments.gamma * math.sqrt(startup)), arguments.linear_forgetting) >= startup:
-        startup += 1
-    return startup
-
-
 class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     """NNI's TPE tuner without its sleeps, proposing the nearest new architecture that fits.
 
@@ -231,8 +223,7 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     """
 
     def __init__(self, *, seed: int, **options: Any) -> None:
-        arguments = TpeArguments(**options)
-        arguments = arguments._replace(n_startup_jobs=_least_startup(arguments))._asdict()
+        arguments = TpeArguments(**options)._asdict()
         super().__init__(TpeTuner(optimize_mode="maximize", seed=seed, tpe_args=arguments))
         self._left: list[dict[Any, int]] = []
 

@@ -96,7 +96,7 @@ class ConvNetSpace:
         if len(parts) != len(self.choices):
             example = self.architecture({choice: values[-1] for choice, values in self.choices.items()})
             raise ValueError(
-                f"{text!r} has {len(parts)} parts and a ConvNet has {len(self.choices)}: "
+                f"{text!r} does not have the {len(self.choices)} parts of a ConvNet: "
                 f"{'-'.join(self.choices)}, for example {str(example)!r}"
             )
         named = zip(self.choices.items(), parts, strict=True)

@@ -56,7 +56,7 @@ class Outcome:
         job: the job.
         reason: why it failed, one line; None if it is done.
         scores: name -> finite number; empty if it failed.
-        seconds, cpu_seconds: of the trial; a lost worker's CPU seconds are unknown and stated as 0.
+        seconds, cpu_seconds: of the trial, and of an earlier attempt at it whose worker died.
         peak_memory_mb: MiB; None if unknown.
         device: "cpu", "cuda", ...
     """

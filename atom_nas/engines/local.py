@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection as channels
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
@@ -80,6 +80,8 @@ class LocalEngine:
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
         self._failed_starts = 0
+        self._pending: deque[Job] = deque()
+        self._lost_seconds: dict[Job, float] = {}
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """See `Engine.run`.
@@ -87,11 +89,11 @@ class LocalEngine:
         Raises:
             EngineError: several workers in a row died before they could take a job.
         """
-        pending = deque(jobs)
+        self._pending, self._lost_seconds = deque(jobs), {}
         try:
-            while pending or self._busy():
-                self._start_missing(len(pending))
-                self._hand_out(pending)
+            while self._pending or self._busy():
+                self._start_missing(len(self._pending))
+                self._hand_out(self._pending)
                 yield from self._collect()
         finally:
             # Left early (an error in the caller, Ctrl-C): nobody waits for these outcomes any more.
@@ -153,7 +155,7 @@ class LocalEngine:
             worker.job = None
             if message.last:
                 self._drop(worker)
-            return message.outcome
+            return self._with_lost(message.outcome)
         if isinstance(message, Broken):
             raise EngineError(f"a worker cannot use {self._config.device}: {message.reason}")
         assert isinstance(message, Ready)
@@ -161,22 +163,38 @@ class LocalEngine:
         return None
 
     def _lost(self, worker: _Worker) -> Outcome | None:
-        """Take a dead worker off the list; the outcome of its job, if it had one."""
+        """Take a dead worker off the list. Its job is tried once more, since the death may not have been its
+        fault: whoever frees memory kills what is largest. The outcome if that was the second time.
+        """
         worker.process.join(_STOP_SECONDS)
         self._drop(worker)
         cause = _cause_of_death(worker.process.exitcode)
-        if worker.job is None:
+        job = worker.job
+        if job is None:
             self._count_failed_start(cause)
             return None
-        return Outcome(
-            job=worker.job,
-            reason=f"the worker process {cause}",
-            scores={},
-            seconds=time.perf_counter() - worker.started,
-            cpu_seconds=0.0,
-            peak_memory_mb=None,
-            device=self._config.device.partition(":")[0],
+        seconds = time.perf_counter() - worker.started
+        if job not in self._lost_seconds:
+            self._lost_seconds[job] = seconds
+            self._pending.appendleft(job)
+            return None
+        return self._with_lost(
+            Outcome(
+                job=job,
+                reason=f"the worker process {cause}, twice",
+                scores={},
+                seconds=seconds,
+                cpu_seconds=seconds,
+                peak_memory_mb=None,
+                device=self._config.device.partition(":")[0],
+            )
         )
+
+    def _with_lost(self, outcome: Outcome) -> Outcome:
+        """The outcome with the seconds of a first attempt whose worker died; its one thread was busy."""
+        lost = self._lost_seconds.get(outcome.job, 0.0)
+        seconds, cpu_seconds = outcome.seconds + lost, outcome.cpu_seconds + lost
+        return replace(outcome, seconds=seconds, cpu_seconds=cpu_seconds) if lost else outcome
 
     def _count_failed_start(self, cause: str) -> None:
         self._failed_starts += 1

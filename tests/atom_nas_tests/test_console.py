@@ -27,6 +27,21 @@ def test_lines_come_every_few_seconds_and_at_the_end(
     ]
 
 
+def test_a_slow_start_is_forgotten(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress_bar("work", 1000) as bar:
+        bar(0)
+        for done in range(1, 101):
+            clock[0] = 100.0 + done
+            bar(done)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "work: 1/1000  101.00 s each, ETA 28:01:39"
+    assert lines[-1].startswith("work: 91/1000  1.00/s, ETA 15:09")
+
+
+def test_things_are_counted_in_words() -> None:
+    assert (console.counted(1, "row"), console.counted(1200, "row")) == ("1 row", "1,200 rows")
+
+
 def test_what_is_known_from_before_does_not_count_as_speed(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,10 +71,22 @@ def test_failing_architectures_are_failed_results_and_the_run_goes_on(pair: Loca
     reasons = {name: outcomes[name].reason for name in misfortunes}
     assert reasons["raises"] == "RuntimeError: two lines"
     assert "FloatingPointError" in str(reasons["nan"])
-    assert reasons["killed"] == "the worker process was killed by SIGKILL (out of memory?)"
-    assert reasons["exits"] == "the worker process ended with exit code 3"
+    assert reasons["killed"] == "the worker process was killed by SIGKILL (out of memory?), twice"
+    assert reasons["exits"] == "the worker process ended with exit code 3, twice"
     assert all(outcomes[name].scores == {} for name in misfortunes)
     assert [outcomes[f"fine-{name}"].reason for name in misfortunes] == [None] * 4
+
+
+def test_a_trial_whose_worker_was_killed_is_tried_again_and_pays_for_both(
+    warm: LocalEngine, tmp_path: Path
+) -> None:
+    name = f"unlucky-{tmp_path / 'memory'}"
+    outcomes = run(warm, [name, "fine"])
+    again = run(warm, [name, "fine"])
+    assert outcomes[name].reason is None
+    assert outcomes[name].scores == again[name].scores
+    assert outcomes[name].seconds > again[name].seconds
+    assert outcomes[name].cpu_seconds > again[name].cpu_seconds
 
 
 def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:

@@ -11,9 +11,11 @@ import pytest
 from trial_helpers import InlineEngine, trial
 
 from atom_nas import engines
+from atom_nas.estimators.real import RealEstimator
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
 from atom_nas.trials import Trial, TrialStore
+from distill.precision import runs_bfloat16
 
 Ran = list[tuple[str, str]]
 FITTING, OTHER, MISFIT = "w32-d1-none-relu-avg", "w32-d2-batch-relu-max", "w32-d4-none-relu-avg"
@@ -291,14 +293,56 @@ def test_a_larger_reference_sample_holds_the_smaller() -> None:
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_set_without_a_picture_is_no_obstacle(settings: SearchSettings, tmp_path: Path) -> None:
-    bare = tmp_path / "bare"
+def test_the_runs_picture_is_drawn_and_not_a_file_of_the_set(
+    settings: SearchSettings, tmp_path: Path
+) -> None:
+    bare, secret = tmp_path / "bare", tmp_path / "secret"
     bare.mkdir()
+    secret.write_text("private")
     for name in ("card.json", "synthetic.safetensors"):
         (bare / name).write_bytes((settings.synthetic / name).read_bytes())
+    (bare / "images.png").symlink_to(secret)
     run_search(replace(settings, synthetic=bare, reference="none", samples=1))
-    assert not (settings.out / "synthetic.png").exists()
+    drawn = (settings.out / "synthetic.png").read_bytes()
+    assert drawn == (settings.synthetic / "images.png").read_bytes()
     assert json.loads((settings.out / "run.json").read_text())["complete"] is True
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_narrowed_space_is_the_same_however_it_was_written(settings: SearchSettings) -> None:
+    narrow = replace(settings, reference="none", samples=2)
+    run_search(replace(narrow, space_options={"width": 32}))
+    run_search(replace(narrow, space_options={"width": [32]}, resume=True))
+    assert json.loads((settings.out / "run.json").read_text())["space"]["options"] == {"width": [32]}
+
+
+@pytest.mark.usefixtures("ran")
+def test_failed_reference_trials_are_counted_and_named(
+    settings: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(RealEstimator, "score", fail)
+    summary = run_search(settings)
+    assert (summary.failed, summary.reference_failed) == (0, settings.reference_samples)
+    assert summary.reference_reason == "RuntimeError: no memory left"
+
+
+@pytest.mark.skipif(runs_bfloat16("cpu"), reason="needs a processor without bfloat16")
+@pytest.mark.usefixtures("ran")
+def test_a_reference_that_cannot_run_here_is_refused_before_any_work(settings: SearchSettings) -> None:
+    with pytest.raises(ValueError, match="use precision=float32"):
+        run_search(replace(settings, reference_training={"precision": "bfloat16"}))
+    assert not settings.out.exists()
+
+
+@pytest.mark.usefixtures("ran")
+def test_the_costliest_references_come_first(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    costs = {trial.architecture: trial.scores["flops"] for trial in trials(settings.out, "proxy")}
+    trained = [costs[architecture] for estimator, architecture in ran if estimator == "real"]
+    assert trained == sorted(trained, reverse=True)
 
 
 @pytest.mark.usefixtures("ran")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -70,6 +70,7 @@ def test_options_may_be_text() -> None:
         ("tpe", {"n_ei_candidates": 0}, "n_ei_candidates is 0: at least 1"),
         ("tpe", {"gamma": -1}, "gamma is -1.0"),
         ("tpe", {"gamma": "nan"}, "gamma is nan"),
+        ("tpe", {"gamma": 1e308}, "gamma is 1e[+]308"),
         ("tpe", {"constant_liar_type": "good"}, "constant_liar_type is 'good': input should be 'best'"),
         ("tpe", {"batch": 2.5}, "batch is 2.5: "),
     ],
@@ -78,6 +79,25 @@ def test_wrong_options_get_one_helpful_line(name: str, options: Mapping[str, Any
     with pytest.raises(ValueError, match=message) as caught:
         configure(name, options, 48)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"n_startup_jobs": 1}, {"n_startup_jobs": 2, "gamma": 1000.0}])
+def test_tpe_learns_only_once_something_is_not_among_the_best(options: dict[str, Any]) -> None:
+    """NNI's tuner crashes on a history in which all count as good."""
+    proposed: list[str] = []
+
+    def evaluate(batch: Sequence[Any]) -> list[float]:
+        proposed.extend(map(str, batch))
+        return [float(len(str(each))) for each in batch]
+
+    space = load("convnet")
+    run_strategy("tpe", space, (1, 8, 8), samples=40, seed=0, evaluate=evaluate, options=options)
+    assert len(set(proposed)) == 40
+
+
+def test_a_gamma_that_leaves_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="all would count as good; lower gamma"):
+        configure("tpe", {"gamma": 5}, 10)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def build(architecture: str) -> nn.Module:
         raise MemoryError
     if misfortune == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if misfortune == "unlucky":  # only the first time: the rest of the name is a file that remembers
+        memory = Path(architecture.partition("-")[2])
+        if not memory.exists():
+            memory.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
     if misfortune == "exits":
         os._exit(3)
     network = small_network()

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from atom_nas.cli import app
 from atom_nas.guard import spread_settings
+from distill.files import cache_folder
 
 QUICK = ["--set", "width=8", "--set", "batch_real=8"]
 
@@ -89,11 +90,37 @@ def test_evaluate_prints_the_promised_json_and_repeats_nothing(synthetic):
     assert set(entry) >= {"mean", "std", "n"}
     assert 0 <= entry["mean"] <= 1
     assert entry["n"] == found["random_baseline"]["n"] == 2
-    lines = (synthetic / "evaluations.jsonl").read_text()
-    assert json.loads(done(*command).stdout) == found
-    assert (synthetic / "evaluations.jsonl").read_text() == lines
+    (record,) = (cache_folder() / "evaluations").iterdir()
+    lines = record.read_text()
+    again = done(*command)
+    assert found.pop("reused") == 0
+    assert json.loads(again.stdout) == {**found, "reused": 4}
+    assert "not repeated: 4 trainings" in again.stderr
+    assert record.read_text() == lines
     assert len(lines.splitlines()) == 4
     assert "random real" in done(*command[:-1]).stdout
+    assert json.loads(done(*command, "--fresh").stdout) == {**found, "reused": 0}
+
+
+def test_what_a_set_says_of_its_own_accuracy_is_not_believed(synthetic, monkeypatch, tmp_path):
+    command = ["evaluate", synthetic, "--repeats", 1, "--epochs", 1, "--no-baseline", "--json"]
+    found = json.loads(done(*command).stdout)
+    (record,) = (cache_folder() / "evaluations").iterdir()
+    forged = [json.dumps({**json.loads(line), "accuracy": 0.999}) for line in record.read_text().splitlines()]
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "other"))
+    planted = synthetic / "evaluations.jsonl"
+    planted.write_text("\n".join(forged) + "\n")
+    assert json.loads(done(*command).stdout) == found
+    planted.unlink()
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(synthetic, monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(blocked))
+    command = ["evaluate", synthetic, "--repeats", 1, "--epochs", 1, "--no-baseline", "--json"]
+    with pytest.warns(UserWarning, match="finished trainings are not kept"):
+        assert json.loads(done(*command).stdout)["reused"] == 0
 
 
 @pytest.mark.parametrize(("kind", "name"), [("folder", "export"), ("npz", "export.npz"), ("pt", "export.pt")])

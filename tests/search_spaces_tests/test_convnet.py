@@ -43,8 +43,8 @@ def test_string_form_and_sample_round_trip() -> None:
         ("w64-d3-instance-relu-avg ", "unknown pooling 'avg ': did you mean 'avg'"),
         ("w064-d3-instance-relu-avg", "unknown width 'w064'"),
         ("W64-d3-instance-relu-avg", "unknown width 'W64'"),
-        ("w64-d3-relu-avg", "has 4 parts and a ConvNet has 5: width-depth-norm-activation-pooling"),
-        ("", "has 1 parts"),
+        ("w64-d3-relu-avg", "does not have the 5 parts of a ConvNet: width-depth-norm-activation-pooling"),
+        ("", "does not have the 5 parts of a ConvNet"),
     ],
 )
 def test_parse_names_the_wrong_part_in_one_line(text: str, message: str) -> None:
