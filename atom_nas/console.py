@@ -104,7 +104,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """Print a table of strings to stdout; numbers are right-aligned."""
     sheet = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
-        numeric = all(row[i][:1] in "0123456789-.+ " for row in rows) and bool(rows)
+        numeric = all(row[i][:1] in "0123456789-–.+ " for row in rows) and bool(rows)
         sheet.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         sheet.add_row(*(escape(cell) for cell in row))

@@ -1,45 +1,41 @@
 """A report in a few lines for the terminal; the page has the rest."""
 
-import csv
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atom_nas.console import stdout, table
-from reports.formatting import decimals, interval, seconds
+from reports.formatting import UNKNOWN, by_count, decimals, interval, plural, seconds
 
 if TYPE_CHECKING:
     from reports.document import Report, ScoreReport
+    from reports.section import Section
     from reports.writing import WrittenReport
-
-_BEST = 10
 
 
 def show_essence(written: "WrittenReport") -> None:
     """Print the best architectures of one run, or each run's agreement, and the verdicts."""
-    if len(written.reports) == 1:
-        _show_ranking(written.folder / "ranking.csv")
+    if len(written.sections) == 1:
+        _show_ranking(written.sections[0])
         _show_scores(written.report)
     else:
-        _show_runs(written.reports)
-    for report in written.reports:
-        name = f"{report.run.name}: " if len(written.reports) > 1 else ""
-        stdout.print(f"{name}{report.verdict.sentence}", markup=False)
+        _show_runs(written.sections)
+    for label, report in zip(written.labels, written.reports, strict=True):
+        name = f"{label}: " if len(written.sections) > 1 else ""
+        for line in (_failed_references(report), report.verdict.sentence):
+            if line:
+                stdout.print(f"{name}{line}", markup=False)
 
 
-def _show_ranking(path: Path) -> None:
-    with path.open(newline="") as file:
-        best = [row for row in csv.DictReader(file) if row["rank"]][:_BEST]
-    rows = [
-        [row["rank"], row["architecture"], _short(row["score"]), _short(row["reference"])] for row in best
-    ]
-    table(f"The best {len(best)}", ["rank", "architecture", "score (higher is better)", "reference"], rows)
-
-
-def _short(number: str) -> str:
-    if not number:
-        return "-"
-    value = float(number)
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+def _show_ranking(section: "Section") -> None:
+    places, report = section.places(), section.report
+    if not places:
+        return
+    header = ["rank", "architecture", section.score.label]
+    rows = [[str(place.rank), place.architecture, place.score] for place in places]
+    if report.reference_score is not None:
+        header.append(section.reference.label)
+        rows = [[*row, place.reference] for row, place in zip(rows, places, strict=True)]
+    best = f"The best {len(places)} of {report.counts.ranked:,}"
+    table(best if report.counts.ranked > len(places) else "The ranking", header, rows)
 
 
 def _show_scores(report: "Report") -> None:
@@ -53,23 +49,34 @@ def _show_scores(report: "Report") -> None:
     )
     saved = report.savings
     spent = f"distilling {seconds(saved.distill_seconds)}, proxy {seconds(saved.proxy_seconds)}"
-    stdout.print(f"compute: {spent}, reference {seconds(saved.reference_seconds)}", markup=False)
+    reference = "" if saved.reference_seconds is None else f", reference {seconds(saved.reference_seconds)}"
+    stdout.print(f"compute: {spent}{reference}", markup=False)
 
 
 def _agreement(score: "ScoreReport") -> list[str]:
-    found = score.spearman
-    between = interval(found.low, found.high) if found.low is not None and found.high is not None else "-"
-    top = score.spearman_top_20
+    found, top = score.spearman, score.spearman_top_20
+    between = interval(found.low, found.high)
     return [decimals(found.value), between, str(found.n), f"{decimals(top.value)} ({top.n})"]
 
 
-def _show_runs(reports: "tuple[Report, ...]") -> None:
+def _show_runs(sections: "tuple[Section, ...]") -> None:
+    if all(section.report.reference_score is None for section in sections):
+        return
     rows = [
-        [report.run.name, report.run.synthetic.method or "-", *_agreement(report.default)]
-        for report in reports
+        [section.label, section.report.run.synthetic.method or UNKNOWN, *_agreement(section.report.default)]
+        for section in sections
     ]
     table(
         "Agreement with the reference ranking",
         ["run", "method", "Spearman", "95% interval", "n", "top 20% (n)"],
         rows,
     )
+
+
+def _failed_references(report: "Report") -> str | None:
+    failed = report.counts.failed_references
+    if not failed:
+        return None
+    trials = plural(report.savings.reference_trials, "reference trial")
+    have = by_count(failed, "its architecture has", "their architectures have")
+    return f"{failed} of {trials} failed: {have} no reference score, ranking.csv says why"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from reports.bootstrap import CONFIDENCE, Interval, spearman_interval
 from reports.correlation import count_tied, kendall_tau_b, pearson, spearman, spearman_p_value, usable_pairs
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport, StageSeconds
 from reports.notes import write_notes
-from reports.ranking import choose_score, reference_scores, ruler_names, ruler_scores
+from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
 from reports.savings import Costs, measure_savings
 from reports.schema import Run
 from reports.scores import describe_score
@@ -39,9 +40,10 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     """
     chosen = choose_score(run, score)
     reference = reference_scores(run)
-    scores = [
+    first, *others = [
         describe_agreement(name, ruler_scores(run, name), reference) for name in ruler_names(run, chosen)
     ]
+    scores = [first, *sorted(others, key=_best_first)]
     counts, savings = _counts(run, chosen, reference), measure_savings(_costs(run))
     return Report(
         atom_nas_version=run.info.atom_nas_version,
@@ -82,6 +84,11 @@ def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
         kept=[row for row in kept if row is not None],
         pick=regret_of_pick(first, second),
     )
+
+
+def _best_first(score: ScoreReport) -> float:
+    """Sorts by Spearman, largest first; scores without one come last."""
+    return math.inf if score.spearman.value is None else -score.spearman.value
 
 
 def describe_spearman(name: str, x: pd.Series, y: pd.Series) -> SpearmanReport:
@@ -145,6 +152,7 @@ def _counts(run: Run, score: str, reference: pd.Series) -> Counts:
         without_reference=ranked - pairs,
         tied_scores=count_tied(scores.dropna()),
         tied_references=count_tied(reference[scores.notna()].dropna()),
+        failed_references=len(failed_references(run)),
     )
 
 

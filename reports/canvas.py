@@ -5,6 +5,9 @@ Colours are Okabe and Ito's (2008), told apart under every common colour blindne
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,3 +71,27 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
     figure.set_layout_engine("none")  # laid out by the first save; doing it again takes as long as drawing
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, dpi=DOTS_PER_INCH)
+
+
+def copy_picture(source: Path, target: Path) -> bool:
+    """Draws a PNG again, so that only its pixels are copied; False, and nothing written, where it is none.
+
+    A run folder may come from a stranger: a link could name any file, which a page would then show to whoever
+    it is sent to, and a file that only claims to be a picture could hold anything.
+    """
+    from PIL import Image
+
+    if source.is_symlink() or not source.is_file():
+        return False
+    damaged = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+    too_large = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source, formats=["PNG"]) as image:
+                pixels = image.convert("L" if image.mode in {"1", "L"} else "RGB")
+    except (*damaged, *too_large):
+        return False
+    pixels.info.clear()
+    pixels.save(target, format="PNG")
+    return True

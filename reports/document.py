@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from reports.bootstrap import Difference
 from reports.correlation import Statistic
 from reports.savings import Savings
-from reports.schema import DatasetInfo, ReferenceInfo, SpaceInfo, StrategyInfo, SyntheticInfo
+from reports.schema import DatasetInfo, EstimatorInfo, ReferenceInfo, SpaceInfo, StrategyInfo, SyntheticInfo
 from reports.selection import Kept, Pick
 from reports.verdict import Verdict
 
@@ -56,6 +56,7 @@ class Counts(_Part):
     """Architectures: proposed = ranked + failed + unscored; pairs of the ranked also have a reference score.
 
     tied_scores, tied_references: how many of the ranked (of the pairs) share their value with another.
+    failed_references: how many of those trained for the reference failed, whether ranked or not.
     """
 
     proposed: int
@@ -66,6 +67,7 @@ class Counts(_Part):
     without_reference: int
     tied_scores: int
     tied_references: int
+    failed_references: int
 
 
 class StageSeconds(_Part):
@@ -89,7 +91,7 @@ class RunSummary(_Part):
     synthetic: SyntheticInfo
     space: SpaceInfo
     strategy: StrategyInfo
-    proxy: dict[str, Any]
+    proxy: EstimatorInfo
     reference: ReferenceInfo
     environment: dict[str, Any]
 
@@ -115,7 +117,7 @@ class ComparisonRow(_Part):
 
 
 class Report(_Part):
-    """One run's report; `scores` lists the default score first."""
+    """One run's report; `scores` lists the default score first, then the others, best Spearman first."""
 
     format_version: Literal[1] = 1
     atom_nas_version: str

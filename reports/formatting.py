@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 UNKNOWN = "–"
 
@@ -70,12 +71,37 @@ def interval(low: float | None, high: float | None) -> str:
     return UNKNOWN if low is None or high is None else f"{decimals(low)} to {decimals(high)}"
 
 
+def by_count(count: int, one: str, several: str) -> str:
+    """The word that goes with a count: was or were."""
+    return one if count == 1 else several
+
+
+def plural(count: int, noun: str) -> str:
+    """1 row, 2 rows, 1,211 images."""
+    return f"{count:,} {by_count(count, noun, noun + 's')}"
+
+
 def break_even(architectures: float | None, reason: str | None) -> str:
     """The whole number of architectures from which distilling pays, or why there is none."""
-    return (reason or UNKNOWN) if architectures is None else f"{math.ceil(architectures):,}"
+    return (reason or UNKNOWN) if architectures is None else plural(math.ceil(architectures), "architecture")
 
 
 def markdown_cell(text: str) -> str:
-    """Text that cannot break a Markdown table or start markup: one line, bars and brackets escaped."""
-    escaped = "".join(f"\\{c}" if c in "\\|<>[]*_`" else c for c in text)
-    return " ".join(escaped.split())
+    """Text that cannot break a Markdown table or start markup: one line, escaped only where it must be.
+
+    `<` and `&` are markup only before what a tag or an entity begins with; the marks of headings, lists and
+    quotes only at the start.
+    """
+    line = re.sub(r"[\\|\[\]*_`]|<(?=[A-Za-z/!?])|&(?=#?\w+;)", r"\\\g<0>", " ".join(text.split()))
+    return f"\\{line}" if line.startswith(("#", ">", "+", "-", "=", "~")) else line
+
+
+def markdown_code(text: str, *, in_table: bool = False) -> str:
+    """Text as a code span, to be copied as it is: one line, fenced by more backticks than it holds in a row.
+
+    Tables are cut at bars before anything else is read, so there a bar is escaped.
+    """
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line.replace('|', chr(92) + '|') if in_table else line}{space}{fence}"

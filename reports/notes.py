@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from textwrap import shorten
 
 from reports.document import Counts
+from reports.formatting import by_count, plural
+from reports.ranking import failed_references
 from reports.savings import Savings
 from reports.schema import Run
 
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
+LONGEST_REASON = 200
+"""Letters of a failure's reason that a note repeats; ranking.csv has all of it."""
 
 
 def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
@@ -17,9 +22,10 @@ def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
     candidates = [
         _incomplete(run),
         _failed(counts),
+        _failed_references(run),
         _unmatched(run, counts),
         _foreign(run),
-        _ties(counts),
+        _ties(run, counts),
         _noise(run),
         *_cost_notes(run, savings),
     ]
@@ -36,14 +42,29 @@ def _failed(counts: Counts) -> str | None:
     if not counts.failed and not counts.unscored:
         return None
     missing = f", {counts.unscored} did not record the score" if counts.unscored else ""
-    return f"Of {counts.proposed} architectures {counts.failed} failed{missing}; they have no rank."
+    they = by_count(counts.failed + counts.unscored, "it has", "they have")
+    return f"Of {plural(counts.proposed, 'architecture')} {counts.failed} failed{missing}; {they} no rank."
+
+
+def _failed_references(run: Run) -> str | None:
+    failed = failed_references(run)
+    if failed.empty:
+        return None
+    trials, reason = plural(len(run.reference), "reference trial"), failed["reason"].iloc[0]
+    example = f" (e.g. {shorten(reason, LONGEST_REASON, placeholder=' ...')})" if reason else ""
+    these = by_count(len(failed), "this architecture has", "these architectures have")
+    return f"{len(failed)} of {trials} failed{example}: {these} no reference score."
 
 
 def _unmatched(run: Run, counts: Counts) -> str | None:
     if run.info.reference.kind == "none" or not counts.without_reference:
         return None
+    if not counts.pairs:
+        return "No ranked architecture has a reference score: nothing can be said about agreement."
+    ranked = plural(counts.ranked, "ranked architecture")
+    have = by_count(counts.without_reference, "has", "have")
     return (
-        f"{counts.without_reference} of {counts.ranked} ranked architectures have no reference score: "
+        f"{counts.without_reference} of {ranked} {have} no reference score: "
         f"everything said about agreement rests on the other {counts.pairs}."
     )
 
@@ -52,36 +73,47 @@ def _foreign(run: Run) -> str | None:
     foreign = run.info.reference.foreign
     if not foreign:
         return None
-    return f"{foreign} rows of the reference table name architectures that this space does not have."
+    name = by_count(foreign, "names an architecture", "name architectures")
+    return f"{plural(foreign, 'row')} of the reference table {name} that this space does not have."
 
 
-def _ties(counts: Counts) -> str | None:
-    if not counts.tied_scores and not counts.tied_references:
+def _ties(run: Run, counts: Counts) -> str | None:
+    parts = []
+    if counts.tied_scores:
+        parts.append(
+            f"{counts.tied_scores} of {plural(counts.ranked, 'architecture')} share their score with another "
+            "and so the lowest rank of their group"
+        )
+    if counts.tied_references:
+        parts.append(f"{counts.tied_references} of {counts.pairs} share their reference score")
+    if not parts:
         return None
+    if run.info.reference.kind == "none":
+        return f"Ties: {parts[0]}."
     return (
-        f"Ties: {counts.tied_scores} of {counts.ranked} architectures share their score with another and "
-        f"so the lowest rank of their group; {counts.tied_references} of {counts.pairs} share their "
-        "reference score. Correlations use average ranks; what is kept or picked is averaged over all ways "
-        "to break the ties."
+        f"Ties: {'; '.join(parts)}. Correlations use average ranks; what is kept or picked is averaged over "
+        "all ways to break the ties."
     )
 
 
 def _noise(run: Run) -> str | None:
     """Said where the luck of few validation images is a tenth or more of what tells architectures apart."""
-    images = run.info.proxy.get("validation_images")
+    images = run.info.proxy.validation_images
     column = "score:validation_accuracy"
-    if run.info.score != "validation_accuracy" or not isinstance(images, int) or column not in run.trials:
+    if run.info.score != "validation_accuracy" or not images or column not in run.trials:
         return None
     accuracies = run.trials[column].dropna()
-    if len(accuracies) < 3 or not images:
+    if len(accuracies) < 3:
         return None
-    error = math.sqrt(float((accuracies * (1 - accuracies)).mean()) / images)
+    chances = accuracies.clip(0.0, 1.0)
+    error = math.sqrt(float((chances * (1 - chances)).mean()) / images)
     deviation = float(accuracies.std())
     if error < SMALL_NOISE * deviation:
         return None
     return (
-        f"An accuracy on {images:,} validation images has a standard error of {100 * error:.1f} points, and "
-        f"the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their order is luck."
+        f"An accuracy on {plural(images, 'validation image')} has a standard error of {100 * error:.1f} "
+        f"points, and the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their "
+        "order is luck."
     )
 
 
@@ -94,9 +126,13 @@ def _cost_notes(run: Run, savings: Savings) -> list[str | None]:
 def _subset(savings: Savings) -> str | None:
     if not savings.pairs or savings.pairs == savings.proxy_trials == savings.reference_trials:
         return None
+    proxy, reference = (
+        plural(savings.proxy_trials, "proxy trial"),
+        plural(savings.reference_trials, "reference trial"),
+    )
     return (
-        f"Speed-up and break-even are measured on the {savings.pairs} architectures that succeeded in both "
-        f"ways ({savings.proxy_trials} proxy trials, {savings.reference_trials} reference trials)."
+        f"Speed-up and break-even are measured on the {plural(savings.pairs, 'architecture')} that succeeded "
+        f"in both ways ({proxy}, {reference})."
     )
 
 
@@ -104,9 +140,10 @@ def _cached(run: Run) -> str | None:
     cached = int(run.reference["cached"].astype(bool).sum())
     if not cached:
         return None
+    reused = f"{plural(len(run.reference), 'reference trial')} {by_count(cached, 'was', 'were')} reused"
     return (
-        f"{cached} of {len(run.reference)} reference trials were reused from an earlier run: their seconds "
-        "are those measured then, and the wall seconds of this run do not contain them."
+        f"{cached} of {reused} from an earlier run: {by_count(cached, 'its', 'their')} seconds are those "
+        "measured then, and the wall seconds of this run do not contain them."
     )
 
 

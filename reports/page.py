@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reports import formatting, words
 from reports.comparison import describe_datasets
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
-SHOWN = 10
-"""Rows of the ranking on a page; ranking.csv holds all."""
 MEDIA_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -42,20 +40,6 @@ def data_uri(root: Path, picture: Picture) -> str:
     return f"data:{MEDIA_TYPES[picture.suffix]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def top_rows(section: Section) -> list[dict[str, Any]]:
-    """The first rows of the ranking, with score and reference as they were recorded."""
-    ranked = section.ranking.dropna(subset="rank").head(SHOWN)
-    return [
-        {
-            "rank": int(row["rank"]),
-            "architecture": str(row["architecture"]),
-            "score": section.score.sign * float(row["score"]),
-            "reference": section.reference.sign * float(row["reference"]),
-        }
-        for row in ranked.to_dict("records")
-    ]
-
-
 def _render(
     environment: jinja2.Environment,
     template: str,
@@ -69,6 +53,7 @@ def _render(
         chart=chart,
         baseline=next((row.name for row in rows if row.baseline), None),
         datasets=describe_datasets(rows),
+        referenced=any(section.report.reference_score for section in sections),
     )
 
 
@@ -90,17 +75,19 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         factor=formatting.factor,
         quantity=formatting.quantity,
         cell=formatting.markdown_cell,
+        code=formatting.markdown_code,
     )
     environment.globals.update(
-        top_rows=top_rows,
+        plural=formatting.plural,
+        images_of=words.images_of,
+        ranking_caption=words.ranking_caption,
         interval=formatting.interval,
         gap=formatting.difference,
-        value=formatting.score_value,
         break_even=formatting.break_even,
         title=words.title,
         subtitle=words.subtitle,
         facts=words.facts,
         difference=words.describe_difference,
-        definitions=words.DEFINITIONS,
+        definitions=words.definitions,
     )
     return environment

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from reports.schema import Run
-from reports.scores import MEASUREMENTS, SCORES, describe_score
+from reports.scores import LEADING_COLUMNS, MEASUREMENTS, SCORES, TRAILING_COLUMNS, describe_score
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TRAILING_COLUMNS = ("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason")
+TEXT_COLUMNS = ("architecture", "status", "reason", "reference_reason")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins so is a formula to spreadsheets, which may run commands or send data away."""
 
 
 def choose_score(run: Run, score: str | None) -> str:
@@ -37,7 +40,7 @@ def ruler_scores(run: Run, name: str) -> pd.Series:
     """A ruler's value of every proxy trial, turned so that higher is better; NaN where failed or unknown."""
     import pandas as pd
 
-    column = name if name in MEASUREMENTS and name not in run.score_names else f"score:{name}"
+    column = name if name in MEASUREMENTS else f"score:{name}"
     if column not in run.trials:
         return pd.Series(float("nan"), index=run.trials.index, dtype="float64")
     return describe_score(name).sign * run.trials[column].where(run.trials["status"] == "done")
@@ -54,9 +57,16 @@ def reference_scores(run: Run) -> pd.Series:
     return describe_score(run.reference_score).sign * run.trials["architecture"].map(done).astype("float64")
 
 
+def failed_references(run: Run) -> pd.DataFrame:
+    """The trials of the reference that failed, in the order proposed; none where it was not trained here."""
+    return run.reference[run.reference["status"] != "done"]
+
+
 def ranking_table(run: Run, score: str) -> pd.DataFrame:
     """Columns rank, architecture, score, reference, every score, seconds (wall), cpu_seconds, peak_memory_mb,
-    status, reason.
+    status, reason, reference_reason.
+
+    `status` and `reason` are those of the proxy trial; `reference_reason` says why the reference's failed.
 
     `score` and `reference` are oriented so that higher is better (a loss appears negated); the columns named
     after scores hold them as recorded. Equal scores share the lowest rank they take (1, 2, 2, 4); failed
@@ -67,17 +77,40 @@ def ranking_table(run: Run, score: str) -> pd.DataFrame:
     names = sorted(run.score_names, key=_known_first)
     recorded = {name: run.trials[f"score:{name}"] for name in names}
     scores = ruler_scores(run, score)
+    rank = scores.rank(method="min", ascending=False).astype("Int64")
+    leading = (rank, run.trials["architecture"], scores, reference_scores(run))
     table = pd.DataFrame(
         {
-            "rank": scores.rank(method="min", ascending=False).astype("Int64"),
-            "architecture": run.trials["architecture"],
-            "score": scores,
-            "reference": reference_scores(run),
+            **dict(zip(LEADING_COLUMNS, leading, strict=True)),
             **recorded,
             **{column: run.trials[column] for column in TRAILING_COLUMNS},
+            "reference_reason": _reference_reasons(run),
         }
     )
     return table.sort_values("rank", kind="stable", na_position="last", ignore_index=True)
+
+
+def ranking_csv(table: pd.DataFrame) -> str:
+    """The text of ranking.csv: an apostrophe goes before text that a spreadsheet would read as a formula.
+
+    That holds for the names of scores in the header too; numbers stay numbers.
+    """
+    safe = table.copy()
+    for column in TEXT_COLUMNS:
+        safe[column] = safe[column].map(_inert, na_action="ignore")
+    text: str = safe.rename(columns=_inert).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _inert(text: str) -> str:
+    """The text as a cell; a carriage return, which would end the row unquoted, becomes a newline."""
+    marked = f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return re.sub("\r\n?", "\n", marked)
+
+
+def _reference_reasons(run: Run) -> pd.Series:
+    failed = failed_references(run).set_index("architecture")["reason"].fillna("no reason recorded")
+    return run.trials["architecture"].map(failed.astype("object"))
 
 
 def _known_first(name: str) -> tuple[int, str]:

@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION = 1
-TRIAL_COLUMNS = (
-    "architecture",
-    "position",
-    "status",
-    "reason",
-    "scores",
-    "seconds",
-    "cpu_seconds",
-    "peak_memory_mb",
-    "cached",
-    "seed",
-    "device",
-)
+Count = Annotated[int, Field(ge=0)]
+Images = Annotated[int, Field(ge=0, le=10**15)]
+"""A number of images, small enough for floating-point arithmetic; spaces may be larger."""
+Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 class _Part(BaseModel):
     """A part of run.json: what is named is checked, what is not named is kept."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DatasetInfo(_Part):
@@ -43,7 +34,7 @@ class DatasetInfo(_Part):
 
     name: str
     fingerprint: str = ""
-    classes: int | None = None
+    classes: Count | None = None
     image_shape: tuple[int, ...] = ()
 
 
@@ -52,11 +43,11 @@ class SyntheticInfo(_Part):
 
     directory: str = ""
     method: str
-    ipc: int | None = None
-    images: int | None = None
-    iterations: int | None = None
-    distill_seconds: float | None = Field(default=None, ge=0)
-    distill_cpu_seconds: float | None = Field(default=None, ge=0)
+    ipc: Count | None = None
+    images: Count | None = None
+    iterations: Count | None = None
+    distill_seconds: Seconds | None = None
+    distill_cpu_seconds: Seconds | None = None
     device: str = ""
 
 
@@ -65,8 +56,8 @@ class SpaceInfo(_Part):
 
     name: str
     options: dict[str, Any] = {}
-    size: int | None = None
-    fitting: int | None = None
+    size: Count | None = None
+    fitting: Count | None = None
 
 
 class StrategyInfo(_Part):
@@ -74,7 +65,22 @@ class StrategyInfo(_Part):
 
     name: str
     options: dict[str, Any] = {}
-    samples: int | None = None
+    samples: Count | None = None
+
+
+class TrainingInfo(_Part):
+    """How a trial trains, as far as a report says it."""
+
+    epochs: Count | None = None
+
+
+class EstimatorInfo(_Part):
+    """What an estimator was set to, as far as a report says it."""
+
+    training: TrainingInfo | None = None
+    training_images: Images | None = None
+    validation_images: Images | None = None
+    test_images: Images | None = None
 
 
 class ReferenceInfo(_Part):
@@ -82,11 +88,11 @@ class ReferenceInfo(_Part):
 
     kind: Literal["real", "table", "none"] = "none"
     score: str | None = None
-    settings: dict[str, Any] | None = None
+    settings: EstimatorInfo | None = None
     table: str | None = None
-    foreign: int = 0
-    samples: int | None = None
-    matched: int | None = None
+    foreign: Count = 0
+    samples: Count | None = None
+    matched: Count | None = None
 
 
 class RunInfo(_Part):
@@ -101,12 +107,12 @@ class RunInfo(_Part):
     space: SpaceInfo
     strategy: StrategyInfo
     score: str
-    proxy: dict[str, Any] = {}
+    proxy: EstimatorInfo = EstimatorInfo()
     reference: ReferenceInfo = ReferenceInfo()
-    workers: int | None = None
+    workers: Count | None = None
     device: str = ""
-    search_wall_seconds: float | None = Field(default=None, ge=0)
-    reference_wall_seconds: float | None = Field(default=None, ge=0)
+    search_wall_seconds: Seconds | None = None
+    reference_wall_seconds: Seconds | None = None
     complete: bool = False
     environment: dict[str, Any] = {}
 
@@ -121,8 +127,8 @@ class Run:
         trials: the proxy's trials in the order proposed; columns architecture, position, status, reason,
             seconds, cpu_seconds, peak_memory_mb, cached, seed, device and `score:NAME` for every score (NaN
             where missing).
-        reference: the reference's, with the same columns; those of a table hold architecture, status and its
-        score.
+        reference: the reference's, with the same columns; those of a table hold architecture, status, an
+            empty reason and its score.
     """
 
     folder: Path
@@ -159,7 +165,7 @@ def read_run(folder: Path | str) -> Run:
     if not folder.is_dir():
         raise ValueError(f"no run folder at {folder}: give the folder that `atom-nas search --out` wrote")
     info = _read_info(folder / "run.json")
-    rows = _read_rows(folder / "trials.sqlite")
+    rows = read_rows(folder / "trials.sqlite")
     trials = _frame([row for row in rows if row["estimator"] == "proxy"])
     if info.reference.kind == "table":
         reference = _read_table(folder / "reference.csv", info.reference.score or "score")
@@ -175,7 +181,8 @@ def _read_info(path: Path) -> RunInfo:
         raise ValueError(f"{path.parent} is not a run folder: it has no {path.name}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        field = _overflowing(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not valid JSON ({_one_line(error)}): restore it or run the search again"
         ) from None
@@ -186,43 +193,12 @@ def _read_info(path: Path) -> RunInfo:
         raise ValueError(
             f"{path} has format_version {version!r}, this version reads {FORMAT_VERSION}: update atom-nas"
         )
+    if field is not None:
+        raise ValueError(f"{path} is not a valid run description: {field}: it must be a finite number")
     try:
         return RunInfo.model_validate(content)
     except ValidationError as error:
         raise ValueError(f"{path} is not a valid run description: {_first_problem(error)}") from None
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise ValueError(
-            f"{path.parent} has no {path.name}: the search stored no trials; run it again with --resume"
-        )
-    # Opening a store in WAL mode leaves -wal and -shm files behind, even read-only. Without a -wal file
-    # nobody has it open, and `immutable` reads it without a trace.
-    mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
-    query = f"SELECT estimator, {', '.join(TRIAL_COLUMNS)} FROM trials ORDER BY position, architecture"
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as connection:
-            connection.row_factory = sqlite3.Row
-            rows = [dict(row) for row in connection.execute(query)]
-    except sqlite3.Error as error:
-        raise ValueError(f"{path} is not a readable trial store ({_one_line(error)})") from None
-    return [row | {"scores": _parse_scores(path, row)} for row in rows]
-
-
-def _parse_scores(path: Path, row: Mapping[str, Any]) -> dict[str, float]:
-    try:
-        return {str(name): _finite(value) for name, value in json.loads(row["scores"]).items()}
-    except (TypeError, ValueError, AttributeError):
-        problem = f"the scores of {row['architecture']!r} are not a JSON object of finite numbers"
-        raise ValueError(f"{path} is damaged: {problem}") from None
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("not finite")
-    return number
 
 
 def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -259,7 +235,19 @@ def _read_table(path: Path, score: str) -> pd.DataFrame:
         raise ValueError(
             f"{path} scores {names[names.duplicated()].iloc[0]!r} more than once: keep one line of it"
         )
-    return pd.DataFrame({"architecture": names, "status": "done", f"score:{score}": values})
+    if (values.abs() > LARGEST).any():
+        name = names[values.abs() > LARGEST].iloc[0]
+        raise ValueError(f"{path}: score of {name!r} must be a finite number, at most {LARGEST:g} in size")
+    return pd.DataFrame({"architecture": names, "status": "done", "reason": None, f"score:{score}": values})
+
+
+def _overflowing(value: Any, field: str = "") -> str | None:
+    """The path of the first number that is not finite, anywhere in run.json, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else field
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = (_overflowing(part, f"{field}.{name}" if field else str(name)) for name, part in parts)
+    return next((path for path in found if path is not None), None)
 
 
 def _first_problem(error: ValidationError) -> str:

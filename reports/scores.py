@@ -37,3 +37,9 @@ MEASUREMENTS = ("seconds", "peak_memory_mb")
 def describe_score(name: str) -> Score:
     """The known score of that name; any other is taken as higher-is-better and labelled with its name."""
     return SCORES.get(name) or Score(name.replace("_", " "))
+
+
+LEADING_COLUMNS = ("rank", "architecture", "score", "reference")
+TRAILING_COLUMNS = ("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason")
+RANKING_COLUMNS = (*LEADING_COLUMNS, *TRAILING_COLUMNS, "reference_reason")
+"""The columns of ranking.csv that every run has: no score may be named like one, it would take its place."""

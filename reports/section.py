@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports import formatting, plots
 from reports.analysis import reference_is_fraction
-from reports.canvas import save_figure
+from reports.canvas import copy_picture, save_figure
 from reports.document import Report
 from reports.ranking import ranking_table, reference_scores, ruler_scores
 from reports.schema import Run
@@ -19,6 +18,10 @@ from reports.scores import Score, describe_score
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+
+SHOWN = 10
+"""Rows of the ranking on a page; its file holds all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,44 +35,65 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """One row of the ranking; score and reference as recorded, a loss not turned round, a dash if unknown."""
+
+    rank: int
+    architecture: str
+    score: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
-    """Everything a page says about one run."""
+    """Everything a page says about one run; `ranking_file` holds its ranking, beside the page."""
 
     label: str
     report: Report
     ranking: pd.DataFrame
+    ranking_file: str
     pictures: tuple[Picture, ...]
     score: Score
     reference: Score
     fraction: bool
 
+    def places(self) -> list[Place]:
+        """The first rows of the ranking, as people read them."""
+        ranked = self.ranking.dropna(subset="rank").head(SHOWN)
+        return [
+            Place(
+                rank=int(row["rank"]),
+                architecture=str(row["architecture"]),
+                score=_shown(row["score"], self.score, fraction=self.score.fraction),
+                reference=_shown(row["reference"], self.reference, fraction=self.fraction),
+            )
+            for row in ranked.to_dict("records")
+        ]
 
-def make_section(run: Run, report: Report, label: str, figures: Path) -> Section:
-    """Draws a run's figures into `figures` and gathers what pages say of it."""
+
+def make_section(run: Run, report: Report, label: str, figures: Path, prefix: str = "") -> Section:
+    """Draws a run's figures into `figures` and gathers what pages say of it.
+
+    `prefix` begins the names of the run's files where several runs share a folder.
+    """
     pictures = []
     for name, title, alt, figure in _figures(run, report):
-        save_figure(figure, figures, name)
-        pictures.append(Picture(file=f"{figures.name}/{name}", suffix=".svg", title=title, alt=alt))
+        save_figure(figure, figures, prefix + name)
+        pictures.append(Picture(file=f"{figures.name}/{prefix}{name}", suffix=".svg", title=title, alt=alt))
     return Section(
         label=label,
         report=report,
         ranking=ranking_table(run, report.score),
-        pictures=(*pictures, *_copy_images(run, figures)),
+        ranking_file=f"{prefix}ranking.csv",
+        pictures=(*pictures, *_copy_images(run, figures, prefix)),
         score=describe_score(report.score),
         reference=describe_score(run.reference_score),
         fraction=reference_is_fraction(run, reference_scores(run)),
     )
 
 
-def borrow_section(section: Section, label: str, folder: Path, figures: Path, prefix: str) -> Section:
-    """A section whose report is already written in `folder`, with its pictures copied into `figures`."""
-    pictures = []
-    for picture in section.pictures:
-        name = prefix + Path(picture.file).name
-        for suffix in {".png", picture.suffix}:
-            shutil.copyfile(folder / f"{picture.file}{suffix}", figures / f"{name}{suffix}")
-        pictures.append(replace(picture, file=f"{figures.name}/{name}"))
-    return replace(section, label=label, pictures=tuple(pictures))
+def _shown(oriented: float, score: Score, *, fraction: bool) -> str:
+    return formatting.score_value(score.sign * float(oriented), fraction=fraction)
 
 
 def _figures(run: Run, report: Report) -> Iterator[tuple[str, str, str, Figure]]:
@@ -93,8 +117,8 @@ def _agreement(run: Run, report: Report) -> tuple[str, str, str, Figure]:
     y_label = plots.AxisLabel.of(reference, percent=reference_is_fraction(run, y), prefix="real ")
     spearman = report.default.spearman
     alt = (
-        f"Two scatter plots of {spearman.n} architectures, {x_label.text} against {y_label.text}, as values "
-        f"and as ranks; Spearman {formatting.decimals(spearman.value)}."
+        f"Two scatter plots of {formatting.plural(spearman.n, 'architecture')}, {x_label.text} against "
+        f"{y_label.text}, as values and as ranks; Spearman {formatting.decimals(spearman.value)}."
     )
     return "agreement", "Proxy against reality", alt, plots.draw_agreement(data, spearman, x_label, y_label)
 
@@ -117,21 +141,20 @@ def _costs(report: Report) -> tuple[str, str, str, Figure]:
         proxy, reference = (
             savings.pairs * each for each in (savings.proxy_seconds_each, savings.reference_seconds_each)
         )
-        title = f"{savings.pairs} architectures, measured both ways"
+        title = f"{formatting.plural(savings.pairs, 'architecture')}, measured both ways"
     else:
         proxy, reference = savings.proxy_seconds, None
-        title = f"{savings.proxy_trials} architectures"
+        title = formatting.plural(savings.proxy_trials, "architecture")
     bars = plots.cost_bars(savings, proxy, reference)
     words = ", ".join(f"{what} {formatting.seconds(value)}" for bar in bars for what, value, _ in bar.parts)
     return "savings", "What it cost", f"Bars of compute-seconds: {words}.", plots.draw_costs(bars, title)
 
 
-def _copy_images(run: Run, figures: Path) -> Iterator[Picture]:
-    source = run.folder / "synthetic.png"
-    if not source.is_file():
+def _copy_images(run: Run, figures: Path, prefix: str) -> Iterator[Picture]:
+    name = f"{prefix}synthetic"
+    if not copy_picture(run.folder / "synthetic.png", figures / f"{name}.png"):
         return
-    shutil.copyfile(source, figures / "synthetic.png")
     synthetic = run.info.synthetic
     alt = f"The {synthetic.images or ''} synthetic images made by {synthetic.method}, one row a class."
-    file = f"{figures.name}/synthetic"
+    file = f"{figures.name}/{name}"
     yield Picture(file=file, suffix=".png", title="The synthetic images", alt=" ".join(alt.split()))

@@ -93,9 +93,8 @@ def precision_and_recall(x: ArrayLike, y: ArrayLike, percent: int) -> Kept | Non
     kept = slots(len(first), percent / 100)
     sure, tied, places = _cut(first, kept)
     hits = float(good[sure].sum() + places * good[tied].mean())
-    return Kept(
-        percent=percent, kept=kept, good=int(good.sum()), precision=hits / kept, recall=hits / good.sum()
-    )
+    total = int(good.sum())
+    return Kept(percent=percent, kept=kept, good=total, precision=hits / kept, recall=hits / total)
 
 
 def regret_of_pick(x: ArrayLike, y: ArrayLike) -> Pick | None:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from reports import formatting
 from reports.bootstrap import HOLDS_FROM, Interval
-from reports.correlation import Statistic
+from reports.correlation import MIN_PAIRS, Statistic
 from reports.selection import Pick
 
 MIN_PAIRS_FOR_VERDICT = HOLDS_FROM
@@ -86,10 +86,15 @@ def _significant(evidence: Evidence) -> bool:
 
 def _too_little(evidence: Evidence) -> str:
     rho, n = evidence.spearman.value, evidence.spearman.n
-    if rho is None:
+    if rho is None and n >= MIN_PAIRS:
         return f"No verdict: {evidence.spearman.reason}."
-    needed = f"at least {MIN_PAIRS_FOR_VERDICT} are needed"
-    return f"No verdict: not enough data (n = {n}, {needed}; Spearman {rho:.2f})."
+    pairs = f"only {formatting.plural(n, 'architecture')}" if n else "no architecture"
+    have = formatting.by_count(max(n, 1), "has", "have")
+    found = "" if rho is None else f" (Spearman {rho:.2f})"
+    return (
+        f"No verdict: not enough data, {pairs} {have} both a score and a reference score and at least "
+        f"{MIN_PAIRS_FOR_VERDICT} are needed{found}."
+    )
 
 
 def _advice(level: Level, evidence: Evidence) -> str:

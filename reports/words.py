@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from reports import formatting
 from reports.bootstrap import RESAMPLES, Difference
 from reports.document import RunSummary
-from reports.section import Section
+from reports.formatting import by_count, plural
+from reports.schema import EstimatorInfo
+from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
 
-DEFINITIONS = (
+AGREEMENT_DEFINITIONS = (
     "Spearman is Pearson's correlation of the ranks, ties sharing their average rank: 1 is the same order,"
     " 0 none, -1 the reverse. Its 95% interval is the percentile bootstrap over architectures "
     f"({RESAMPLES:,} resamples); p is the two-sided chance of so much agreement if there were none (all "
@@ -27,11 +28,21 @@ DEFINITIONS = (
     "first, their mean.",
     "Precision and recall: good means in the reference's best 20%, kept means in the ranking's best k%, "
     "rounded up. A group tied at the last place counts by the share of it that fits.",
-    "Compute: core-seconds where all ran on a CPU, else wall seconds added up. "
-    "Speed-up: compute-seconds on real data over compute-seconds on the synthetic set, on the "
-    "architectures measured in both ways, nothing extrapolated. Break-even: distillation seconds over the "
-    "seconds saved per architecture.",
 )
+COMPUTE_DEFINITION = "Compute: core-seconds where all ran on a CPU, else wall seconds added up."
+SPEED_DEFINITION = (
+    "Speed-up: compute-seconds on real data over compute-seconds on the synthetic set, on the architectures "
+    "measured in both ways, nothing extrapolated. Break-even: distillation seconds over the seconds saved "
+    "per architecture."
+)
+
+
+def definitions(sections: Sequence[Section]) -> Iterator[str]:
+    """What the numbers on the page mean, leaving out those that no section has."""
+    if any(section.report.reference_score for section in sections):
+        yield from AGREEMENT_DEFINITIONS
+    compared = any(section.report.savings.reason is None for section in sections)
+    yield f"{COMPUTE_DEFINITION} {SPEED_DEFINITION}" if compared else COMPUTE_DEFINITION
 
 
 def title(sections: Sequence[Section]) -> str:
@@ -46,20 +57,21 @@ def subtitle(sections: Sequence[Section]) -> str:
     if len(sections) > 1:
         return ", ".join(section.label for section in sections)
     info = sections[0].report.run
-    return f"{sections[0].report.counts.proposed} architectures of {info.space.name} on {info.dataset.name}"
+    proposed = plural(sections[0].report.counts.proposed, "architecture")
+    return f"{proposed} of {info.space.name} on {info.dataset.name}"
 
 
 def facts(section: Section) -> Iterator[tuple[str, str]]:
     """What was run: pairs of name and value, leaving out what is not known."""
     run = section.report.run
     yield "Dataset", run.dataset.name
-    yield "Synthetic set", _set_of(section) + _iterations(run.synthetic.iterations)
+    yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
     yield "Strategy", run.strategy.name
     yield "Ranked by", section.score.label + _proxy(run.proxy)
     yield "Reference", _reference(section)
     if run.device:
-        yield "Device", run.device + (f", {run.workers} workers" if run.workers else "")
+        yield "Device", run.device + _count(",", run.workers, "worker")
     if run.seed is not None:
         yield "Seed", str(run.seed)
     if run.command:
@@ -76,11 +88,24 @@ def describe_difference(difference: Difference | None) -> str:
     return f"{difference.value:+.2f} ({formatting.interval(low, high)})"
 
 
+def images_of(method: str, images: int | None) -> str:
+    """100 atom images; without the number where it is not known."""
+    return f"{method} images" if images is None else plural(images, f"{method} image")
+
+
+def ranking_caption(section: Section) -> tuple[str, str]:
+    """What stands before and after the link to the ranking's file, above the rows that are shown."""
+    counts = section.report.counts
+    if counts.ranked > SHOWN:
+        return "The first ten places; ", f" holds all {counts.proposed:,}."
+    missing = counts.proposed - counts.ranked
+    why = f", and why {missing} {by_count(missing, 'has', 'have')} no rank" if missing else ""
+    return "", f" holds every score{why}."
+
+
 def _set_of(section: Section) -> str:
     synthetic = section.report.run.synthetic
-    images = f"{synthetic.images} {synthetic.method} images"
-    if synthetic.images is None:
-        images = f"{synthetic.method} images"
+    images = images_of(synthetic.method, synthetic.images)
     return images if synthetic.ipc is None else f"{images}, {synthetic.ipc} a class"
 
 
@@ -90,13 +115,9 @@ def _reference(section: Section) -> str:
         return "none"
     if reference.kind == "table":
         return f"table {reference.table}" if reference.table else "table"
-    settings = reference.settings or {}
-    tested = _images(settings.get("test_images"), " on {:,} images")
+    settings = reference.settings or EstimatorInfo()
+    tested = _count(" on", settings.test_images, "image")
     return f"trained on real data{_training_of(settings)}, {section.reference.label}{tested}"
-
-
-def _iterations(count: int | None) -> str:
-    return f", {count:,} iterations" if count else ""
 
 
 def _space(run: RunSummary) -> str:
@@ -104,23 +125,23 @@ def _space(run: RunSummary) -> str:
     if not space.fitting or not space.size:
         return space.name
     if space.fitting == space.size:
-        return f"{space.name}, {space.size:,} architectures"
+        return f"{space.name}, {plural(space.size, 'architecture')}"
     side = "x".join(map(str, run.dataset.image_shape[1:]))
-    return f"{space.name}, {space.fitting:,} of its {space.size:,} architectures fit images of {side} pixels"
+    fitting = f"{space.fitting:,} of its {plural(space.size, 'architecture')}"
+    return f"{space.name}, {fitting} {by_count(space.fitting, 'fits', 'fit')} images of {side} pixels"
 
 
-def _proxy(settings: Mapping[str, Any]) -> str:
+def _proxy(settings: EstimatorInfo) -> str:
     trained = _training_of(settings)
-    scored = _images(settings.get("validation_images"), " and scored on {:,} real validation images")
+    scored = _count(" and scored on", settings.validation_images, "real validation image")
     return f", trained{trained}{scored}" if trained else ""
 
 
-def _training_of(settings: Mapping[str, Any]) -> str:
+def _training_of(settings: EstimatorInfo) -> str:
     """on 1,211 images for 10 epochs: as far as the settings say so."""
-    epochs = (settings.get("training") or {}).get("epochs")
-    said = _images(settings.get("training_images"), " on {:,} images")
-    return f"{said} for {epochs} epochs" if epochs else said
+    epochs = settings.training.epochs if settings.training else None
+    return _count(" on", settings.training_images, "image") + _count(" for", epochs, "epoch")
 
 
-def _images(count: Any, words: str) -> str:
-    return words.format(count) if isinstance(count, int) else ""
+def _count(before: str, count: int | None, noun: str) -> str:
+    return f"{before} {plural(count, noun)}" if count else ""

@@ -16,90 +16,102 @@ from reports.comparison import compare_runs
 from reports.document import ComparisonRow, Report
 from reports.page import render_html, render_markdown
 from reports.plots import Bar, draw_bars
+from reports.ranking import ranking_csv
 from reports.schema import Run, read_run
-from reports.section import Picture, Section, borrow_section, make_section
+from reports.section import Picture, Section, make_section
 
 FIGURES = "figures"
+STAGING_PREFIX = ".report-"
+LONGEST_LABEL = 80
+"""Letters of a run's label, its last ones, in the names of files; file systems allow 255 in all."""
+OTHER_RANKING = re.compile(r"\d+-[A-Za-z0-9._-]*-ranking\.csv")
+"""The rankings of every run but the first."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class WrittenReport:
-    """What was written: the page to open, and every run's report in the order given."""
+    """What was written: the page to open, and what it says of every run, in the order given."""
 
     folder: Path
     page: Path
-    reports: tuple[Report, ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """Every run's report."""
+        return tuple(section.report for section in self.sections)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the page calls the runs: see `run_labels`."""
+        return tuple(section.label for section in self.sections)
 
     @property
     def report(self) -> Report:
         """The (first) run's report."""
         return self.reports[0]
 
+    def __repr__(self) -> str:
+        """One line: the page, and each run's verdict in a word or two."""
+        levels = {section.label: section.report.verdict.level for section in self.sections}
+        return f"WrittenReport(page={str(self.page)!r}, verdicts={levels!r})"
+
 
 def write_report(
     run_dirs: Path | str | Sequence[Path | str], *, score: str | None = None, out: Path | str | None = None
 ) -> WrittenReport:
-    """Writes RUN/report/ for every run, and one that shows several side by side.
+    """Writes the report of one run, or one that shows several side by side, into one folder.
+
+    That folder is `out`, or the (first) run's report/; nothing else is written to. So the other runs' own
+    reports stay as they are, and their folders may be read-only.
 
     Args:
         run_dirs: a run folder, or several.
         score: the score to rank by, instead of each run's own default.
-        out: the folder of the one run's report, or of the pages that show several; the first run's report/ if
-            None.
+        out: the folder of the report; the first run's report/ if None.
     Raises:
         ValueError: if a folder is no readable run, is given twice, or lacks the score.
-        OSError: if a folder cannot be written to; what was there before is then left as it was.
+        OSError: if the folder cannot be written to; what was there before is then left as it was.
     """
     folders = [Path(run_dirs)] if isinstance(run_dirs, (str, Path)) else [Path(folder) for folder in run_dirs]
     _check_distinct(folders)
     runs = [read_run(folder) for folder in folders]
     reports = [analyse(run, score=score) for run in runs]
-    folder = _report_folder(runs[0]) if out is None else _usable(Path(out))
-    with house_style():
-        if len(runs) == 1:
-            _write_single(runs[0], reports[0], folder)
-        else:
-            reports[0] = _write_combined(runs, reports, folder)
-    return WrittenReport(folder=folder, page=folder / "index.html", reports=tuple(reports))
-
-
-def _write_single(run: Run, report: Report, target: Path) -> Section:
-    with _staging(target) as folder:
-        section = make_section(run, report, run.name, folder / FIGURES)
-        _write_files(folder, report, [section], [], None)
+    target = _report_folder(runs[0]) if out is None else _usable(Path(out))
+    with house_style(), _staging(target) as folder:
+        sections = _write_files(folder, runs, reports)
         _publish(folder, target)
-    return section
-
-
-def _write_combined(runs: Sequence[Run], reports: Sequence[Report], target: Path) -> Report:
-    """Every other run's own report first, then the pages of all; returns the first one's report."""
-    others = [
-        _write_single(run, report, _report_folder(run))
-        for run, report in zip(runs[1:], reports[1:], strict=True)
-    ]
-    labels = run_labels(runs)
-    rows = compare_runs(runs, reports, labels)
-    first = reports[0].model_copy(update={"comparison": rows})
-    with _staging(target) as folder:
-        sections = [make_section(runs[0], first, labels[0], folder / FIGURES)]
-        for position, section in enumerate(others, start=1):
-            prefix = f"{position + 1}-{re.sub(r'[^A-Za-z0-9._-]+', '-', labels[position])}-"
-            home = _report_folder(runs[position])
-            sections.append(borrow_section(section, labels[position], home, folder / FIGURES, prefix))
-        chart = _draw_comparison(rows, folder / FIGURES)
-        _write_files(folder, first, sections, rows, chart)
-        _publish(folder, target)
-    return first
+    return WrittenReport(folder=target, page=target / "index.html", sections=tuple(sections))
 
 
 def _report_folder(run: Run) -> Path:
-    return run.folder / "report"
+    """RUN/report, which must not lead out of the run folder: a stranger's could replace files elsewhere."""
+    folder = run.folder / "report"
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link: remove it, or name the report's folder with --out")
+    return folder
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
-    """What to call the runs: their folders' names, with the parent's where two are the same."""
-    names = Counter(run.name for run in runs)
-    return [run.name if names[run.name] == 1 else "/".join(run.folder.resolve().parts[-2:]) for run in runs]
+    """What to call the runs: their folders' names, with as many parents as it takes to tell them apart."""
+    parts = [run.folder.resolve().parts for run in runs]
+    depths = [1] * len(runs)
+    while True:
+        labels = [Path(*path[-depth:]).as_posix() for path, depth in zip(parts, depths, strict=True)]
+        counts = Counter(labels)
+        longer = [
+            min(len(path), depth + 1) if counts[label] > 1 else depth
+            for path, depth, label in zip(parts, depths, labels, strict=True)
+        ]
+        if longer == depths:
+            return labels
+        depths = longer
+
+
+def _prefixes(labels: Sequence[str]) -> list[str]:
+    """What the names of each run's files begin with: nothing for the first, `2-LABEL-` for the second."""
+    words = [re.sub(r"[^A-Za-z0-9._-]+", "-", label)[-LONGEST_LABEL:] for label in labels]
+    return ["", *(f"{position}-{word}-" for position, word in enumerate(words[1:], start=2))]
 
 
 def _draw_comparison(rows: Sequence[ComparisonRow], figures: Path) -> Picture | None:
@@ -121,37 +133,51 @@ def _draw_comparison(rows: Sequence[ComparisonRow], figures: Path) -> Picture | 
     return Picture(file=f"{FIGURES}/comparison", suffix=".svg", title="Runs side by side", alt=alt)
 
 
-def _write_files(
-    folder: Path,
-    report: Report,
-    sections: Sequence[Section],
-    rows: Sequence[ComparisonRow],
-    chart: Picture | None,
-) -> None:
+def _write_files(folder: Path, runs: Sequence[Run], reports: Sequence[Report]) -> list[Section]:
+    """Fills `folder` with the pages, the numbers, and every run's figures and ranking."""
+    figures, labels = folder / FIGURES, run_labels(runs)
+    rows = compare_runs(runs, reports, labels) if len(runs) > 1 else []
+    first = reports[0].model_copy(update={"comparison": rows or None})
+    sections = [
+        make_section(run, report, label, figures, prefix)
+        for run, report, label, prefix in zip(
+            runs, (first, *reports[1:]), labels, _prefixes(labels), strict=True
+        )
+    ]
+    chart = _draw_comparison(rows, figures)
     files = {
         "index.html": render_html(sections, rows, chart, folder),
         "report.md": render_markdown(sections, rows, chart),
-        "report.json": report.model_dump_json(indent=2) + "\n",
-        "ranking.csv": sections[0].ranking.to_csv(index=False, lineterminator="\n"),
+        "report.json": first.model_dump_json(indent=2) + "\n",
+        **{section.ranking_file: ranking_csv(section.ranking) for section in sections},
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return sections
 
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A temporary folder beside the report, so on the same disk: finished files are moved into place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".report-") as name:
-        (Path(name) / FIGURES).mkdir()
-        yield Path(name)
+    """A temporary folder in the report's, so on the same disk: finished files are moved into place."""
+    if (target / FIGURES).is_symlink():
+        raise ValueError(f"{target / FIGURES} is a link: remove it, figures are replaced only in the report")
+    new = not target.exists()
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=target, prefix=STAGING_PREFIX) as name:
+            (Path(name) / FIGURES).mkdir()
+            yield Path(name)
+    finally:
+        if new and not any(target.iterdir()):
+            target.rmdir()
 
 
 def _usable(out: Path) -> Path:
-    """A folder that is new, empty or holds a report."""
+    """A folder that is new, holds a report, or is empty but for what a killed attempt left."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: name a folder for the report")
-    if out.is_dir() and any(out.iterdir()) and not (out / "report.json").is_file():
+    held = [path.name for path in out.iterdir()] if out.is_dir() else []
+    if "report.json" not in held and not all(name.startswith(STAGING_PREFIX) for name in held):
         raise ValueError(f"{out} is not empty and holds no report: name another folder")
     return out
 
@@ -165,11 +191,13 @@ def _check_distinct(folders: Sequence[Path]) -> None:
 
 
 def _publish(staged: Path, target: Path) -> None:
-    """Moves the finished files into place, then drops figures of an earlier report that were not redrawn."""
-    (target / FIGURES).mkdir(parents=True, exist_ok=True)
+    """Moves the finished files into place, then drops what an earlier report had and this one does not."""
+    (target / FIGURES).mkdir(exist_ok=True)
     files = sorted(path.relative_to(staged) for path in staged.rglob("*") if path.is_file())
     for file in files:
         (staged / file).replace(target / file)
-    for figure in (target / FIGURES).iterdir():
-        if figure.suffix in {".png", ".svg"} and figure.relative_to(target) not in files:
-            figure.unlink()
+    figures = [path for path in (target / FIGURES).iterdir() if path.suffix in {".png", ".svg"}]
+    rankings = [path for path in target.iterdir() if OTHER_RANKING.fullmatch(path.name)]
+    for path in (*figures, *rankings):
+        if path.relative_to(target) not in files:
+            path.unlink()

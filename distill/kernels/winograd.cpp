@@ -17,8 +17,9 @@ namespace {
 
 constexpr int kPoints = 36;
 constexpr int64_t kGroup = 16;  // channels that one thread takes
-constexpr int64_t kBlockBytes = 768 << 10;  // of a block's points: about a core's second cache
-constexpr int64_t kSumBytes = 1536 << 10;  // the same where each block adds to the points of all filters
+constexpr int64_t kBlockBytes = 448 << 10;  // of a block's points: they stay in a core's second cache
+constexpr int64_t kSumBytes = 1536 << 10;  // the same where each block adds to sums, which larger ones read less often
+constexpr int64_t kSums = 128 * 128;  // input times output channels whose sums are held at a time
 
 // Bt x, A x and At x of vectors, and the filter's G x and Gt x.
 inline void to_points(const Vector* x, int stride, Vector* y, int step) {
@@ -230,7 +231,9 @@ void winograd_gradient(int threads, int64_t n, int64_t h, int64_t w, int64_t c, 
     const Grid g{n, h, w};
     const Strides strides{sk, sc, sy, sx};
     parallel(c / kGroup, threads, [=](int64_t first, int64_t last) {
-        filters_gradient(g, first * kGroup, last * kGroup, c, k, in, gradient, strides, out);
+        const int64_t channels = std::max<int64_t>(1, kSums / k / kGroup) * kGroup;
+        for (int64_t start = first * kGroup; start < last * kGroup; start += channels)
+            filters_gradient(g, start, std::min(start + channels, last * kGroup), c, k, in, gradient, strides, out);
     });
 }
 }

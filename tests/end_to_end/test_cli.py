@@ -276,6 +276,10 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         ((*BASE, "--config", "missing.yaml"), "cannot read the config file"),
         ((*BASE, "--image-size", "16"), "one size"),
         ((*BASE, "--resume"), "nothing to resume"),
+        ((*BASE, "--set", "learning_rate=2001-99-99"), "learning_rate"),
+        ((*BASE, "--set", "method=5"), "unknown method '5'"),
+        ((*BASE, "--set", "method=null"), "unknown method 'None'"),
+        (("distill", "--dataset", "folder:~nobody-of-that-name/x"), "there is no folder"),
         ((*BASE, "--set", "learning_rate=3e38", "--set", "width=8"), "learning_rate"),
     ],
 )
@@ -283,6 +287,24 @@ def test_wrong_distillations_are_refused_and_leave_nothing(tmp_path, command, me
     out = tmp_path / "out"
     assert message in refused(*command, "--out", out)
     assert not (out / "card.json").exists()
+
+
+def test_a_config_file_of_the_wrong_shape_is_refused(tmp_path):
+    config = tmp_path / "atom.yaml"
+    config.write_text("out: [a]\ndataset: digits\n")
+    assert "name one folder" in refused("distill", "--config", config, "--resume")
+    config.write_text("2001-99-99: 3\n")
+    assert "not valid YAML" in refused("distill", "--config", config)
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path):
+    assert "\x1b" not in refused("evaluate", tmp_path / "a\x1b[2Jb")
+
+
+def test_usage_errors_have_a_traceback_on_demand():
+    result = call("--debug", "distill", "--ipc", "x")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
 
 
 @pytest.mark.parametrize(

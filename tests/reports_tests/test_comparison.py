@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,15 +51,38 @@ def test_rows_hold_each_run_and_its_difference(make_run: MakeRun) -> None:
 
 
 @pytest.mark.usefixtures("without_drawing")
-def test_every_run_gets_its_own_report(make_run: MakeRun) -> None:
+def test_only_the_folder_of_the_report_is_written_to(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run("atom"), make_run("dm")]
+    write_report(runs[1])
+    alone = {path: path.read_bytes() for run in runs for path in run.rglob("*.*") if path.is_file()}
+    write_report(runs, score="final_training_loss", out=tmp_path / "both")
+    write_report([runs[1], runs[0]], out=tmp_path / "both")
+    assert {path: path.read_bytes() for run in runs for path in run.rglob("*.*") if path.is_file()} == alone
+    assert json.loads((tmp_path / "both" / "report.json").read_text())["run"]["name"] == "dm"
     write_report(runs)
-    first, second = (json.loads((run / "report" / "report.json").read_text(encoding="utf-8")) for run in runs)
-    assert [first["run"]["name"], second["run"]["name"]] == ["atom", "dm"]
-    assert len(first["comparison"]) == 2
-    assert second["comparison"] is None
-    write_report(runs[0])
-    assert not list((runs[0] / "report" / "figures").glob("2-dm-*"))
+    assert len(json.loads((runs[0] / "report" / "report.json").read_text())["comparison"]) == 2
+    assert {path: path.read_bytes() for path in alone if runs[1] in path.parents} == {
+        path: content for path, content in alone.items() if runs[1] in path.parents
+    }
+    assert not list(tmp_path.rglob(".report-*"))
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_every_section_has_its_own_ranking(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run("atom"), make_run("d m"), make_run("third")]
+    out = write_report(runs, out=tmp_path / "all").folder
+    names = ["ranking.csv", "2-d-m-ranking.csv", "3-third-ranking.csv"]
+    assert sorted(path.name for path in out.glob("*.csv")) == sorted(names)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert re.findall(r'href="([^"]*csv)"', page) == names
+    assert re.findall(r"\]\(([^)]*csv)\)", (out / "report.md").read_text(encoding="utf-8")) == names
+    for run, name in zip(runs, names, strict=True):
+        alone = write_report(run).folder
+        assert (out / name).read_bytes() == (alone / "ranking.csv").read_bytes()
+    (out / "2-mine.csv").write_text("kept")
+    write_report(runs[:1], out=out)
+    assert sorted(path.name for path in out.glob("*.csv")) == ["2-mine.csv", "ranking.csv"]
+    assert not list((out / "figures").glob("2-*"))
 
 
 def test_runs_with_different_references_are_not_subtracted(make_run: MakeRun) -> None:
@@ -77,6 +101,8 @@ def test_runs_without_a_reference_stand_side_by_side(make_run: MakeRun) -> None:
     assert rows is not None
     assert [(row.difference, row.baseline) for row in rows] == [(None, False), (None, False)]
     assert not (runs[0] / "report" / "figures" / "comparison.png").exists()
+    for name in ("index.html", "report.md"):
+        assert "Spearman" not in (runs[0] / "report" / name).read_text(encoding="utf-8")
 
 
 def test_the_first_run_with_a_reference_is_the_baseline(make_run: MakeRun) -> None:
@@ -102,13 +128,29 @@ def test_runs_on_different_datasets_are_called_so(make_run: MakeRun) -> None:
     for name in ("index.html", "report.md"):
         text = (written.folder / name).read_text(encoding="utf-8")
         assert "These runs are on different datasets (digits, cifar10)" in text
-        assert "cifar10: atom" in text
+        assert "cifar10: 100 atom images" in text
 
 
 def test_runs_of_one_name_are_told_apart(make_run: MakeRun) -> None:
     runs = [make_run("a/run"), make_run("b/run")]
     rows = rows_of(runs)
     assert [row.name for row in rows] == ["a/run", "b/run"]
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_labels_grow_until_they_differ(make_run: MakeRun) -> None:
+    runs = [make_run(name) for name in ("x/seed/run", "y/seed/run", "z/other/run", "solo")]
+    labels = ("x/seed/run", "y/seed/run", "other/run", "solo")
+    written = write_report(runs)
+    assert written.labels == labels
+    page = written.page.read_text(encoding="utf-8")
+    assert [f">{label}</h2>" in page for label in labels] == [True] * 4
+    assert (written.folder / "2-y-seed-run-ranking.csv").exists()
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_a_long_label_makes_no_longer_file_names_than_there_may_be(make_run: MakeRun) -> None:
+    write_report([make_run("first"), make_run("n" * 240)])
 
 
 def test_no_run_and_one_run_twice_are_refused(make_run: MakeRun) -> None:

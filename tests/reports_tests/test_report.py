@@ -76,7 +76,7 @@ def test_writes_every_file(make_run: MakeRun) -> None:
     assert (
         names == {"index.html", "report.md", "report.json", "ranking.csv", "figures/synthetic.png"} | figures
     )
-    assert not list(folder.glob(".report-*"))
+    assert not list(folder.rglob(".report-*"))
 
 
 @pytest.mark.usefixtures("without_drawing")
@@ -148,7 +148,7 @@ def test_ranking_is_sorted_with_failures_last(make_run: MakeRun) -> None:
     rows = rows_of(folder)
     assert list(rows[0]) == [
         *("rank", "architecture", "score", "reference", "validation_accuracy", "final_training_loss"),
-        *("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason"),
+        *("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason", "reference_reason"),
     ]
     assert [row["rank"] for row in rows] == [*(str(rank) for rank in range(1, 19)), "", ""]
     scores = [float(row["score"]) for row in rows[:18]]
@@ -210,7 +210,8 @@ def test_text_from_the_run_cannot_become_markup(make_run: MakeRun) -> None:
     text = (folder / "report" / "index.html").read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)" in text
-    assert "search \\<script\\>" in (folder / "report" / "report.md").read_text(encoding="utf-8")
+    markdown = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "- Command: `` search <script>alert(1)</script> | `x` ``\n" in markdown
 
 
 def test_json_is_strict_and_reports_are_repeatable(make_run: MakeRun) -> None:
@@ -238,6 +239,10 @@ def test_without_a_reference_it_only_ranks(make_run: MakeRun) -> None:
         *("savings.png", "savings.svg", "synthetic.png"),
     }
     assert {row["reference"] for row in rows_of(folder)} == {""}
+    for name in ("index.html", "report.md"):
+        text = (folder / "report" / name).read_text(encoding="utf-8")
+        for word in ("Spearman", "share their reference", "Speed-up", "Break-even", "test accuracy"):
+            assert word not in text
     Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
 
 
@@ -253,12 +258,15 @@ def test_a_table_has_no_cost(make_run: MakeRun) -> None:
 
 
 @pytest.mark.usefixtures("without_drawing")
-@pytest.mark.parametrize("failed", [18, 20])
-def test_too_few_pairs_are_said_not_crashed_on(make_run: MakeRun, failed: int) -> None:
+@pytest.mark.parametrize(
+    ("failed", "pairs"),
+    [(18, "only 2 architectures have"), (19, "only 1 architecture has"), (20, "no architecture has")],
+)
+def test_too_few_pairs_are_said_not_crashed_on(make_run: MakeRun, failed: int, pairs: str) -> None:
     folder = make_run(failed=failed)
     report = write_report(folder).report
     assert report.verdict.level == "not enough data"
-    assert report.verdict.sentence == f"No verdict: not enough data (n = {20 - failed})."
+    assert f"{pairs} both a score and a reference score" in report.verdict.sentence
     assert report.default.spearman.value is None
     strict_json(folder / "report" / "report.json")
     Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
@@ -337,7 +345,18 @@ def test_a_failure_leaves_the_old_report_whole(make_run: MakeRun, monkeypatch: p
     with pytest.raises(OSError, match="no space left"):
         write_report(folder, score="final_training_loss")
     assert {path: path.read_bytes() for path in (folder / "report").rglob("*.*")} == before
-    assert not list(folder.glob(".report-*"))
+    assert not list(folder.rglob(".report-*"))
+
+
+def test_a_first_report_that_fails_leaves_no_folder(make_run: MakeRun, monkeypatch: Any) -> None:
+    def full_disk(*_: object, **__: object) -> str:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("reports.writing.make_section", full_disk)
+    folder = make_run()
+    with pytest.raises(OSError, match="no space left"):
+        write_report(folder)
+    assert not (folder / "report").exists()
 
 
 @pytest.mark.usefixtures("without_drawing")

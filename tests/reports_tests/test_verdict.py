@@ -76,14 +76,22 @@ def test_a_reversed_ranking_is_called_that() -> None:
 def test_few_pairs_give_no_verdict_however_perfect() -> None:
     verdict = judge(evidence(1.0, high=1.0, n=9))
     assert verdict.level == "not enough data"
-    assert "n = 9, at least 10" in verdict.sentence
+    assert "only 9 architectures have both a score and a reference score" in verdict.sentence
+    assert "at least 10 are needed (Spearman 1.00)." in verdict.sentence
 
 
 def test_no_reference_and_no_coefficient() -> None:
     assert judge(None).level == "no reference"
     nothing = Statistic(value=None, n=2, reason="not enough data (n = 2)")
     verdict = judge(Evidence(spearman=nothing, interval=None, p_value=None, top=nothing, pick=None))
-    assert (verdict.level, verdict.sentence) == ("not enough data", "No verdict: not enough data (n = 2).")
+    assert verdict.level == "not enough data"
+    assert verdict.sentence == (
+        "No verdict: not enough data, only 2 architectures have both a score and a reference score and at "
+        "least 10 are needed."
+    )
+    alone = Statistic(value=None, n=1, reason="not enough data (n = 1)")
+    one = judge(Evidence(spearman=alone, interval=None, p_value=None, top=alone, pick=None))
+    assert "only 1 architecture has both a score" in one.sentence
 
 
 def test_regret_is_put_beside_a_random_pick_in_the_given_unit() -> None:
