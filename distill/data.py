@@ -35,6 +35,9 @@ class Split:
         if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
             raise ValueError(f"labels must be int64 ({len(self.images)},), not {tuple(self.labels.shape)}")
 
+    def __repr__(self) -> str:
+        return f"Split(images {tuple(self.images.shape)})"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -99,7 +102,15 @@ class RealDataset:
             counts = torch.bincount(split.labels, minlength=len(self.classes))
             missing = [self.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
             if missing:
-                raise ValueError(f"{self.name}: no {title} images of class {', '.join(missing[:5])}")
+                raise ValueError(
+                    f"{self.name}: no {title} images of class {', '.join(missing[:5])}; every class needs at "
+                    "least one in each split: add some, or leave the class out"
+                )
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image_shape))
+        counts = f"{len(self.train)} training and {len(self.test)} test images"
+        return f"RealDataset({self.name}, {len(self.classes)} classes, {counts} {shape})"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -72,13 +72,13 @@ class Evaluator:
             repeat: names the initial weights, the order of batches and the draw.
         """
         assert subject in ("synthetic", "random"), subject
-        images = self._synthetic.images if subject == "synthetic" else self._random_images(repeat)
+        images, labels = self._training_set(subject, repeat)
         generator = stream(self._seed, "evaluation", network, repeat)
         fresh = networks.build(network, self._dataset.image_shape, len(self._dataset.classes), generator)
         train(
             fresh,
             images,
-            self._synthetic.labels,
+            labels,
             config=self._config,
             seed=derive_seed(self._seed, "evaluation", repeat),
             device=self._device,
@@ -93,7 +93,14 @@ class Evaluator:
             precision=self._config.precision,
         ).accuracy
 
-    def _random_images(self, repeat: int) -> Tensor:
+    def _training_set(self, subject: str, repeat: int) -> tuple[Tensor, Tensor]:
+        """Images in model space and their labels."""
+        if subject == "synthetic":
+            return self._synthetic.images, self._synthetic.labels
+        return self._random_images(repeat)
+
+    def _random_images(self, repeat: int) -> tuple[Tensor, Tensor]:
+        """Real images and labels, class by class, whatever the order of the synthetic set."""
         fit, _ = self._synthetic.split_real(self._dataset)
         problem = Problem(
             real=fit,
@@ -103,7 +110,8 @@ class Evaluator:
             seed=derive_seed(self._seed, "baseline", repeat),
             device=self._device,
         )
-        return random_method.distill(problem, random_method.Config(), Session())
+        images = random_method.distill(problem, random_method.Config(), Session())
+        return images, torch.tensor(problem.class_numbers).repeat_interleave(problem.ipc)
 
 
 def default_network(image_shape: tuple[int, int, int]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -28,9 +29,28 @@ def _folder(synthetic: SyntheticSet, out: Path) -> None:
 
 
 def _folder_names(classes: tuple[str, ...]) -> list[str]:
-    """A folder of its own for each class, also where two names differ only in what is cleaned away."""
+    """A folder of its own for each class, also where names differ only in what is cleaned away, or in what
+    some file systems take for the same: case, and how an accent is encoded."""
     safe = [_safe(name) for name in classes]
-    return [f"{name}_{k}" if safe.count(name) > 1 else name for k, name in enumerate(safe)]
+    keys = [_key(name) for name in safe]
+    taken = {key for key in keys if keys.count(key) == 1}
+    names = []
+    for k, (name, key) in enumerate(zip(safe, keys, strict=True)):
+        names.append(name if keys.count(key) == 1 else _free(f"{name}_{k}", taken))
+        taken.add(_key(names[-1]))
+    return names
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """`name`, or a longer one if it is taken."""
+    while _key(name) in taken:
+        name += "_"
+    return name
+
+
+def _key(name: str) -> str:
+    """Equal for names that some file system does not tell apart."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _safe(name: str) -> str:

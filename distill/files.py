@@ -1,11 +1,14 @@
 """Files that are either whole or absent, and folders that one process at a time writes to."""
 
 import os
+import re
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp", re.DOTALL)
 
 
 def cache_folder() -> Path:
@@ -34,6 +37,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` is named as the temporary files of `write_bytes` are."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_stale_temporaries(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed processes left of writing `names` in `folder`; call it under the folder's lock."""
+    for path in folder.iterdir():
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and match["name"] in names:
+            path.unlink(missing_ok=True)
+
+
+def printable(text: object) -> str:
+    """The text of a path for a message, with escapes for what cannot be printed: bytes that are not UTF-8."""
+    return str(text).encode(errors="backslashreplace").decode()
 
 
 def lock_folder(folder: Path, what: str) -> IO[str]:

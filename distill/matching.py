@@ -8,6 +8,7 @@ L = spatial * L_s + channel * L_c + mmd * L_MMD, one form for the whole family: 
 adds L_c as well (Khaki et al. 2024, arXiv:2405.01373).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,10 @@ class LossWeights:
     """How much each part counts; a part of weight zero is neither computed nor added.
 
     Attributes:
-        spatial, channel, mmd: weights of L_s, L_c and L_MMD.
-        spatial_power, channel_power: p_s and p_c, the powers inside the attention sums, at least 1.
+        spatial, channel, mmd: weights of L_s, L_c and L_MMD, finite and not negative.
+        spatial_power, channel_power: p_s and p_c, the powers inside the attention sums, finite, at least 1.
+    Raises:
+        ValueError: on other weights or powers, or if all weights are zero.
     """
 
     spatial: float
@@ -31,12 +34,17 @@ class LossWeights:
     channel_power: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.spatial, self.channel, self.mmd) < 0 or self.spatial + self.channel + self.mmd == 0:
-            raise ValueError("loss weights must not be negative, and at least one must be positive")
-        if min(self.spatial_power, self.channel_power) < 1:
+        weights = (self.spatial, self.channel, self.mmd)
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
             raise ValueError(
-                f"attention powers must be at least 1, not {self.spatial_power} and {self.channel_power}: "
-                "below 1 the gradient is infinite wherever a unit is dead"
+                "loss weights must be finite and not negative, and at least one must be positive, not "
+                f"{self.spatial:g} of spatial attention, {self.channel:g} of channel attention and "
+                f"{self.mmd:g} of mean features"
+            )
+        if not all(1 <= power < math.inf for power in (self.spatial_power, self.channel_power)):
+            raise ValueError(
+                f"attention powers must be finite and at least 1, not {self.spatial_power} and "
+                f"{self.channel_power}: below 1 the gradient is infinite wherever a unit is dead"
             )
 
 

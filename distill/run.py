@@ -1,29 +1,30 @@
 """From settings to an artifact on disk: load the data, distill, save with the card."""
 
-import os
-import shutil
-from collections.abc import Callable
+import functools
+import re
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill import environment, methods, synthetic
 from distill.attention import runs_fused
 from distill.data import RealDataset
-from distill.files import LOCK, lock_folder
+from distill.files import lock_folder
 from distill.methods.base import Problem
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
-from distill.session import CHECKPOINT, LOG, Progress, RecordedSession, State
+from distill.session import CHECKPOINT, Progress, RecordedSession, State, Stopwatch
 from distill.sources import ZCA_DATASETS, load_dataset, suited_augmentation
 from distill.synthetic import SyntheticSet
+from distill.target import check_target, holds_set, is_begun, sweep, withdraw_set
 
 _CURVE_POINTS = 500
-# What a run may leave in its folder; the card is removed first, so that no half-removed set looks whole.
-_OURS = (synthetic.CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE, CHECKPOINT, LOG, LOCK)
+_LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class DistillSettings:
         method_config: the method's `Config`; its defaults if None.
         ipc: synthetic images per class.
         out: the folder of the synthetic set.
-        seed: of everything random in the distillation.
+        seed: of everything random in the distillation, from 0 to 2^63 - 1.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         zca: whiten or not; None whitens where the papers do (CIFAR-10 and CIFAR-100).
         validation_fraction: share of the training images held out from distillation, on which
@@ -69,6 +70,10 @@ class DistillSettings:
             raise ValueError(f"ipc must be at least 1, not {self.ipc}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
+        for name in ("seed", "validation_seed"):
+            seed = getattr(self, name)
+            if not (isinstance(seed, int) and 0 <= seed <= _LARGEST_SEED):
+                raise ValueError(f"{name} must be a whole number in 0..{_LARGEST_SEED}, not {seed}")
 
     @property
     def config(self) -> Any:
@@ -110,59 +115,73 @@ def distill(
 ) -> SyntheticSet:
     """Distill as `settings` say and write the artifact to `settings.out`.
 
+    The seconds on the card are those of this function from its start, reading and preparing the data
+    included, in every process that took part.
+
     Args:
         resume: go on from the folder's checkpoint; a finished artifact of the same settings is returned.
-        overwrite: replace an artifact or checkpoint that is there.
+        overwrite: replace an artifact or checkpoint that is there. The artifact stays whole until the new one
+            is written; only its `log.jsonl` gives way at once.
         on_stage: told in a few words what is being done.
         on_progress, should_stop, checkpoint_seconds: see `RecordedSession`.
     Raises:
         ValueError: on settings that cannot work, or a folder that holds something else.
         Interrupted: once `should_stop` says so; the state is saved.
     """
+    stopwatch = Stopwatch()
     tell = on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
     method = methods.load(settings.method)
     device = resolve_device(settings.device)
-    finished = _check_folder(settings, resume=resume, overwrite=overwrite)
-    if finished:
-        return finished
+    out, resolved = settings.out, settings.resolved()
+    finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
+    if found := finished():
+        return found
     dataset, problem = _pose(settings, device, tell)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    with closing(lock_folder(settings.out, "distillation")):
+    settings = _suited(settings, problem, tell)
+    out.mkdir(parents=True, exist_ok=True)
+    with closing(lock_folder(out, "distillation")):
         # Again, now that nobody else can write: another distillation may have come first.
-        finished = _check_folder(settings, resume=resume, overwrite=overwrite)
-        if finished:
-            return finished
-        if overwrite:
-            _empty_folder(settings.out)
-        settings = _suited(settings, problem, tell)
+        if found := finished():
+            return found
+        sweep(out)
         session = _WatchfulSession(
-            settings.out,
+            out,
             {**settings.resolved(), "fingerprint": dataset.fingerprint},
-            resume=resume,
+            resume=resume and not overwrite,
             on_progress=on_progress,
             should_stop=should_stop,
             checkpoint_seconds=checkpoint_seconds,
+            stopwatch=stopwatch,
         )
+        if overwrite and (holds_set(out) or is_begun(out)):
+            session.begin_anew()
         tell(f"distilling with {settings.method}")
         images = method.distill(problem, settings.config, session)
-        labels = torch.arange(len(dataset.classes)).repeat_interleave(settings.ipc)
         made_with["kernels"] = _kernels(settings, device)
         card = {**_card(settings, dataset, session, device), "environment": made_with}
-        result = synthetic.save(settings.out, images, labels, problem.preprocessing, card)
-        (settings.out / CHECKPOINT).unlink(missing_ok=True)
+        return _write(out, images, problem, card)
+
+
+def _write(out: Path, images: Tensor, problem: Problem, card: Mapping[str, Any]) -> SyntheticSet:
+    """Write the set in the place of an old one, and drop the checkpoint, which has served."""
+    labels = torch.arange(len(problem.classes)).repeat_interleave(problem.ipc)
+    withdraw_set(out)
+    result = synthetic.save(out, images, labels, problem.preprocessing, card)
+    (out / CHECKPOINT).unlink(missing_ok=True)
     return result
 
 
 def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
-    """The settings with `compile` decided, where the method has it."""
+    """The settings, checked against the problem and with `compile` decided, where the method has it."""
     config = settings.config
     if not hasattr(config, "suited"):
         return settings
     config, reason = config.suited(problem)
-    how = "compiled" if config.compile else "not compiled"
-    tell(f"{how}: {reason}")
-    return replace(settings, method_config=config)
+    settings = replace(settings, method_config=config)
+    how = {"compiled": f"compiled: {reason}", "fused": "computing with fused kernels"}
+    tell(how.get(_kernels(settings, problem.device), f"not compiled: {reason}"))
+    return settings
 
 
 def _kernels(settings: DistillSettings, device: torch.device) -> str:
@@ -215,63 +234,14 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
         raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
+    kind, _, index = name.partition(":")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ValueError("CUDA was asked for, but torch finds no CUDA device here; use --device cpu or auto")
-    if index and kind == "cuda" and int(index) >= torch.cuda.device_count():
+    if index and int(index) >= torch.cuda.device_count():
         raise ValueError(f"there is no device {name}: {torch.cuda.device_count()} CUDA device(s) found")
     return torch.device(name)
-
-
-def _check_folder(settings: DistillSettings, *, resume: bool, overwrite: bool) -> SyntheticSet | None:
-    """Refuse a folder that cannot be used, touching nothing; return the set if it is there already."""
-    out = settings.out
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out names a folder")
-    finished, begun = (out / synthetic.CARD).exists(), (out / CHECKPOINT).exists()
-    strange = out.is_dir() and not all(path.name in _OURS or path.suffix == ".tmp" for path in out.iterdir())
-    if finished and resume and not overwrite:
-        return _same_or_refuse(settings)
-    if finished and not overwrite:
-        raise ValueError(f"{out} holds a synthetic set already; name another --out, or add --overwrite")
-    if begun and not (resume or overwrite):
-        raise ValueError(
-            f"{out} holds an unfinished run; go on with --resume, or start afresh with --overwrite"
-        )
-    if strange and not (begun or finished):
-        raise ValueError(f"{out} is not empty and holds no synthetic set; name another --out")
-    _require_writable(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
-    return None
-
-
-def _require_writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"cannot write to {folder}; name another --out")
-    if shutil.disk_usage(folder).free < 1 << 20:
-        raise ValueError(f"the disk of {folder} is full; free some space or name another --out")
-
-
-def _empty_folder(out: Path) -> None:
-    """Remove an old set: only once nothing can be wrong with the settings of the new one."""
-    for name in _OURS:
-        (out / name).unlink(missing_ok=True)
-
-
-def _same_or_refuse(settings: DistillSettings) -> SyntheticSet:
-    found = synthetic.load(settings.out)
-    differing = [
-        key
-        for key, value in settings.resolved().items()
-        if value not in ("auto", found.card["config"].get(key))
-    ]
-    if differing:
-        raise ValueError(
-            f"{settings.out} is finished with other settings ({', '.join(differing)} differ); "
-            "name another --out"
-        )
-    return found
 
 
 def _card(

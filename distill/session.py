@@ -54,6 +54,23 @@ class Progress:
     seconds: float
 
 
+class Stopwatch:
+    """Wall and processor seconds of this process since the stopwatch was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    @property
+    def wall_seconds(self) -> float:
+        """By a clock that never steps back."""
+        return time.perf_counter() - self._wall
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all threads."""
+        return time.process_time() - self._cpu
+
+
 class Session:
     """The default session keeps nothing and never interrupts: for library use and tests."""
 
@@ -80,6 +97,9 @@ class RecordedSession(Session):
         checkpoint_seconds: at most this much work is lost to a kill.
         on_progress: called after every iteration.
         should_stop: polled after every iteration; once true, the state is saved and `Interrupted` raised.
+        stopwatch: started when the work began whose seconds count, preparation included; now if None.
+    Raises:
+        ValueError: if there is a checkpoint to go on from, and it is another run's or none of this program.
     """
 
     def __init__(
@@ -91,44 +111,58 @@ class RecordedSession(Session):
         checkpoint_seconds: float = 30.0,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._folder = folder
         self._identity = json.dumps(identity, sort_keys=True)
-        self._resume = resume
         self._checkpoint_seconds = checkpoint_seconds
         self._on_progress = on_progress
         self._should_stop = should_stop
         (folder / LOG).touch()  # Methods without iterations leave it empty.
         self._started = self._saved = time.perf_counter()
-        self._cpu_started = time.process_time()
+        self._stopwatch = stopwatch or Stopwatch()
         self._earlier = (0.0, 0.0)
         self._first = 0
+        self._found = self._find() if resume else None
 
     @property
     def wall_seconds(self) -> float:
-        """Wall time of all attempts that led here."""
-        return self._earlier[0] + time.perf_counter() - self._started
+        """Wall time of all attempts that led here, each from the start of its stopwatch."""
+        return self._earlier[0] + self._stopwatch.wall_seconds
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time of all attempts that led here."""
-        return self._earlier[1] + time.process_time() - self._cpu_started
+        """Processor time of all attempts that led here, each from the start of its stopwatch."""
+        return self._earlier[1] + self._stopwatch.cpu_seconds
+
+    def begin_anew(self) -> None:
+        """Empty the log, and put a checkpoint without images in the place of any earlier one.
+
+        From its first second a run that replaces a set can so be told from that set, and be resumed.
+        """
+        self._rewrite_log([])
+        self._save(State(0, torch.empty(0), torch.empty(0)))
 
     def restore(self) -> State | None:
+        state, self._found = self._found, None
+        self._first = state.iteration if state else 0
+        self._rewrite_log(state.curve if state else [])
+        return state
+
+    def _find(self) -> State | None:
+        """The state in the folder's checkpoint, if it is one of this run and has images already."""
         path = self._folder / CHECKPOINT
-        if not (self._resume and path.exists()):
-            self._rewrite_log([])
+        if not path.exists():
             return None
         state, metadata = _read_checkpoint(path)
         if metadata["identity"] != self._identity:
             difference = _first_difference(json.loads(metadata["identity"]), json.loads(self._identity))
             raise ValueError(
-                f"{path} belongs to another run ({difference}); use the same settings, or another --out"
+                f"{path} belongs to another run ({difference}); use the same settings, start afresh with "
+                "--overwrite, or name another --out"
             )
         self._earlier = (float(metadata["wall_seconds"]), float(metadata["cpu_seconds"]))
-        self._first = state.iteration
-        self._rewrite_log(state.curve)
-        return state
+        return state if len(state.images) else None
 
     def after(self, state: State, total: int) -> None:
         if state.curve and state.curve[-1]["iteration"] == state.iteration:

@@ -4,7 +4,7 @@
     whitening.safetensors   mean (D,) and matrix (D, D) of the ZCA, only if the set was made with it
     card.json               what it is: dataset, classes, normalisation, method, settings, costs
     images.png              the images as pictures, a row a class
-    log.jsonl               the losses
+    log.jsonl               the losses; once a run has begun to replace the set, those of that run
 
 Nothing here is ever unpickled.
 """
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
@@ -27,51 +26,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from distill.card import CARD, FORMAT_VERSION, Card, read_card
 from distill.data import RealDataset, Split
 from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing, Whitening
-from distill.sources import load_dataset
+from distill.sources import folder_path, load_dataset
 
-FORMAT_VERSION = 1
-IMAGES, WHITENING, CARD, PICTURE = "synthetic.safetensors", "whitening.safetensors", "card.json", "images.png"
-
-
-class _Loose(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-
-class _DatasetCard(_Loose):
-    name: str
-    fingerprint: str
-    classes: list[str]
-    image_shape: tuple[int, int, int]
-    image_size: int | None
-    train_images: int
-    test_images: int
-    validation_fraction: float
-    validation_seed: int
-
-
-class _PreprocessingCard(_Loose):
-    mean: list[float]
-    std: list[float]
-    zca: dict[str, Any] | None
-
-
-class Card(_Loose):
-    """What `card.json` must hold; more is allowed and kept."""
-
-    format_version: int
-    dataset: _DatasetCard
-    preprocessing: _PreprocessingCard
-    method: str
-    ipc: int = Field(ge=1)
-    seed: int
-    device: str
-    config: dict[str, Any]
-    wall_seconds: float
-    cpu_seconds: float
-    images_sha256: str
+IMAGES, WHITENING, PICTURE = "synthetic.safetensors", "whitening.safetensors", "images.png"
+_ASYMMETRY = 1e-4  # of the largest entry: rounding leaves a thousandth of that
 
 
 @dataclass(frozen=True)
@@ -122,15 +84,21 @@ class SyntheticSet:
         if dataset.fingerprint != record["fingerprint"]:
             raise ValueError(
                 f"{dataset.name} is not the data that {self.path} was distilled from (its fingerprint "
-                f"differs: {len(dataset.train)} training and {len(dataset.test)} test images found)"
+                f"differs: {len(dataset.train)} training and {len(dataset.test)} test images found, "
+                f"{record['train_images']} and {record['test_images']} expected)"
+            )
+        if dataset.classes != self.classes:
+            raise ValueError(
+                f"{self.path / CARD} does not name the {len(dataset.classes)} classes of {dataset.name}, "
+                f"but {len(self.classes)} of its own"
             )
         return dataset
 
     def _refuse_moved(self, name: str, *, moved: bool) -> None:
-        kind, _, path = name.partition(":")
-        if moved and kind == "folder" and not Path(path).is_dir():
+        folder = folder_path(name) if moved and name.startswith("folder:") else None
+        if folder and not folder.is_dir():
             raise ValueError(
-                f"{self.path} was distilled from the images in {path}, which is not there any more: say "
+                f"{self.path} was distilled from the images in {folder}, which is not there any more: say "
                 "where they are now (--dataset folder:PATH)"
             )
 
@@ -140,8 +108,18 @@ class SyntheticSet:
         return dataset.carve_validation(record["validation_fraction"], record["validation_seed"])
 
     def pictures(self) -> Tensor:
-        """uint8 (N, C, H, W) for the eye."""
-        return (self.preprocessing.pictures(self.images) * 255.0).round().to(torch.uint8)
+        """uint8 (N, C, H, W) for the eye.
+
+        Raises:
+            ValueError: if the whitening cannot be undone.
+        """
+        try:
+            pictures = self.preprocessing.pictures(self.images)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"{self.path / WHITENING} holds a singular matrix: no pictures can be had"
+            ) from None
+        return (pictures * 255.0).round().to(torch.uint8)
 
 
 def save(
@@ -207,7 +185,7 @@ def load(directory: Path | str) -> SyntheticSet:
         ValueError: if the folder is missing, is not a synthetic set, is of a newer format, or was changed.
     """
     folder = Path(directory)
-    card = _load_card(folder)
+    card = read_card(folder)
     tensors = _load_tensors(folder / IMAGES, card.images_sha256)
     images, labels = tensors.get("images"), tensors.get("labels")
     if images is None or labels is None or images.shape[1:] != torch.Size(card.dataset.image_shape):
@@ -217,6 +195,7 @@ def load(directory: Path | str) -> SyntheticSet:
         raise ValueError(f"{folder / IMAGES} needs one int64 label an image, for {len(images)} images")
     if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"{folder / IMAGES} has labels outside 0..{classes - 1}")
+    _require_even(folder, labels, classes, card.ipc)
     if images.dtype != torch.float32 or not bool(torch.isfinite(images).all()):
         raise ValueError(f"{folder / IMAGES} holds values that are no finite float32 numbers")
     preprocessing = _load_preprocessing(folder, card)
@@ -229,7 +208,7 @@ def _load_preprocessing(folder: Path, card: Card) -> Preprocessing:
     record, shape = card.preprocessing, card.dataset.image_shape
     mean, std = torch.tensor(record.mean), torch.tensor(record.std)
     right_size = len(mean) == len(std) == shape[0]
-    if not (right_size and bool(torch.isfinite(mean).all()) and bool((std > 0).all())):
+    if not (right_size and bool(torch.isfinite(mean).all()) and bool(((std > 0) & std.isfinite()).all())):
         raise ValueError(f"{folder / CARD} needs a finite mean and a positive std for {shape[0]} channels")
     if not record.zca:
         return Preprocessing(mean, std)
@@ -238,28 +217,28 @@ def _load_preprocessing(folder: Path, card: Card) -> Preprocessing:
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     if found != {"mean": (size,), "matrix": (size, size)}:
         raise ValueError(f"{folder / WHITENING} does not hold a ZCA of {size} values: {found}")
+    _require_whitening(folder / WHITENING, arrays)
     return Preprocessing(mean, std, Whitening(arrays["mean"], arrays["matrix"]))
 
 
-def _load_card(folder: Path) -> Card:
-    path = folder / CARD
-    if not path.is_file():
-        hint = "; its distillation has not finished: go on with --resume" if folder.is_dir() else ""
-        raise ValueError(f"{folder} holds no synthetic set (no {CARD} there){hint}")
-    try:
-        raw = json.loads(path.read_text())
-        version = raw.get("format_version") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format {version}; this version reads up to {FORMAT_VERSION}: upgrade"
-            )
-        return Card.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"{path} is not a card of a synthetic set ({where}: {first['msg']})") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from None
+def _require_even(folder: Path, labels: Tensor, classes: int, ipc: int) -> None:
+    """Everything that is compared with a set takes as many real images of each class."""
+    counts = torch.bincount(labels, minlength=classes)
+    if bool((counts != ipc).any()):
+        raise ValueError(
+            f"{folder / IMAGES} has {int(counts.min())} to {int(counts.max())} images a class, "
+            f"and {CARD} says {ipc} of each of {classes} classes"
+        )
+
+
+def _require_whitening(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    for array in arrays.values():
+        if array.dtype != torch.float32 or not bool(torch.isfinite(array).all()):
+            raise ValueError(f"{path} holds values that are no finite float32 numbers")
+    matrix = arrays["matrix"]
+    largest = float(matrix.abs().max())
+    if not torch.allclose(matrix, matrix.T, rtol=0.0, atol=_ASYMMETRY * largest):
+        raise ValueError(f"{path} holds a matrix that is not symmetric, as ZCA's is")
 
 
 def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:

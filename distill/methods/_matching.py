@@ -27,7 +27,7 @@ from distill.matching import (
     statistics,
 )
 from distill.methods.base import Problem
-from distill.networks import convnet, convnet_operations, fitting_depth, reinitialise
+from distill.networks import ConvNet, convnet, convnet_operations, fitting_depth, reinitialise
 from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.seeding import stream
 from distill.session import Session, State
@@ -75,12 +75,33 @@ class MatchingConfig:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         parse_strategy(self.augmentation)
+        _ = self.weights  # Building them checks them, before any image is read.
+
+    @property
+    def weights(self) -> LossWeights:
+        """Of the parts of the loss: those of L_MMD alone, unless a method has more parts."""
+        return LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
+
+    def require_runnable(self, problem: Problem) -> None:
+        """Refuse settings that cannot work for this problem on this machine, before anything is done.
+
+        Raises:
+            ValueError: if the images are too small for the depth, or the precision cannot be had here.
+        """
+        depth = self.depth or fitting_depth(problem.image_shape)
+        with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
+            ConvNet(problem.image_shape, len(problem.classes), depth, self.width)
+        require(self.precision, problem.device)
 
     def suited(self: Config, problem: Problem) -> tuple[Config, str]:
         """The same with `compile` decided for problem and machine, and why.
 
         It depends on all classes, also where only some are worked on: every shard decides alike.
+
+        Raises:
+            ValueError: see `require_runnable`; or if compiling is asked for and cannot be done.
         """
+        self.require_runnable(problem)
         if self.compile == "auto" and runs_fused(self.width, problem.device):
             return replace(self, compile=False), "fused kernels need no compiling"
         depth = self.depth or fitting_depth(problem.image_shape)
@@ -230,7 +251,7 @@ def _point(iteration: int, loss: MatchingLoss, problem: Problem) -> dict[str, fl
         )
         raise ValueError(
             f"the loss is not finite at iteration {iteration} (class {problem.classes[bad]}); "
-            "a smaller learning_rate helps; the last good checkpoint is kept"
+            "a smaller learning_rate helps"
         )
     parts = {"spatial": loss.spatial, "channel": loss.channel, "mmd": loss.mmd}
     sums = {name: float(part.detach().sum()) for name, part in parts.items()}

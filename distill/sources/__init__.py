@@ -4,7 +4,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.files import cache_folder
+from distill.files import cache_folder, printable
 
 if TYPE_CHECKING:
     from distill.data import RealDataset
@@ -35,6 +35,21 @@ def suited_augmentation(strategy: str, dataset: str) -> str:
 def default_data_dir() -> Path:
     """Where downloads go: `datasets` in the cache folder."""
     return cache_folder() / "datasets"
+
+
+def folder_path(name: str) -> Path:
+    """The folder of `folder:PATH`; `~` is a home folder.
+
+    Raises:
+        ValueError: if there is no such home, or PATH is not UTF-8 and could not stand in a card.
+    """
+    path = name.partition(":")[2]
+    if printable(path) != path:
+        raise ValueError(f"the folder {printable(path)} has a name that is not UTF-8; rename it")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"there is no home folder for {path}; give the whole path") from None
 
 
 def load_dataset(name: str, *, data_dir: Path | None = None, image_size: int | None = None) -> "RealDataset":

@@ -6,10 +6,15 @@ import numpy as np
 import torch
 
 from distill.data import RealDataset, Split
+from distill.files import printable
 from distill.seeding import stream
+from distill.sources import folder_path
 from distill.sources.images import common_size, decode, image_files
 
 _TEST_FRACTION = 0.2
+# What the folder of a split may be called, in any case.
+_TRAINING, _TEST, _VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
+_LAYOUTS = "PATH/train/CLASS/* with PATH/test/CLASS/* or PATH/val/CLASS/*, or PATH/CLASS/* alone"
 Listing = list[tuple[Path, int]]  # image files with their class numbers
 
 
@@ -18,16 +23,19 @@ def read(name: str, data_dir: Path, image_size: int | None) -> RealDataset:  # n
 
     PATH/train/CLASS/* with PATH/test/CLASS/* (or PATH/val/CLASS/* where there is no test/); or PATH/CLASS/*,
     or a train/ alone, from which a fifth of each class is held out as the test split, always the same.
+    Splits may also be called training, testing, valid or validation, in capitals or not.
     """
-    root = Path(name.partition(":")[2]).expanduser()
+    root = folder_path(name)
     if not root.is_dir():
         raise ValueError(f"there is no folder {root}; folder:PATH needs PATH/train/CLASS/* or PATH/CLASS/*")
-    training_root = root / "train" if (root / "train").is_dir() else root
-    classes = _class_names(training_root)
-    training = _listing(training_root, classes)
-    test_root = _test_folder(root) if training_root != root else None
+    training_root = _split_folder(root, _TRAINING)
+    classes = _class_names(training_root or root)
+    training = _listing(training_root or root, classes)
+    if training_root is None:
+        _refuse_splits_as_classes(root, classes)
+    test_root = training_root and (_split_folder(root, _TEST) or _split_folder(root, _VALIDATION))
     if test_root:
-        _refuse_strangers(test_root, classes)
+        _refuse_other_classes(test_root, classes)
         test = _listing(test_root, classes)
     else:
         training, test = _hold_out(training, classes)
@@ -45,24 +53,62 @@ def assemble(
     return RealDataset(name, classes, Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:]))
 
 
-def _test_folder(root: Path) -> Path | None:
-    return next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
+def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
+    """The one folder in `root` with one of these names, in capitals or not."""
+    found = sorted(path for path in root.iterdir() if path.is_dir() and path.name.lower() in names)
+    if len(found) > 1:
+        listed = " and ".join(path.name for path in found)
+        raise ValueError(f"{root} holds {listed}, which could each be the {names[0]} split; keep one of them")
+    return found[0] if found else None
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
-    """Sub-folders that hold images, sorted by name; empty ones are no classes."""
+def _refuse_splits_as_classes(root: Path, classes: tuple[str, ...]) -> None:
+    """Without this the test images of a layout that is nearly right would be trained on as a class."""
+    splits = [name for name in classes if name.lower() in (*_TEST, *_VALIDATION)]
+    if splits:
+        raise ValueError(
+            f"{root} holds {splits[0]}/, the name of a split, but no train/: wanted is {_LAYOUTS}; "
+            "if it is a class, rename it"
+        )
+
+
+def _filled_folders(root: Path) -> tuple[str, ...]:
+    """Names of the sub-folders that hold images, sorted; empty ones are no classes.
+
+    Raises:
+        ValueError: naming a folder whose name is not UTF-8, for it could not stand in a card.
+    """
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     names = tuple(path.name for path in folders if image_files(path))
-    if len(names) < 2:
-        found = f"only the class {names[0]!r}" if names else "no class folder with images"
-        raise ValueError(f"{root} holds {found}; classification needs at least two folders CLASS/*.png")
+    strange = [name for name in names if printable(name) != name]
+    if strange:
+        raise ValueError(
+            f"the class folder {root / printable(strange[0])} has a name that is not UTF-8; rename it"
+        )
     return names
 
 
-def _refuse_strangers(test_root: Path, classes: tuple[str, ...]) -> None:
-    strangers = sorted(set(_class_names(test_root)) - set(classes))
+def _class_names(root: Path) -> tuple[str, ...]:
+    names = _filled_folders(root)
+    if len(names) < 2:
+        found = f"only the class {names[0]!r}" if names else "no class folder with images"
+        raise ValueError(
+            f"{root} holds {found}; classification needs at least two folders CLASS/*.png ({_LAYOUTS})"
+        )
+    return names
+
+
+def _refuse_other_classes(test_root: Path, classes: tuple[str, ...]) -> None:
+    found = _filled_folders(test_root)
+    strangers = sorted(set(found) - set(classes))
     if strangers:
         raise ValueError(f"{test_root} has classes without training images: {', '.join(strangers[:5])}")
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise ValueError(
+            f"{test_root} has no images of class {', '.join(missing[:5])}: add some, or remove "
+            f"{test_root.name}/, and a fifth of the training images is held out for testing"
+        )
 
 
 def _listing(root: Path, classes: tuple[str, ...]) -> Listing:

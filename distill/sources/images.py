@@ -1,19 +1,26 @@
 """Decoding image files of any size and mode into one uint8 array."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from distill.files import printable
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
+_NAMED = 3  # of the unreadable files; the rest are counted
+_GIB = 2**30
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -34,10 +41,14 @@ def common_size(paths: Sequence[Path]) -> int:
     """The side of the images if all are squares of one size.
 
     Raises:
-        ValueError: if they differ or are not square: then `image_size` must say what to make of them.
+        ValueError: if they differ or are not square: then `image_size` must say what to make of them; or if
+            none can be read.
     """
-    with ThreadPoolExecutor(_threads()) as pool:
-        sizes = sorted(set(pool.map(_size, paths)))
+    found, complaints = _each(lambda index: _size(paths[index]), paths)
+    if not found:
+        raise ValueError(_unreadable(complaints, len(paths)))
+    # Those that cannot be read are named by `decode`, together with those whose header alone is whole.
+    sizes = sorted(set(found))
     if len(sizes) == 1 and sizes[0][0] == sizes[0][1]:
         return sizes[0][0]
     first, last = (f"{width}x{height}" for width, height in (sizes[0], sizes[-1]))
@@ -53,17 +64,55 @@ def decode(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
     Returns:
         uint8 (N, C, side, side); C is 1 if every file is grey, else 3.
     Raises:
-        ValueError: naming the first file that cannot be read.
+        ValueError: naming the first files that cannot be read, and how many there are; or if the images are
+            more than this machine can hold.
     """
+    _require_memory(len(paths), side)
     pixels = np.empty((len(paths), 3, side, side), dtype=np.uint8)
 
     def place(index: int) -> bool:
         pixels[index], grey = _read(paths[index], side)
         return grey
 
+    greys, complaints = _each(place, paths)
+    if complaints:
+        raise ValueError(_unreadable(complaints, len(paths)))
+    return np.ascontiguousarray(pixels[:, :1]) if all(greys) else pixels
+
+
+def _require_memory(count: int, side: int) -> None:
+    """Refuse before decoding what could not be kept: the images, and those of them that are distilled from
+    once more."""
+    memory = _memory_bytes()
+    needed = 2 * 3 * count * side * side
+    if memory and needed > memory:
+        raise ValueError(
+            f"{count:,} images of {side}x{side} pixels need {needed / _GIB:,.1f} GiB of memory, and this "
+            f"machine has {memory / _GIB:,.1f} GiB; choose smaller ones with --image-size, or fewer"
+        )
+
+
+def _memory_bytes() -> int | None:
+    """Of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+
+
+def _each(read: Callable[[int], T], paths: Sequence[Path]) -> tuple[list[T], list[str]]:
+    """`read` of every position of `paths`, in threads: results, and complaints about the unreadable."""
+
+    def attempt(index: int) -> tuple[T | None, str]:
+        try:
+            return read(index), ""
+        except _UNREADABLE as error:
+            return None, _complaint(paths[index], error)
+
     with ThreadPoolExecutor(_threads()) as pool:
-        all_grey = all(list(pool.map(place, range(len(paths)))))
-    return np.ascontiguousarray(pixels[:, :1]) if all_grey else pixels
+        outcomes = list(pool.map(attempt, range(len(paths))))
+    results = [result for result, complaint in outcomes if result is not None]
+    return results, [complaint for _, complaint in outcomes if complaint]
 
 
 def _threads() -> int:
@@ -71,26 +120,21 @@ def _threads() -> int:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            # EXIF orientations 5 to 8 swap the sides.
-            width, height = image.size
-            return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
-    except _UNREADABLE as error:
-        raise ValueError(_complaint(path, error)) from error
+    with Image.open(path) as image:
+        # EXIF orientations 5 to 8 swap the sides.
+        width, height = image.size
+        return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
 
 
 def _read(path: Path, side: int) -> tuple[NDArray[np.uint8], bool]:
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            grey = image.mode in _GREY_MODES
-            image = _to_rgb(image)
-            if image.size != (side, side):
-                image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
-            return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
-    except _UNREADABLE as error:
-        raise ValueError(_complaint(path, error)) from error
+    """uint8 (3, side, side), and whether the file is grey."""
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        grey = image.mode in _GREY_MODES
+        image = _to_rgb(image)
+        if image.size != (side, side):
+            image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
+        return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -109,5 +153,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _complaint(path: Path, error: BaseException) -> str:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"cannot read the image {path} ({reason}); mend or remove it"
+    reason = printable(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"{printable(path)} ({reason})"
+
+
+def _unreadable(complaints: Sequence[str], total: int) -> str:
+    if len(complaints) == 1:
+        return f"cannot read the image {complaints[0]}; mend or remove it"
+    more = len(complaints) - _NAMED
+    listed = ", ".join(complaints[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"cannot read {len(complaints)} of {total} images: {listed}; mend or remove them"

@@ -71,3 +71,9 @@ def test_stratified_subset_has_equal_shares():
     data = split([10, 10, 2])
     chosen = data.labels[stratified_subset(data, 3, 10, stream(0))]
     assert torch.bincount(chosen).tolist() == [4, 3, 2]
+
+
+def test_text_forms_fit_a_line():
+    data = dataset([3, 3])
+    assert repr(data) == "RealDataset(toy, 2 classes, 6 training and 4 test images 1x4x4)"
+    assert repr(data.train) == "Split(images (6, 1, 4, 4))"

@@ -130,6 +130,10 @@ def test_classes_are_independent():
         {"spatial": 0.0, "channel": 0.0, "mmd": 0.0},
         {"spatial_power": 0.5},
         {"channel_power": 0.0},
+        {"spatial": math.nan},
+        {"mmd": math.inf},
+        {"spatial_power": math.nan},
+        {"channel_power": math.inf},
     ],
 )
 def test_weights_that_make_no_sense_are_refused(wrong):

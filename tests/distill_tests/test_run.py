@@ -1,6 +1,7 @@
 """From settings to a folder: fresh, resumed, refused."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -112,6 +113,9 @@ def test_devices():
     assert resolve_device("cpu").type == "cpu"
     with pytest.raises(ValueError, match="allowed: auto, cpu, cuda"):
         resolve_device("tpu")
+    for name in ("cpu:", "cpu:3", "cuda:", "cuda:x", "cuda:\N{SUPERSCRIPT TWO}", "auto:0", ""):
+        with pytest.raises(ValueError, match="allowed: auto, cpu, cuda"):
+            resolve_device(name)
     if not torch.cuda.is_available():
         assert resolve_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="--device cpu"):
@@ -154,6 +158,136 @@ def test_overwriting_removes_only_an_old_set_and_only_when_the_new_one_can_be_ma
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="no synthetic set"):
         distill.distill(settings(tmp_path / "mine"), overwrite=True)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+BAD = [
+    {"lambda_mmd": -1.0},
+    {"lambda_mmd": float("inf")},
+    {"depth": 9},
+    {"spatial_power": 0.5},
+    {"spatial_power": float("nan")},
+    {"precision": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=str)
+def test_settings_that_cannot_work_leave_the_old_set_as_it_was(tmp_path, monkeypatch, bad):
+    monkeypatch.setattr("distill.precision.runs_bfloat16", lambda device: False)
+    out = tmp_path / "set"
+    distill.distill(settings(out))
+    before = contents(out)
+
+    def replace_it() -> None:
+        config = load_method("atom").Config(**{"iterations": 2, "width": 8, "batch_real": 4, **bad})
+        distill.distill(settings(out, method="atom", method_config=config), overwrite=True)
+
+    with pytest.raises(ValueError, match=r"weights|powers|shallower|float32"):
+        replace_it()
+    assert contents(out) == before
+
+
+def test_the_old_set_stays_whole_until_the_new_one_is_written(tmp_path):
+    out = tmp_path / "set"
+    old = distill.distill(settings(out))
+    interrupted_after(3, settings=settings(out, seed=1), overwrite=True)
+    assert torch.equal(distill.load(out).images, old.images)
+    with pytest.raises(ValueError, match=r"a synthetic set and an unfinished run .*--resume.*--overwrite"):
+        distill.distill(settings(out, seed=1))
+    with pytest.raises(ValueError, match=r"another run \(seed was 1 and is now 2\)"):
+        distill.distill(settings(out, seed=2), resume=True)
+    new = distill.distill(settings(out, seed=1), resume=True)
+    assert torch.equal(new.images, distill.distill(settings(tmp_path / "new", seed=1)).images)
+    assert contents(out)["log.jsonl"] == contents(tmp_path / "new")["log.jsonl"]
+    assert sorted(contents(out)) == sorted(contents(tmp_path / "new"))
+
+
+@pytest.mark.parametrize("way", ["resume", "overwrite"])
+@pytest.mark.parametrize("method", ["dm", "random"])
+def test_an_overwrite_killed_before_its_first_checkpoint_goes_on(tmp_path, monkeypatch, way, method):
+    out = tmp_path / "set"
+    distill.distill(settings(out))
+    (out / "export").mkdir()
+    (out / "evaluations.jsonl").touch()
+    (out / "notes.txt").touch()
+    wanted = {"seed": 1, "method": method, **({"method_config": None} if method == "random" else {})}
+    with monkeypatch.context() as patch:
+        patch.setattr(load_method(method), "distill", lambda *_: {}["killed"])
+        with pytest.raises(KeyError):
+            distill.distill(settings(out, **wanted), overwrite=True)
+    found = distill.distill(settings(out, **wanted), **{way: True})
+    assert torch.equal(found.images, distill.distill(settings(tmp_path / "new", **wanted)).images)
+    assert (out / "export").exists()
+    assert (out / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("way", ["resume", "overwrite"])
+def test_what_commands_leave_beside_a_set_is_not_strange(tmp_path, way):
+    out = tmp_path / "set"
+    (out / "export").mkdir(parents=True)
+    for name in ("log.jsonl", "evaluations.jsonl", ".lock"):
+        (out / name).touch()
+    assert len(distill.distill(settings(out), **{way: True})) == 10
+
+
+def test_overwriting_holds_the_one_lock_throughout(tmp_path):
+    out = tmp_path / "set"
+    distill.distill(settings(out))
+    tried = []
+
+    def another_tries(_: object) -> None:
+        with pytest.raises(ValueError, match="another distillation is writing"):
+            lock_folder(out, "distillation")
+        tried.append(True)
+
+    distill.distill(settings(out, seed=1), overwrite=True, on_progress=another_tries)
+    assert tried
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_those_of_others_kept(tmp_path):
+    out = tmp_path / "set"
+    distill.distill(settings(out))
+    for name in (".card.json.99.tmp", ".checkpoint.safetensors.7.tmp", ".thesis.tex.99.tmp", "mine.tmp"):
+        (out / name).touch()
+    distill.distill(settings(out), overwrite=True)
+    assert {path.name for path in out.iterdir() if path.suffix == ".tmp"} == {
+        ".thesis.tex.99.tmp",
+        "mine.tmp",
+    }
+
+
+def test_seconds_count_preparation_in_every_session(tmp_path, monkeypatch):
+    from distill.run import load_dataset
+
+    def slow(*args, **kwargs):
+        end = time.process_time() + 0.3
+        while time.process_time() < end:
+            pass
+        return load_dataset(*args, **kwargs)
+
+    monkeypatch.setattr("distill.run.load_dataset", slow)
+    interrupted_after(2, settings=settings(tmp_path / "set"))
+    card = distill.distill(settings(tmp_path / "set"), resume=True).card
+    assert card["wall_seconds"] >= 0.6
+    assert card["cpu_seconds"] >= 0.6
+
+
+@pytest.mark.parametrize("wrong", [-5, 2**63, 1.5])
+@pytest.mark.parametrize("name", ["seed", "validation_seed"])
+def test_seeds_out_of_range_are_refused(tmp_path, name, wrong):
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number in 0"):
+        settings(tmp_path, **{name: wrong})
+
+
+def test_what_computes_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("distill.run.runs_fused", lambda width, device: True)
+    distill.distill(settings(tmp_path / "set"), on_stage=said.append)
+    assert "computing with fused kernels" in said
+    assert not any("compil" in text for text in said)
 
 
 def test_digits_are_not_mirrored(tmp_path):

@@ -56,6 +56,67 @@ def test_folder_with_val_only(tmp_path):
     assert len(data.test) == 6
 
 
+@pytest.mark.parametrize(
+    ("training", "tested"),
+    [("Train", "Test"), ("training", "testing"), ("TRAIN", "valid"), ("train", "Validation")],
+)
+def test_splits_may_be_called_by_their_usual_names(tmp_path, training, tested):
+    root = folder(tmp_path, training, tested)
+    data = load_dataset(f"folder:{root}")
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.test)) == (6, 6)
+    last = np.asarray(Image.open(root / tested / "dog" / "2.png")).transpose(2, 0, 1)
+    assert np.array_equal(data.test.images[-1].numpy(), last)
+
+
+def test_test_comes_before_val_in_any_spelling(tmp_path):
+    root = folder(tmp_path, "train", "val", "valid")
+    with pytest.raises(ValueError, match="val and valid, which could each be the val split"):
+        load_dataset(f"folder:{root}")
+    folder(root, "Testing", count=1)
+    assert len(load_dataset(f"folder:{root}").test) == 2
+
+
+def test_splits_are_never_taken_for_classes(tmp_path):
+    beside = folder(folder(tmp_path / "beside"), "test")
+    with pytest.raises(ValueError, match=r"holds test/.* no train/.*PATH/train/CLASS/\*.*PATH/CLASS/\*"):
+        load_dataset(f"folder:{beside}")
+    halves = folder(tmp_path / "halves", "Test", "Valid")
+    with pytest.raises(ValueError, match="holds Test/"):
+        load_dataset(f"folder:{halves}")
+    twice = folder(tmp_path / "twice", "train", "training", "test")
+    with pytest.raises(ValueError, match="train and training, which could each be the train split"):
+        load_dataset(f"folder:{twice}")
+
+
+def test_classes_missing_from_test_say_how_to_mend_it(tmp_path):
+    root = folder(folder(tmp_path, "train"), "test", classes=("cat",))
+    with pytest.raises(ValueError, match=r"no images of class dog: add some, or remove test/, "):
+        load_dataset(f"folder:{root}")
+
+
+def test_names_that_are_not_utf8_are_named(tmp_path):
+    root = folder(tmp_path / "a", "train", "test", classes=("cat", "dog\udcff"))
+    with pytest.raises(ValueError, match=r"train/dog\\udcff has a name that is not UTF-8") as caught:
+        load_dataset(f"folder:{root}")
+    str(caught.value).encode()
+    with pytest.raises(ValueError, match="not UTF-8"):
+        load_dataset(f"folder:{folder(tmp_path / 'b' / chr(0xDCFF), 'train')}")
+
+
+def test_homes_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="no home folder for ~nosuchuser/x"):
+        load_dataset("folder:~nosuchuser/x")
+
+
+def test_more_than_the_memory_is_refused_before_decoding(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    with pytest.raises(
+        ValueError, match=r"12 images of 1000000x1000000 pixels need [\d,.]+ GiB .*--image-size"
+    ):
+        load_dataset(f"folder:{root}", image_size=1_000_000)
+
+
 @pytest.mark.parametrize("part", ["", "train"])
 def test_folder_without_a_test_split_holds_out_a_fifth_the_same_every_time(tmp_path, part):
     root = folder(tmp_path, part, count=10)
@@ -97,6 +158,23 @@ def test_corrupt_images_are_named(tmp_path):
     broken = root / "train" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(ValueError, match=r"cannot read the image .*dog/1\.png"):
+        load_dataset(f"folder:{root}")
+
+
+def test_many_corrupt_images_are_named_at_once(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    for name in ("0", "1"):
+        (root / "train" / "cat" / f"{name}.png").write_bytes(b"no header")
+    for path in (root / "train" / "dog").iterdir():
+        path.write_bytes(path.read_bytes()[:60])
+    for size in (None, 8):
+        with pytest.raises(ValueError, match=r"cannot read 5 of 12 images: .* and 2 more; mend") as caught:
+            load_dataset(f"folder:{root}", image_size=size)
+        assert str(caught.value).count(".png") >= 3
+        assert "\n" not in str(caught.value)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"no header")
+    with pytest.raises(ValueError, match="cannot read 12 of 12 images"):
         load_dataset(f"folder:{root}")
 
 

@@ -103,6 +103,112 @@ def test_damaged_and_foreign_artifacts_are_refused(artifact, tmp_path, damage, m
         distill.load(folder)
 
 
+def with_card(folder, *path, to):
+    """The artifact with the entry of its card at `path` set to `to`."""
+    card = json.loads((folder / "card.json").read_text())
+    entry = card
+    for name in path[:-1]:
+        entry = entry[name]
+    entry[path[-1]] = to
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        *((("wall_seconds",), value) for value in (-1.0, NAN, INF)),
+        *((("cpu_seconds",), value) for value in (-1.0, NAN, INF)),
+        *((("config", "iterations"), value) for value in ("many", 0, 1.5, [1], True)),
+        *((("dataset", "validation_fraction"), value) for value in (1.5, 1.0, -0.1, NAN)),
+        (("dataset", "image_shape"), [2, 8, 8]),
+        (("dataset", "classes"), ["\ud800", *"123456789"]),
+        (("dataset", "name"), "folder:\udcff"),
+        (("preprocessing", "std"), [INF]),
+        (("preprocessing", "std"), [1e39]),
+        (("preprocessing", "mean"), [NAN]),
+        (("ipc",), 4),
+    ],
+    ids=str,
+)
+def test_cards_that_would_fail_later_are_refused_in_a_line_that_names_the_file(artifact, tmp_path, path, to):
+    folder = with_card(copied(artifact, tmp_path), *path, to=to)
+    with pytest.raises(ValueError, match=r"\.(json|safetensors)") as caught:
+        distill.load(folder)
+    assert type(caught.value) is ValueError
+    assert "\n" not in str(caught.value)
+
+
+def test_class_names_of_a_card_are_compared_with_the_dataset(artifact, tmp_path):
+    folder = with_card(copied(artifact, tmp_path), "dataset", "classes", to=list("9876543210"))
+    with pytest.raises(ValueError, match=r"card.json does not name the 10 classes of digits"):
+        distill.load(folder).real_dataset()
+    folder = with_card(folder, "dataset", "classes", to=[*"0123456789", "ten", "eleven"])
+    with pytest.raises(
+        ValueError, match=r"0 to 3 images a class, and card.json says 3 of each of 12 classes"
+    ):
+        distill.load(folder)
+
+
+def test_folders_without_a_card_are_told_for_what_they_are(tmp_path):
+    for name in ("other", "begun", "search"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "begun" / "checkpoint.safetensors").touch()
+    (tmp_path / "search" / "run.json").touch()
+    with pytest.raises(ValueError, match=r"there\)$"):
+        distill.load(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"go on with --resume \(atom-nas distill"):
+        distill.load(tmp_path / "begun")
+    with pytest.raises(ValueError, match="run of a search: name the set"):
+        distill.load(tmp_path / "search")
+
+
+def rewhitened(folder, **tensors):
+    """The artifact with another whitening and the digest that goes with it."""
+    from hashlib import sha256
+
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "whitening.safetensors"
+    save_file({**load_file(path), **tensors}, path)
+    return with_card(folder, "preprocessing", "zca", "sha256", to=sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"matrix": torch.eye(64, dtype=torch.float64)}, "float32"),
+        ({"mean": torch.zeros(64, dtype=torch.int64)}, "float32"),
+        ({"matrix": torch.eye(64) * NAN}, "finite"),
+        ({"mean": torch.full((64,), INF)}, "finite"),
+        ({"matrix": torch.ones(64, 64).triu()}, "not symmetric"),
+    ],
+)
+def test_whitening_that_is_none_is_refused(artifact, tmp_path, tensors, message):
+    with pytest.raises(ValueError, match=rf"whitening\.safetensors .*{message}"):
+        distill.load(rewhitened(copied(artifact, tmp_path), **tensors))
+
+
+def test_a_whitening_that_cannot_be_undone_gives_no_pictures(artifact, tmp_path):
+    found = distill.load(rewhitened(copied(artifact, tmp_path), matrix=torch.zeros(64, 64)))
+    with pytest.raises(ValueError, match=r"whitening\.safetensors holds a singular matrix"):
+        found.pictures()
+
+
+def test_homes_in_the_card_are_found(artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    folder = with_card(copied(artifact, tmp_path), "dataset", "name", to="folder:~/photos")
+    with pytest.raises(ValueError, match="no class folder with images"):
+        distill.load(folder).real_dataset()
+    (tmp_path / "photos").rmdir()
+    with pytest.raises(ValueError, match="not there any more"):
+        distill.load(folder).real_dataset()
+
+
 def rewritten(folder, **tensors):
     """The artifact with other tensors and the digest that goes with them."""
     import hashlib
@@ -122,6 +228,7 @@ def rewritten(folder, **tensors):
         ({"labels": torch.full((30,), 50)}, "labels outside"),
         ({"labels": torch.zeros(30)}, "int64 label"),
         ({"labels": torch.zeros(7, dtype=torch.int64)}, "int64 label"),
+        ({"labels": torch.arange(30) // 4}, "0 to 4 images a class"),
         ({"images": torch.full((30, 1, 8, 8), float("nan"))}, "finite"),
         ({"images": torch.zeros(30, 3, 8, 8)}, "does not hold the images"),
     ],
@@ -153,7 +260,10 @@ def test_other_real_data_under_the_same_name_is_refused(artifact, tmp_path):
     card = json.loads((folder / "card.json").read_text())
     card["dataset"]["fingerprint"] = "sha256:0"
     (folder / "card.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="fingerprint differs"):
+    with pytest.raises(
+        ValueError,
+        match=r"fingerprint differs: 1347 training and 450 test images found, 1347 and 450 expected",
+    ):
         distill.load(folder).real_dataset()
 
 
@@ -192,6 +302,27 @@ def test_classes_that_clean_to_the_same_name_keep_their_own_folders(artifact, tm
     out = export(alike, "folder", tmp_path / "png")
     assert sorted(path.name for path in out.iterdir()) == [*"23456789", "a_b_0", "a_b_1"]
     assert len(list(out.glob("*/*.png"))) == 30
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a/b", "a_b", "a_b_0"),
+        ("a", "a", "a_0", "a_0"),
+        ("a", "A", "a_1", "A_0"),
+        ("\u00e9", "e\u0301", "\u00c9"),
+        ("\N{LATIN SMALL LETTER SHARP S}", "SS", "ss"),
+    ],
+)
+def test_folders_of_classes_differ_on_every_file_system(artifact, tmp_path, names):
+    import unicodedata
+    from dataclasses import replace
+
+    classes = (*names, *"0123456789"[len(names) :])
+    out = export(replace(artifact, classes=classes), "folder", tmp_path / "png")
+    folders = {unicodedata.normalize("NFD", path.name).casefold() for path in out.iterdir()}
+    assert len(folders) == 10
+    assert all(len(list(path.iterdir())) == 3 for path in out.iterdir())
 
 
 def test_real_images_through_the_wrong_space_would_be_noticed(artifact):

@@ -1,0 +1,118 @@
+"""The folder that a distillation writes to: what it holds already, and what may be done with that.
+
+A card makes a set, a checkpoint an unfinished run. Where both are, the run was started to replace the set,
+which stays whole until the new one is written:
+
+    card  checkpoint  |  neither option   --resume                          --overwrite
+    no    no          |  start            start                             start
+    no    yes         |  refuse           go on                             start afresh
+    yes   no          |  refuse           the set, if of these settings     start afresh
+    yes   yes         |  refuse           go on                             start afresh
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill import synthetic
+from distill.card import CARD
+from distill.files import LOCK, is_temporary, remove_stale_temporaries
+from distill.session import CHECKPOINT, LOG
+from distill.synthetic import SyntheticSet
+
+_SET = (CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
+_OURS = (*_SET, CHECKPOINT, LOG)
+# What commands that use a set leave beside it by default; never removed here.
+_BESIDE = (LOCK, "evaluations.jsonl", "export", "export.npz", "export.pt")
+
+
+def holds_set(out: Path) -> bool:
+    """Whether a finished set is there."""
+    return (out / CARD).exists()
+
+
+def is_begun(out: Path) -> bool:
+    """Whether the checkpoint of an unfinished run is there."""
+    return (out / CHECKPOINT).exists()
+
+
+def check_target(
+    out: Path, resolved: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> SyntheticSet | None:
+    """Refuse a folder that cannot be used, touching nothing.
+
+    Args:
+        out: the folder; it need not exist.
+        resolved: every setting that the result depends on.
+    Returns:
+        The set, if `resume` finds it finished; None if there is something to do.
+    Raises:
+        ValueError: saying what is there, and which option or folder would do.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out names a folder")
+    finished, begun = holds_set(out), is_begun(out)
+    if finished and resume and not (begun or overwrite):
+        return _same_or_refuse(out, resolved)
+    if (finished or begun) and not (resume or overwrite):
+        raise ValueError(_occupied(out, finished=finished, begun=begun))
+    if not (finished or begun) and out.is_dir() and _is_strangers(out):
+        raise ValueError(f"{out} is not empty and holds no synthetic set; name another --out")
+    _require_writable(next(folder for folder in (out, *out.absolute().parents) if folder.exists()))
+    return None
+
+
+def sweep(out: Path) -> None:
+    """Remove temporary files of killed distillations; call it under the folder's lock."""
+    remove_stale_temporaries(out, _OURS)
+
+
+def withdraw_set(out: Path) -> None:
+    """Remove an old set, just before the new one is written.
+
+    The card goes first, so that no half-removed set looks whole. The lock stays: it is held, and another
+    process would make and hold a new one.
+    """
+    for name in _SET:
+        (out / name).unlink(missing_ok=True)
+
+
+def _occupied(out: Path, *, finished: bool, begun: bool) -> str:
+    if not begun:
+        return f"{out} holds a synthetic set already; name another --out, or add --overwrite"
+    what = "a synthetic set and an unfinished run that is to replace it" if finished else "an unfinished run"
+    return f"{out} holds {what}; go on with --resume, or start afresh with --overwrite"
+
+
+def _is_strangers(out: Path) -> bool:
+    """Whether there is anything that no command of this program leaves where there is no set (yet)."""
+    known = (*_OURS, *_BESIDE)
+    paths = out.iterdir()
+    return not all(path.name in known or is_temporary(path) or _is_staging(path) for path in paths)
+
+
+def _is_staging(path: Path) -> bool:
+    """A folder that a killed export was writing to."""
+    return path.name.startswith(".export-")
+
+
+def _require_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to {folder}; name another --out")
+    if shutil.disk_usage(folder).free < 1 << 20:
+        raise ValueError(f"the disk of {folder} is full; free some space or name another --out")
+
+
+def _same_or_refuse(out: Path, resolved: Mapping[str, Any]) -> SyntheticSet:
+    found = synthetic.load(out)
+    differing = [
+        key for key, value in resolved.items() if value not in ("auto", found.card["config"].get(key))
+    ]
+    if differing:
+        raise ValueError(
+            f"{out} is finished with other settings ({', '.join(differing)} differ); name another --out, "
+            "or replace it with --overwrite"
+        )
+    return found

@@ -1,0 +1,31 @@
+"""What networks are trained on when a set is judged."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import distill
+from distill.evaluation import Evaluator
+from distill.run import DistillSettings
+from distill.training import TrainingConfig
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sets") / "random"
+    return distill.distill(DistillSettings(dataset="digits", out=out, method="random", ipc=5))
+
+
+@pytest.mark.parametrize("subject", ["synthetic", "random"])
+def test_the_order_of_a_set_does_not_mislabel_what_is_trained_on(synthetic, subject):
+    order = torch.arange(len(synthetic)).view(10, 5).T.flatten()
+    shuffled = replace(synthetic, images=synthetic.images[order], labels=synthetic.labels[order])
+    evaluator = Evaluator(
+        shuffled,
+        synthetic.real_dataset(),
+        config=TrainingConfig(epochs=40, augmentation="none"),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    assert evaluator.accuracy(subject, "convnet2", 0) > 0.6
