@@ -111,9 +111,10 @@ class _Patches(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(maps, weight)
-        rows, out = _as_rows(weight.detach()), _map(maps, len(weight))
-        given = _addresses(maps, rows, bias, out)
-        kernels.library().patches_forward(*_sizes(maps, len(weight)), *given)
+        out = _map(maps, len(weight))
+        last = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+        rows = torch.cat([_as_rows(weight.detach()), last[None]])
+        kernels.library().patches_forward(*_sizes(maps, len(weight)), *_addresses(maps, rows, out))
         return out
 
     @staticmethod
@@ -121,7 +122,7 @@ class _Patches(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        for_maps = for_weight = None
+        for_maps = for_weight = for_bias = None
         threads, *sizes = _sizes(maps, len(weight))
         if ctx.needs_input_grad[0]:
             columns = _as_rows(weight).T
@@ -129,11 +130,12 @@ class _Patches(torch.autograd.Function):
             for_maps = torch.zeros_like(maps)
             given = _addresses(gradient, filled, for_maps)
             kernels.library().patches_backward(threads, *sizes, filled.shape[1], *given)
-        if ctx.needs_input_grad[1]:
-            rows = torch.zeros_like(_as_rows(weight))
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            rows = torch.zeros(9 * maps.shape[1] + 1, len(weight))
             kernels.library().patches_gradient(*sizes, *_addresses(maps, gradient, rows))
-            for_weight = rows.view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
-        return for_maps, for_weight, _for_bias(ctx, gradient)
+            for_weight = rows[:-1].view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
+            for_bias = rows[-1] if ctx.needs_input_grad[2] else None
+        return for_maps, for_weight, for_bias
 
 
 def _as_rows(weight: Tensor) -> Tensor:

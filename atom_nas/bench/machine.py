@@ -23,7 +23,7 @@ from distill.training import TrainingConfig
 
 JOBS_A_WORKER = 4
 ROUNDS = 3
-_SAMPLE_SECONDS = 0.05
+_SAMPLE_SECONDS = 0.5  # adding up a large process takes tens of milliseconds of its time
 _GEMM = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[1]))
@@ -79,7 +79,7 @@ def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dic
     }
 
 
-def proxy_workload(scale: Scale, epochs: int = 20) -> Workload:
+def proxy_workload(scale: Scale, epochs: int = 10) -> Workload:
     """Proxy trials of some epochs on random images."""
     posed = problem(torch.device("cpu"), scale)
     chosen = torch.arange(len(posed.real))[:: max(1, len(posed.real) // (scale.classes * scale.ipc))]

@@ -22,8 +22,8 @@ LANES = 16
 """Channels of a map come in multiples of this."""
 _HERE = Path(__file__).parent
 _SOURCES = tuple(_HERE / f"{name}.cpp" for name in ("attention", "patches", "tail", "winograd"))
-_HEADERS = tuple(_HERE / f"{name}.h" for name in ("parallel", "product"))
-_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-pthread")
+_HEADERS = tuple(_HERE / f"{name}.h" for name in ("parallel", "product", "vectors"))
+_FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-std=c++17", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
 
 _int, _long, _float, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
@@ -33,7 +33,7 @@ _ARGUMENTS = {
     "attention_forward": [*_BLOCK, *[_pointer] * 5],
     "attention_backward": [*_BLOCK, *[_pointer] * 6],
     "patches_backward": [*_CONVOLUTION, _long, *[_pointer] * 3],
-    "patches_forward": [*_CONVOLUTION, *[_pointer] * 4],
+    "patches_forward": [*_CONVOLUTION, *[_pointer] * 3],
     "patches_gradient": [*[_long] * 5, *[_pointer] * 3],
     "tail_forward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 6],
     "tail_backward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 11],

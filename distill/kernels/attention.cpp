@@ -12,46 +12,38 @@
 #include <vector>
 
 #include "parallel.h"
+#include "vectors.h"
 
 namespace {
 
-constexpr int64_t kLanes = 16;
-typedef float Lanes __attribute__((vector_size(64)));
-typedef int32_t Mask __attribute__((vector_size(64)));
-typedef uint32_t Bits __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
+typedef int32_t Mask __attribute__((vector_size(kWidth * 4)));
+typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
+typedef uint16_t Halves __attribute__((vector_size(kWidth * 2)));
 
 struct BFloat16 {
     uint16_t bits;
 };
 
-inline Lanes load(const float* p) {
-    Lanes value;
-    std::memcpy(&value, p, sizeof(value));
-    return value;
-}
-inline Lanes load(const BFloat16* p) {
+inline Vector load(const float* p) { return get(p); }
+inline Vector load(const BFloat16* p) {
     Halves halves;
     std::memcpy(&halves, p, sizeof(halves));
-    const Bits bits = __builtin_convertvector(halves, Bits) << 16;
-    return reinterpret_cast<const Lanes&>(bits);
+    return as<Vector>(__builtin_convertvector(halves, Bits) << 16);
 }
-inline void store(float* p, Lanes value) { std::memcpy(p, &value, sizeof(value)); }
-inline void store(BFloat16* p, Lanes value) {  // to the nearest, ties to even; NaN stays NaN
-    const Bits bits = reinterpret_cast<const Bits&>(value);
+inline void store(float* p, Vector value) { put(p, value); }
+inline void store(BFloat16* p, Vector value) {  // to the nearest, ties to even; NaN stays NaN
+    const Bits bits = as<Bits>(value);
     const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const Mask number = value == value;
-    const Bits kept = reinterpret_cast<const Bits&>(number);
+    const Bits kept = as<Bits>(value == value);
     const Halves halves = __builtin_convertvector((rounded & kept) | (0x7fc0u & ~kept), Halves);
     std::memcpy(p, &halves, sizeof(halves));
 }
-inline Lanes masked(Lanes value, Mask mask) {
-    const Mask bits = reinterpret_cast<const Mask&>(value) & mask;
-    return reinterpret_cast<const Lanes&>(bits);
+inline Vector masked(Vector value, Mask mask) {
+    return as<Vector>(as<Mask>(value) & mask);
 }
-inline float total(Lanes value) {
+inline float total(Vector value) {
     float sum = 0.0f;
-    for (int i = 0; i < kLanes; ++i) sum += value[i];
+    for (int i = 0; i < kWidth; ++i) sum += value[i];
     return sum;
 }
 
@@ -59,17 +51,17 @@ enum Power { kAbsent = 0, kOne = 1, kTwo = 2, kAny = 3 };
 
 // f^p for f >= 0, and its derivative.
 template <int P>
-inline Lanes power(Lanes f, float p) {
+inline Vector power(Vector f, float p) {
     if (P == kTwo) return f * f;
     if (P == kAny)
-        for (int i = 0; i < kLanes; ++i) f[i] = std::pow(f[i], p);
+        for (int i = 0; i < kWidth; ++i) f[i] = std::pow(f[i], p);
     return f;
 }
 template <int P>
-inline Lanes slope(Lanes f, float p) {
-    if (P == kOne) return Lanes{} + 1.0f;
+inline Vector slope(Vector f, float p) {
+    if (P == kOne) return Vector{} + 1.0f;
     if (P == kTwo) return f + f;
-    for (int i = 0; i < kLanes; ++i) f[i] = p * std::pow(f[i], p - 1.0f);
+    for (int i = 0; i < kWidth; ++i) f[i] = p * std::pow(f[i], p - 1.0f);
     return f;
 }
 
@@ -88,19 +80,19 @@ struct Block {
 template <typename T>
 void measure(const Block& b, const T* image, float* mean, float* rstd) {
     const float share = 1.0f / static_cast<float>(b.pixels());
-    for (int64_t c = 0; c < b.c; c += kLanes) {
+    for (int64_t c = 0; c < b.c; c += kWidth) {
         // Deviations from the first pixel: squares of small numbers do not cancel.
-        const Lanes origin = load(image + c);
-        Lanes sum{}, squares{};
+        const Vector origin = load(image + c);
+        Vector sum{}, squares{};
         for (int64_t pixel = 1; pixel < b.pixels(); ++pixel) {
-            const Lanes e = load(image + pixel * b.c + c) - origin;
+            const Vector e = load(image + pixel * b.c + c) - origin;
             sum += e;
             squares += e * e;
         }
-        const Lanes shift = sum * share;
-        const Lanes variance = (squares - sum * shift) * share;
+        const Vector shift = sum * share;
+        const Vector variance = (squares - sum * shift) * share;
         store(mean + c, origin + shift);
-        for (int i = 0; i < kLanes; ++i)
+        for (int i = 0; i < kWidth; ++i)
             rstd[c + i] = 1.0f / std::sqrt((variance[i] < 0.0f ? 0.0f : variance[i]) + b.eps);
     }
 }
@@ -127,9 +119,9 @@ void forward(const Block& b, int64_t first, int64_t last, const T* in, T* pooled
         for (int64_t y = 0; y < b.h; ++y) {
             for (int64_t x = 0; x < b.w; ++x) {
                 const int64_t pixel = y * b.w + x, window = b.window(y, x);
-                Lanes row{};
-                for (int64_t c = 0; c < C; c += kLanes) {
-                    Lanes f = load(image + pixel * C + c) * load(scale + c) + load(shift + c);
+                Vector row{};
+                for (int64_t c = 0; c < C; c += kWidth) {
+                    Vector f = load(image + pixel * C + c) * load(scale + c) + load(shift + c);
                     f = masked(f, ~(f <= 0.0f));
                     if (P != kAbsent) row += power<P>(f, b.p);
                     if (Q != kAbsent) store(sums + c, load(sums + c) + power<Q>(f, b.q));
@@ -139,7 +131,7 @@ void forward(const Block& b, int64_t first, int64_t last, const T* in, T* pooled
             }
         }
         if (Q != kAbsent) std::memcpy(channel + n * C, sums, C * sizeof(float));
-        for (int64_t k = 0; k < windows * C; k += kLanes)
+        for (int64_t k = 0; k < windows * C; k += kWidth)
             store(pooled + n * windows * C + k, load(pool + k) * 0.25f);
     }
 }
@@ -160,10 +152,10 @@ void backward(const Block& b, int64_t first, int64_t last, const T* in, const fl
             for (int64_t x = 0; x < b.w; ++x) {
                 const int64_t pixel = y * b.w + x, window = b.window(y, x);
                 const float gs = P != kAbsent ? dspatial[n * b.pixels() + pixel] : 0.0f;
-                for (int64_t c = 0; c < C; c += kLanes) {
-                    const Lanes v = load(image + pixel * C + c);
-                    const Lanes f = v * load(scale + c) + load(shift + c);
-                    Lanes g{};
+                for (int64_t c = 0; c < C; c += kWidth) {
+                    const Vector v = load(image + pixel * C + c);
+                    const Vector f = v * load(scale + c) + load(shift + c);
+                    Vector g{};
                     if (window >= 0) g = load(dpooled + (n * windows + window) * C + c) * 0.25f;
                     if (P != kAbsent) g += slope<P>(f, b.p) * gs;
                     if (Q != kAbsent) g += slope<Q>(f, b.q) * load(dchannel + n * C + c);
@@ -175,16 +167,16 @@ void backward(const Block& b, int64_t first, int64_t last, const T* in, const fl
             }
         }
         // dv = rstd * weight * (d - mean(d) - zhat * mean(d * zhat)), zhat = (v - mean) * rstd.
-        for (int64_t c = 0; c < C; c += kLanes) {
-            const Lanes rs = load(r + c);
+        for (int64_t c = 0; c < C; c += kWidth) {
+            const Vector rs = load(r + c);
             store(s1 + c, load(s1 + c) * share);
             store(s2 + c, load(s2 + c) * rs * rs * share);
         }
         T* target = out + n * b.pixels() * C;
         for (int64_t pixel = 0; pixel < b.pixels(); ++pixel) {
-            for (int64_t c = 0; c < C; c += kLanes) {
-                const Lanes deviation = load(image + pixel * C + c) - load(m + c);
-                const Lanes g = load(d + pixel * C + c) - load(s1 + c) - deviation * load(s2 + c);
+            for (int64_t c = 0; c < C; c += kWidth) {
+                const Vector deviation = load(image + pixel * C + c) - load(m + c);
+                const Vector g = load(d + pixel * C + c) - load(s1 + c) - deviation * load(s2 + c);
                 store(target + pixel * C + c, g * load(scale + c));
             }
         }

@@ -1,8 +1,8 @@
 // 3x3 convolutions of stride 1 and padding 1 over few channels, such as a picture's, as matrix products with the
 // patches under the pixels. Gradients with respect to images and weights.
 //
-// Maps are channels-last float: in (N, H, W, C); out (N, H, W, K), K a multiple of 16. A patch is the
-// D = 9 C numbers (y, x, c) around a pixel, zero beyond the edges. Filters are given as (D, K).
+// Maps are channels-last float: in (N, H, W, C); out (N, H, W, K), K a multiple of 16. A patch is the 9 C numbers
+// (y, x, c) around a pixel, zero beyond the edges, and a one; filters are given as (9 C + 1, K), the biases last.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,34 +17,34 @@ constexpr int64_t kPixels = 8 * kRows;  // handled at a time; their patches stay
 
 struct Shape {
     int64_t n, h, w, c, k;
-    int64_t patch() const { return 9 * c; }
-    int64_t pixels() const { return n * h * w; }
+    int64_t patch() const { return 9 * c + 1; }
 };
 
-// visit(place in the patch, first number in the image or -1 beyond its edges) for the 9 pixels of a patch.
+// visit(place in the patch, first number in the image, how many) for each of the three rows of a patch, as far as it
+// lies in the image.
 template <typename F>
 inline void around(const Shape& s, int64_t pixel, F visit) {
     const int64_t x = pixel % s.w, y = pixel / s.w % s.h;
-    for (int64_t i = -1; i < 2; ++i)
-        for (int64_t j = -1; j < 2; ++j) {
-            const bool inside = y + i >= 0 && y + i < s.h && x + j >= 0 && x + j < s.w;
-            visit(((i + 1) * 3 + j + 1) * s.c, inside ? (pixel + i * s.w + j) * s.c : -1);
-        }
+    const int64_t left = x > 0 ? -1 : 0, right = x + 1 < s.w ? 2 : 1;
+    for (int64_t i = y > 0 ? -1 : 0; i < (y + 1 < s.h ? 2 : 1); ++i)
+        visit(((i + 1) * 3 + left + 1) * s.c, (pixel + i * s.w + left) * s.c, (right - left) * s.c);
 }
 
 void gather(const Shape& s, const float* in, int64_t first, int64_t count, float* patches) {
-    for (int64_t pixel = 0; pixel < count; ++pixel)
-        around(s, first + pixel, [&](int64_t place, int64_t from) {
-            float* target = patches + pixel * s.patch() + place;
-            for (int64_t c = 0; c < s.c; ++c) target[c] = from < 0 ? 0.0f : in[from + c];
+    for (int64_t pixel = 0; pixel < count; ++pixel) {
+        float* patch = patches + pixel * s.patch();
+        std::fill(patch, patch + 9 * s.c, 0.0f);
+        patch[9 * s.c] = 1.0f;
+        around(s, first + pixel, [&](int64_t place, int64_t from, int64_t length) {
+            for (int64_t i = 0; i < length; ++i) patch[place + i] = in[from + i];
         });
+    }
 }
 
 void scatter(const Shape& s, const float* patches, int64_t first, int64_t count, int64_t line, float* out) {
     for (int64_t pixel = 0; pixel < count; ++pixel)
-        around(s, first + pixel, [&](int64_t place, int64_t to) {
-            if (to < 0) return;
-            for (int64_t c = 0; c < s.c; ++c) out[to + c] += patches[pixel * line + place + c];
+        around(s, first + pixel, [&](int64_t place, int64_t to, int64_t length) {
+            for (int64_t i = 0; i < length; ++i) out[to + i] += patches[pixel * line + place + i];
         });
 }
 
@@ -59,23 +59,21 @@ void blocks(const Shape& s, int64_t first, int64_t last, F visit) {
 
 extern "C" {
 
-// out = the patches of in times filters (D, K), plus bias (K) if not null.
+// out = the patches of in times filters.
 void patches_forward(int threads, int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, const float* in,
-                     const float* filters, const float* bias, float* out) {
+                     const float* filters, float* out) {
     const Shape s{n, h, w, c, k};
     parallel(n, threads, [=](int64_t first, int64_t last) {
         std::vector<float> patches(kPixels * s.patch());
         blocks(s, first, last, [&](int64_t start, int64_t count) {
             gather(s, in, start, count, patches.data());
-            if (bias)
-                for (int64_t pixel = start; pixel < start + count; ++pixel) std::copy(bias, bias + k, out + pixel * k);
-            multiply(count, k, s.patch(), patches.data(), s.patch(), 1, filters, false, out + start * k, bias);
+            multiply(count, k, s.patch(), patches.data(), s.patch(), 1, filters, false, out + start * k, false);
         });
     });
 }
 
 // out (N, H, W, C), zero before: the gradient with respect to in, of gradient (N, H, W, K) and turned (K, L), the
-// filters turned over and filled up with zeros to a length L that is a multiple of 16.
+// filters transposed and filled up with zeros to a length L that is a multiple of 16.
 void patches_backward(int threads, int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, int64_t length,
                       const float* gradient, const float* turned, float* out) {
     const Shape s{n, h, w, c, k};
@@ -88,7 +86,7 @@ void patches_backward(int threads, int64_t n, int64_t h, int64_t w, int64_t c, i
     });
 }
 
-// out (D, K): the gradient with respect to the filters. On one thread, so that the sums have one order.
+// out: the gradient with respect to the filters. On one thread, so that the sums have one order.
 void patches_gradient(int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, const float* in, const float* gradient,
                       float* out) {
     const Shape s{n, h, w, c, k};

@@ -1,28 +1,15 @@
-// Vectors of floats, and matrix products of a few registers' size that stay in a core's caches.
+// Matrix products of a few registers' size, of operands that stay in a core's caches.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
+
+#include "vectors.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kWidth = 16, kRows = 12;
-#elif defined(__AVX__)
-constexpr int kWidth = 8, kRows = 6;
-#else
-constexpr int kWidth = 4, kRows = 8;
-#endif
-typedef float Vector __attribute__((vector_size(kWidth * 4)));
-constexpr int kPanel = 2 * kWidth;  // columns of a product that are kept in registers
-
-inline Vector get(const float* p) {
-    Vector value;
-    std::memcpy(&value, p, sizeof(value));
-    return value;
-}
-inline void put(float* p, Vector value) { std::memcpy(p, &value, sizeof(value)); }
+constexpr int kRows = kWidth == 16 ? 12 : kWidth == 8 ? 6 : 8;  // with two vectors a row, most of the registers
+constexpr int kPanel = 2 * kWidth;                               // columns that are kept in them
 
 // out (R x V vectors) = or += a b, with a[r * row + i * step] and b[i * next + column], i < depth.
 template <int R, int V>
