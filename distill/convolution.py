@@ -71,6 +71,37 @@ def _area(maps: Tensor, tile: int) -> int:
     return height * width
 
 
+class Constant:
+    """A convolution of constant parameters, without gradients, to be applied many times on one thread.
+
+    Args:
+        conv: the convolution.
+        maps: like what it will be given: its size, type and device decide the way.
+    """
+
+    def __init__(self, conv: nn.Conv2d, maps: Tensor) -> None:
+        self._conv, self._way = conv, _way(maps, conv)
+        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        self._bias = bias
+        if self._way is _Winograd:
+            self._filters = _points(weight, turned=False)
+        elif self._way is _Patches:
+            self._filters = _with_bias(weight, bias)
+
+    def __call__(self, maps: Tensor, out: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, K, H, W); in `out`, channels-last of that size, where there is a fast way."""
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        sizes = (1, *_sizes(maps, self._conv.out_channels)[1:])
+        if self._way is _Winograd:
+            given = _addresses(maps, self._filters, self._bias, out)
+            kernels.library().winograd_forward(*sizes, *given)
+        elif self._way is _Patches:
+            kernels.library().patches_forward(*sizes, *_addresses(maps, self._filters, out))
+        else:
+            return convolve(maps, self._conv)
+        return out
+
+
 class _Winograd(torch.autograd.Function):
     """A convolution by minimal filtering, 16 outputs for 36 multiplications."""
 
@@ -96,13 +127,19 @@ class _Winograd(torch.autograd.Function):
 
 def _filtered(maps: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool) -> Tensor:
     """Maps convolved with the weight; turned: with the one that carries gradients back."""
+    points = _points(weight, turned=turned)
+    outputs = points.shape[2]
+    out = _map(maps, outputs)
+    kernels.library().winograd_forward(*_sizes(maps, outputs), *_addresses(maps, points, bias, out))
+    return out
+
+
+def _points(weight: Tensor, *, turned: bool) -> Tensor:
     channels, outputs = weight.shape[:2] if turned else weight.shape[1::-1]
     points = torch.empty(36, channels, outputs)
-    library = kernels.library()
-    library.winograd_filters(turned, channels, outputs, *weight.stride(), *_addresses(weight, points))
-    out = _map(maps, outputs)
-    library.winograd_forward(*_sizes(maps, outputs), *_addresses(maps, points, bias, out))
-    return out
+    sizes = (turned, channels, outputs, *weight.stride())
+    kernels.library().winograd_filters(*sizes, *_addresses(weight, points))
+    return points
 
 
 class _Patches(torch.autograd.Function):
@@ -112,8 +149,7 @@ class _Patches(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(maps, weight)
         out = _map(maps, len(weight))
-        last = weight.new_zeros(len(weight)) if bias is None else bias.detach()
-        rows = torch.cat([_as_rows(weight.detach()), last[None]])
+        rows = _with_bias(weight.detach(), bias)
         kernels.library().patches_forward(*_sizes(maps, len(weight)), *_addresses(maps, rows, out))
         return out
 
@@ -136,6 +172,11 @@ class _Patches(torch.autograd.Function):
             for_weight = rows[:-1].view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
             for_bias = rows[-1] if ctx.needs_input_grad[2] else None
         return for_maps, for_weight, for_bias
+
+
+def _with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
+    last = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    return torch.cat([_as_rows(weight), last[None]])
 
 
 def _as_rows(weight: Tensor) -> Tensor:

@@ -159,3 +159,22 @@ def test_kernels_are_called_a_fixed_number_of_times(monkeypatch):
     depth = 2
     assert calls.count("attention_forward") == 3 * 2 * depth  # real and synthetic images
     assert calls.count("attention_backward") == 3 * depth
+
+
+@pytest.mark.parametrize(("width", "shape"), [(32, (3, 16, 16)), (16, (1, 9, 13))])
+def test_images_without_gradients_give_the_same_bits_in_any_portions_on_any_threads(
+    width, shape, monkeypatch
+):
+    network, weights = network_of(shape, width, 2), WEIGHTS["powers 2 and 4"]
+    images = torch.randn(7, *shape, generator=stream(1, "images"))
+    wanted = attention_sums(network, images.clone().requires_grad_(True), weights, "float32")
+    for threads, size in ((1, attention.CACHED_BYTES), (1, 1), (3, 2 * width * shape[1] * shape[2] * 4)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(attention, "CACHED_BYTES", size)
+        found = attention_sums(network, images, weights, "float32")
+        for one, other in zip(
+            (*found.spatial, *found.channel, found.embedding),
+            (*wanted.spatial, *wanted.channel, wanted.embedding),
+            strict=True,
+        ):
+            assert torch.equal(one, other.detach())
