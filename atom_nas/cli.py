@@ -160,13 +160,17 @@ def evaluate(
     synthetic = load(directory)
     real = choose_dataset(dataset) if dataset else None
     config = construct(TrainingConfig, {"epochs": epochs, **parse_assignments(set_ or [])})
+    resolved = resolve_device(device)
+    config, fallback = config.suited_to(synthetic.card["dataset"]["name"]).settled(resolved)
+    if fallback:
+        stderr.print(fallback, markup=False)
     plan = evaluations.Plan(
         synthetic=synthetic,
         networks=evaluations.choose_networks(networks, synthetic),
         repeats=repeats,
-        config=config.suited_to(synthetic.card["dataset"]["name"]),
+        config=config,
         seed=seed,
-        device=resolve_device(device),
+        device=resolved,
         baseline=baseline,
     )
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:

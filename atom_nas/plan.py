@@ -18,7 +18,6 @@ from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures
 from distill import synthetic as synthetic_sets
 from distill.data import RealDataset
 from distill.environment import usable_cores
-from distill.precision import require
 from distill.run import resolve_device
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
@@ -119,6 +118,7 @@ class Plan:
         reference: the reference estimator, or None.
         device: where trials run.
         workers: processes.
+        fallback: why trainings are in another precision than was asked for; None if they are not.
     """
 
     settings: SearchSettings
@@ -136,6 +136,7 @@ class Plan:
     reference: Estimator | None
     device: torch.device
     workers: int
+    fallback: str | None
 
     @property
     def expected(self) -> int:
@@ -167,9 +168,10 @@ def prepare(settings: SearchSettings) -> Plan:
     reference_training = None
     if settings.reference_kind == "real":
         reference_training = _training(settings.reference_training, settings.reference_epochs, name)
-    for each in (training, reference_training):
-        if each:
-            require(each.precision, device)
+    training, fallback = training.settled(device)
+    if reference_training:
+        reference_training, other = reference_training.settled(device)
+        fallback = fallback or other
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -197,6 +199,7 @@ def prepare(settings: SearchSettings) -> Plan:
         reference=_reference(settings, data, reference_training),
         device=device,
         workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
+        fallback=fallback,
     )
 
 

@@ -53,6 +53,7 @@ class SearchSummary:
         cached: how many of those were trained by an earlier run.
         reference_failed, reference_reason: how many reference trials failed, and why one of them did.
         foreign: a word on the rows of the reference table that are not of the space; None if all are.
+        fallback: why trainings were in another precision than was asked for; None if they were not.
         unfused: why training did not run on fused kernels; None if it did, or ran on a GPU.
     """
 
@@ -68,6 +69,7 @@ class SearchSummary:
     reference_failed: int
     reference_reason: str | None
     foreign: str | None
+    fallback: str | None
     unfused: str | None
 
 
@@ -183,6 +185,7 @@ class _Session:
             reference_failed=sum(not trial.done for trial in references),
             reference_reason=next((trial.reason for trial in references if not trial.done), None),
             foreign=_foreign(self._plan.table),
+            fallback=self._plan.fallback,
             unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
         )
 

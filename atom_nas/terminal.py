@@ -103,6 +103,8 @@ def show_search(settings: "SearchSettings") -> None:
     if summary.reference_failed:
         failed = counted(summary.reference_failed, "reference trial")
         stderr.print(f"{failed} failed (e.g. {summary.reference_reason})", markup=False)
+    if summary.fallback:
+        stderr.print(summary.fallback, markup=False)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
         stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")

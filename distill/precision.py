@@ -50,6 +50,13 @@ def runs_bfloat16(device_type: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False, timeout=120).returncode == 0
 
 
+def settle(precision: Precision, device: torch.device) -> tuple[Precision, str | None]:
+    """The precision asked for; or float32, and why, where this machine has no instructions for it."""
+    if precision == "float32" or runs_bfloat16(device.type):
+        return precision, None
+    return "float32", f"computing in float32: this {device.type} has no bfloat16 that torch can use"
+
+
 def require(precision: Precision, device: torch.device) -> None:
     """Refuse a precision that this machine cannot run.
 

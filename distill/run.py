@@ -16,6 +16,7 @@ from distill.attention import runs_fused
 from distill.data import RealDataset
 from distill.files import lock_folder
 from distill.methods.base import Problem
+from distill.precision import settle
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
 from distill.session import CHECKPOINT, Progress, RecordedSession, State, Stopwatch
@@ -173,11 +174,14 @@ def _write(out: Path, images: Tensor, problem: Problem, card: Mapping[str, Any])
 
 
 def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
-    """The settings, checked against the problem and with `compile` decided, where the method has it."""
+    """The settings, checked against the problem; `compile` is decided, the precision one the machine has."""
     config = settings.config
     if not hasattr(config, "suited"):
         return settings
-    config, reason = config.suited(problem)
+    precision, lacking = settle(config.precision, problem.device)
+    if lacking:
+        tell(lacking)
+    config, reason = replace(config, precision=precision).suited(problem)
     settings = replace(settings, method_config=config)
     how = {"compiled": f"compiled: {reason}", "fused": "computing with fused kernels"}
     tell(how.get(_kernels(settings, problem.device), f"not compiled: {reason}"))

@@ -25,7 +25,7 @@ from distill.synthetic import SyntheticSet
 _SET = (CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
 _OURS = (*_SET, CHECKPOINT, LOG)
 # What commands that use a set leave beside it by default; never removed here.
-_BESIDE = (LOCK, "evaluations.jsonl", "export", "export.npz", "export.pt")
+_BESIDE = (LOCK, "export", "export.npz", "export.pt")
 
 
 def holds_set(out: Path) -> bool:

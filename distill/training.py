@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from distill import kernels
 from distill.augment import draw, parse_strategy
 from distill.fusion import fuse
-from distill.precision import PRECISIONS, Precision, autocast, require
+from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
 from distill.sources import suited_augmentation
@@ -38,7 +38,8 @@ class TrainingConfig:
         weight_decay: of SGD, on every parameter.
         schedule: `step` (x0.1 at half time), `cosine` to zero, or `onecycle` (linear warm-up over 30%).
         augmentation: `dsa`, `none`, or transforms joined by `_` (color, crop, cutout, flip, scale, rotate).
-        precision: `bfloat16` runs convolutions, on a GPU also matrix products, in bfloat16.
+        precision: `bfloat16` runs convolutions, on a GPU also matrix products, in bfloat16; the commands fall
+            back to float32, and say so, on machines that do not have it.
     """
 
     epochs: int = 300
@@ -67,6 +68,11 @@ class TrainingConfig:
     def suited_to(self, dataset: str) -> "TrainingConfig":
         """The same with `dsa` spelled out for a dataset, see `distill.sources.suited_augmentation`."""
         return replace(self, augmentation=suited_augmentation(self.augmentation, dataset))
+
+    def settled(self, device: torch.device) -> "tuple[TrainingConfig, str | None]":
+        """The same in a precision that the device has, and why if that is another, see `settle`."""
+        precision, reason = settle(self.precision, device)
+        return replace(self, precision=precision), reason
 
     def as_dict(self) -> dict[str, int | float | str]:
         """The fields by name, for records."""

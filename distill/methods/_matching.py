@@ -48,7 +48,8 @@ class MatchingConfig:
             the same for real and synthetic images.
         depth: blocks of the matching ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
-        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it.
+        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
+            others `atom-nas distill` falls back to float32 and says so.
         compile: fuse network and statistics with torch.compile; `auto` does so where there are no fused
             kernels of our own (on a GPU, or at a width that is no multiple of 16) and the run is long enough.
     """

@@ -331,10 +331,15 @@ def test_failed_reference_trials_are_counted_and_named(
 
 @pytest.mark.skipif(runs_bfloat16("cpu"), reason="needs a processor without bfloat16")
 @pytest.mark.usefixtures("ran")
-def test_a_reference_that_cannot_run_here_is_refused_before_any_work(settings: SearchSettings) -> None:
-    with pytest.raises(ValueError, match="use precision=float32"):
-        run_search(replace(settings, reference_training={"precision": "bfloat16"}))
-    assert not settings.out.exists()
+@pytest.mark.parametrize("of", ["training", "reference_training"])
+def test_a_precision_that_the_machine_lacks_is_replaced_and_said(settings: SearchSettings, of: str) -> None:
+    asked: dict[str, Any] = {of: {"precision": "bfloat16"}}
+    summary = run_search(replace(settings, **asked))
+    assert "computing in float32: this cpu has no bfloat16" in str(summary.fallback)
+    assert (summary.failed, summary.reference_failed) == (0, 0)
+    record = read_record(settings.out)
+    assert record["proxy"]["training"]["precision"] == "float32"
+    assert record["reference"]["settings"]["training"]["precision"] == "float32"
 
 
 @pytest.mark.usefixtures("ran")

@@ -170,13 +170,11 @@ BAD = [
     {"depth": 9},
     {"spatial_power": 0.5},
     {"spatial_power": float("nan")},
-    {"precision": "bfloat16"},
 ]
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)
-def test_settings_that_cannot_work_leave_the_old_set_as_it_was(tmp_path, monkeypatch, bad):
-    monkeypatch.setattr("distill.precision.runs_bfloat16", lambda device: False)
+def test_settings_that_cannot_work_leave_the_old_set_as_it_was(tmp_path, bad):
     out = tmp_path / "set"
     distill.distill(settings(out))
     before = contents(out)
@@ -185,9 +183,19 @@ def test_settings_that_cannot_work_leave_the_old_set_as_it_was(tmp_path, monkeyp
         config = load_method("atom").Config(**{"iterations": 2, "width": 8, "batch_real": 4, **bad})
         distill.distill(settings(out, method="atom", method_config=config), overwrite=True)
 
-    with pytest.raises(ValueError, match=r"weights|powers|shallower|float32"):
+    with pytest.raises(ValueError, match=r"weights|powers|shallower"):
         replace_it()
     assert contents(out) == before
+
+
+def test_a_precision_that_the_machine_lacks_is_replaced_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("distill.precision.runs_bfloat16", lambda device: False)
+    told = []
+    config = load_method("atom").Config(iterations=2, width=8, batch_real=4, precision="bfloat16")
+    chosen = settings(tmp_path / "set", method="atom", method_config=config)
+    card = distill.distill(chosen, on_stage=told.append).card
+    assert card["config"]["precision"] == "float32"
+    assert sum("no bfloat16" in each for each in told) == 1
 
 
 def test_the_old_set_stays_whole_until_the_new_one_is_written(tmp_path):
@@ -211,7 +219,7 @@ def test_an_overwrite_killed_before_its_first_checkpoint_goes_on(tmp_path, monke
     out = tmp_path / "set"
     distill.distill(settings(out))
     (out / "export").mkdir()
-    (out / "evaluations.jsonl").touch()
+    (out / "export.npz").touch()
     (out / "notes.txt").touch()
     wanted = {"seed": 1, "method": method, **({"method_config": None} if method == "random" else {})}
     with monkeypatch.context() as patch:
@@ -228,7 +236,7 @@ def test_an_overwrite_killed_before_its_first_checkpoint_goes_on(tmp_path, monke
 def test_what_commands_leave_beside_a_set_is_not_strange(tmp_path, way):
     out = tmp_path / "set"
     (out / "export").mkdir(parents=True)
-    for name in ("log.jsonl", "evaluations.jsonl", ".lock"):
+    for name in ("log.jsonl", ".lock"):
         (out / name).touch()
     assert len(distill.distill(settings(out), **{way: True})) == 10
 

@@ -79,7 +79,7 @@ def run(synthetic):
 
 
 def test_distill_writes_the_artifact(synthetic):
-    names = {path.name for path in synthetic.iterdir()} - {"evaluations.jsonl", ".lock"}
+    names = {path.name for path in synthetic.iterdir()} - {".lock"}
     assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl"}
 
 
