@@ -8,7 +8,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from distill.memory import use_huge_pages
+from distill.process import use_huge_pages, wait_asleep
 
 if TYPE_CHECKING:
     from distill.data import RealDataset, Split
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from distill.training import TrainingConfig, evaluate, train
 
 use_huge_pages()
+wait_asleep()
 
 # Names resolve on first use, so that importing the package (for `--help`) does not import torch.
 _HOMES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from distill.memory import return_freed_memory
+from distill.process import return_freed_memory
 
 _MIB = 2**20
 _PACKAGES = ("atom-nas", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")

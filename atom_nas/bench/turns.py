@@ -13,6 +13,10 @@ from typing import Any
 
 import torch
 
+from distill.process import HUGE_PAGES
+
+# What is in force where nobody asks for anything: small pages, and threads that spin for a while (GCC's OpenMP).
+_PLAIN = {HUGE_PAGES: "0", "GOMP_SPINCOUNT": "300000"}
 UNMEASURED = 2
 """The first turns compile and warm up."""
 
@@ -105,17 +109,16 @@ def _started(way: Way) -> Iterator[Connection]:
 @contextmanager
 def _environment(way: Way) -> Iterator[None]:
     """Within, processes start as a script of anyone's would, if the way is plain."""
-    name = "THP_MEM_ALLOC_ENABLE"
-    before = os.environ.get(name)
+    before = os.environ.copy()
     if way.plain:
-        os.environ[name] = "0"
+        os.environ.update(_PLAIN)
     try:
         yield
     finally:
-        if before is None:
+        for name in _PLAIN:
             os.environ.pop(name, None)
-        else:
-            os.environ[name] = before
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def _serve(channel: Connection, way: Way) -> None:

@@ -1,4 +1,4 @@
-"""Huge pages for torch, and memory given back."""
+"""What is asked of the system before torch starts."""
 
 import os
 import subprocess
@@ -35,3 +35,12 @@ def advised(**environment: str) -> str:
 def test_large_tensors_ask_for_huge_pages_unless_told_not_to():
     assert advised() == "True"
     assert advised(THP_MEM_ALLOC_ENABLE="0") == "False"
+
+
+def test_threads_wait_asleep_unless_told_how():
+    show = "import distill, os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules)"
+    variables = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    for given, wanted in (({}, "PASSIVE False"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE False")):
+        command = [sys.executable, "-c", show]
+        result = subprocess.run(command, capture_output=True, text=True, check=True, env=variables | given)
+        assert result.stdout.strip() == wanted
