@@ -15,7 +15,7 @@ import torch
 
 from distill.process import HUGE_PAGES
 
-# What is in force where nobody asks for anything: small pages, and threads that spin for a while (GCC's OpenMP).
+# What is in force where nobody asks for anything: small pages, threads that spin for a while (GCC's OpenMP).
 _PLAIN = {HUGE_PAGES: "0", "GOMP_SPINCOUNT": "300000"}
 UNMEASURED = 2
 """The first turns compile and warm up."""
