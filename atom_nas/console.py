@@ -100,6 +100,11 @@ def _joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
+def harmless(text: str) -> str:
+    """Without characters that steer a terminal: names may come from a stranger's file."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table of strings to stdout; numbers are right-aligned."""
     sheet = Table(title=title, title_justify="left", title_style="bold")
@@ -107,5 +112,5 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         numeric = all(row[i][:1] in "0123456789-–.+ " for row in rows) and bool(rows)
         sheet.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        sheet.add_row(*(escape(cell) for cell in row))
+        sheet.add_row(*(escape(harmless(cell)) for cell in row))
     stdout.print(sheet)

@@ -142,16 +142,17 @@ def _watched(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def _memory_mb() -> float:
-    processes = [Path("/proc/self"), *_children()]
-    return sum(map(_proportional_mb, processes))
+    return sum(map(_proportional_mb, _family(Path("/proc/self"))))
 
 
-def _children() -> list[Path]:
-    found = []
-    for listed in Path("/proc/self/task").glob("*/children"):
+def _family(process: Path) -> list[Path]:
+    """A process, its children, theirs, ..."""
+    family = [process]
+    for listed in process.glob("task/*/children"):
         with suppress(OSError):
-            found += [Path("/proc") / number for number in listed.read_text().split()]
-    return found
+            for number in listed.read_text().split():
+                family += _family(Path("/proc") / number)
+    return family
 
 
 def _proportional_mb(process: Path) -> float:

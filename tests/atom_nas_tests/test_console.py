@@ -38,6 +38,13 @@ def test_a_slow_start_is_forgotten(clock: list[float], capsys: pytest.CaptureFix
     assert lines[-1].startswith("work: 91/1000  1.00/s, ETA 15:09")
 
 
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table("names", ["name"], [["a\x1b[2Jb"]])
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown
+    assert "a [2Jb" in shown
+
+
 def test_things_are_counted_in_words() -> None:
     assert (console.counted(1, "row"), console.counted(1200, "row")) == ("1 row", "1,200 rows")
 

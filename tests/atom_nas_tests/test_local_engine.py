@@ -1,6 +1,6 @@
 """The local engine: same scores for any number of workers, and no architecture takes the run down."""
 
-import multiprocessing.context
+import multiprocessing.process
 import os
 import subprocess
 import sys
@@ -128,7 +128,7 @@ def test_too_little_shared_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPat
             "unable to allocate shared memory(shm) for file </torch_1>: No space left on device"
         )
 
-    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", start)
     with (
         engine(CountingEstimator()) as local,
         pytest.raises(EngineError, match=r"make /dev/shm larger \(in a container: --shm-size=2g\)"),
