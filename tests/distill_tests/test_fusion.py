@@ -198,6 +198,7 @@ def test_kernels_are_compiled_once_a_machine(fresh_kernels, monkeypatch) -> None
 
 
 def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no C++ compiler" in (kernels.why_unavailable() or "")
     broken = tmp_path / "g++"
