@@ -150,12 +150,13 @@ def evaluate(
     """
     from atom_nas import evaluations
     from atom_nas.config import choose_dataset, construct, parse_assignments
-    from atom_nas.console import counted, progress_bar, stderr, stdout, table
+    from atom_nas.console import progress_bar, stderr, stdout, table
     from atom_nas.terminal import say_unfused
     from distill import kernels
     from distill.run import resolve_device
     from distill.synthetic import load
     from distill.training import TrainingConfig
+    from reports.formatting import plural
 
     synthetic = load(directory)
     real = choose_dataset(dataset) if dataset else None
@@ -176,7 +177,7 @@ def evaluate(
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
         found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar, fresh=fresh)
     if found["reused"]:
-        done = counted(found["reused"], "training")
+        done = plural(found["reused"], "training")
         stderr.print(f"done before, and not repeated: {done} (--fresh trains again)", markup=False)
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     if as_json:
@@ -362,25 +363,9 @@ def bench(
     json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
 ) -> None:
     """Measure distillation, proxy training and workers on this machine, against a straightforward script."""
-    from atom_nas.bench import SMALLEST, Plan
-    from atom_nas.bench import bench as measure
-    from atom_nas.console import stderr
     from atom_nas.terminal import show_bench
-    from distill.files import write_text
-    from distill.run import resolve_device
 
-    if growth and growth.suffix not in (".png", ".svg"):
-        raise ValueError(f"--growth draws .png or .svg files, not {growth.name!r}")
-    smallest = SMALLEST if growth else None
-    plan = Plan(device=resolve_device(device), repeats=repeats, growth=smallest)
-    found = measure(plan, tell=lambda text: stderr.print(f"measuring {text}", markup=False))
-    if json_:
-        write_text(json_, json.dumps(found, indent=2) + "\n")
-    if growth:
-        from reports.growth import save_growth
-
-        save_growth(found["growth"], growth)
-    show_bench(found)
+    show_bench(device, repeats, growth, json_)
 
 
 @app.command("list", epilog="\b\nExample:\n  atom-nas list methods")

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from atom_nas.names import harmless
+
 _LINE_SECONDS = 10.0
 _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
@@ -24,11 +26,6 @@ class Bar(Protocol):
     done cost nothing, being known from before."""
 
     def __call__(self, done: int, note: str = "", free: int = 0) -> None: ...
-
-
-def counted(count: int, thing: str) -> str:
-    """1 row, 2 rows."""
-    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def clock(seconds: float) -> str:
@@ -98,11 +95,6 @@ def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
 
 def _joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
-
-
-def harmless(text: str) -> str:
-    """Without characters that steer a terminal: names may come from a stranger's file."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from atom_nas.names import harmless
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 DEFECT = 1  # of the program
@@ -128,6 +130,4 @@ def _one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    # A name from a stranger's file must not steer the terminal.
-    shown = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(shown.split()) or type(error).__name__
+    return " ".join(harmless(text).split()) or type(error).__name__

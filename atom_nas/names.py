@@ -1,4 +1,4 @@
-"""Names that users type: one place that turns a wrong one into a helpful error."""
+"""Names: a wrong one that a user types becomes a helpful error, a stranger's one is made harmless."""
 
 import difflib
 from collections.abc import Iterable
@@ -20,3 +20,8 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
     raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(known) or '(none)'}")
+
+
+def harmless(text: str) -> str:
+    """Without characters that steer a terminal: names may come from a stranger's file."""
+    return "".join(c if c.isprintable() else " " for c in text)

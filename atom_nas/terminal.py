@@ -1,12 +1,14 @@
 """Each stage as a terminal shows it: progress while it runs, its result in a few lines at the end."""
 
+import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas.console import clock, counted, progress_bar, stderr, stdout
+from atom_nas.console import clock, progress_bar, stderr, stdout
+from reports.formatting import plural
 
 if TYPE_CHECKING:
     from atom_nas.console import Bar
@@ -101,7 +103,7 @@ def show_search(settings: "SearchSettings") -> None:
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
     if summary.reference_failed:
-        failed = counted(summary.reference_failed, "reference trial")
+        failed = plural(summary.reference_failed, "reference trial")
         stderr.print(f"{failed} failed (e.g. {summary.reference_reason})", markup=False)
     if summary.fallback:
         stderr.print(summary.fallback, markup=False)
@@ -109,11 +111,11 @@ def show_search(settings: "SearchSettings") -> None:
     if summary.proposed < summary.asked:
         stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
     if summary.duplicates:
-        stderr.print(f"left out: {counted(summary.duplicates, 'repeated line')} of the list")
+        stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
     if summary.foreign:
         stderr.print(f"{summary.foreign}: left out", markup=False)
     if summary.cached:
-        scores = counted(summary.cached, "reference score")
+        scores = plural(summary.cached, "reference score")
         stderr.print(f"taken from the cache of an earlier run: {scores}")
 
 
@@ -127,8 +129,26 @@ def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None
     stdout.print(f"report: {written.page}", markup=False)
 
 
-def show_bench(found: Mapping[str, Any]) -> None:
-    """The numbers of `atom_nas.bench` as tables."""
+def show_bench(device: str, repeats: int, growth: Path | None, record: Path | None) -> None:
+    """Measure, write the numbers to `record` and the drawing to `growth` if asked for, and show tables."""
+    from atom_nas.bench import SMALLEST, Plan, bench
+    from distill.files import write_text
+    from distill.run import resolve_device
+
+    if growth and growth.suffix not in (".png", ".svg"):
+        raise ValueError(f"--growth draws .png or .svg files, not {growth.name!r}")
+    plan = Plan(device=resolve_device(device), repeats=repeats, growth=SMALLEST if growth else None)
+    found = bench(plan, tell=lambda text: stderr.print(f"measuring {text}", markup=False))
+    if record:
+        write_text(record, json.dumps(found, indent=2) + "\n")
+    if growth:
+        from reports.growth import save_growth
+
+        save_growth(found["growth"], growth)
+    _show_measured(found)
+
+
+def _show_measured(found: Mapping[str, Any]) -> None:
     from atom_nas.bench import table as ways
     from atom_nas.bench.growth import table as grown
     from atom_nas.console import table

@@ -91,18 +91,29 @@ def _constant_sums(network: ConvNet, images: Tensor, weights: LossWeights) -> Su
     """As `attention_sums` in float32, without gradients: each thread takes a share of the images."""
     threads = torch.get_num_threads()
     shares = images.split(-(-len(images) // threads))
+    convolutions = _constants(network, images)
     with ThreadPoolExecutor(threads) as pool:
-        return _joined(list(pool.map(partial(_share_sums, network, weights), shares)))
+        return _joined(list(pool.map(partial(_share_sums, network, convolutions, weights), shares)))
+
+
+def _constants(network: ConvNet, images: Tensor) -> list[Constant]:
+    """The blocks' convolutions, each for maps of half the side of the one before."""
+    convs = [block.conv for block in _blocks(network)]
+    height, width = images.shape[2:]
+    sizes = [(1, conv.in_channels, height >> level, width >> level) for level, conv in enumerate(convs)]
+    return [Constant(conv, images.new_empty(size)) for conv, size in zip(convs, sizes, strict=True)]
 
 
 @torch.no_grad()
-def _share_sums(network: ConvNet, weights: LossWeights, images: Tensor) -> Sums:
+def _share_sums(
+    network: ConvNet, convolutions: Sequence[Constant], weights: LossWeights, images: Tensor
+) -> Sums:
     """A few images at a time go through all blocks, on one thread."""
     size = min(len(images), _portion(network, images, 4, CACHED_BYTES))
     stages, signal = [], images[:size]
-    for number, block in enumerate(_blocks(network)):
+    for number, (block, conv) in enumerate(zip(_blocks(network), convolutions, strict=True)):
         powers = _powers(weights, number < len(network.blocks) - 1)
-        stages.append(_Stage(block, powers, signal, len(images)))
+        stages.append(_Stage(block, conv, powers, signal, len(images)))
         signal = stages[-1].pooled
     embedding = torch.empty(len(images), signal[0].numel())
     for start in range(0, len(images), size):
@@ -120,11 +131,13 @@ def _share_sums(network: ConvNet, weights: LossWeights, images: Tensor) -> Sums:
 class _Stage:
     """A block with the memory for its maps, which the next portion uses again, and for all images' sums."""
 
-    def __init__(self, block: ConvBlock, powers: tuple[float, float], signal: Tensor, count: int) -> None:
+    def __init__(
+        self, block: ConvBlock, conv: Constant, powers: tuple[float, float], signal: Tensor, count: int
+    ) -> None:
         size, _, height, width = signal.shape
         channels = block.conv.out_channels
         self.powers, self._norm = powers, block.norm
-        self._conv = Constant(block.conv, signal)
+        self._conv = conv
         self._maps = _last(size, channels, height, width)
         self.pooled = _last(size, channels, height // 2, width // 2)
         self.spatial = torch.empty(count, height * width if powers[0] else 0)

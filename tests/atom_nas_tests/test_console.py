@@ -45,10 +45,6 @@ def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     assert "a [2Jb" in shown
 
 
-def test_things_are_counted_in_words() -> None:
-    assert (console.counted(1, "row"), console.counted(1200, "row")) == ("1 row", "1,200 rows")
-
-
 def test_what_is_known_from_before_does_not_count_as_speed(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

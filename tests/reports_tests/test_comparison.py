@@ -150,7 +150,10 @@ def test_labels_grow_until_they_differ(make_run: MakeRun) -> None:
 
 @pytest.mark.usefixtures("without_drawing")
 def test_a_long_label_makes_no_longer_file_names_than_there_may_be(make_run: MakeRun) -> None:
-    write_report([make_run("first"), make_run("n" * 240)])
+    written = write_report([make_run("first"), make_run("n" * 240)])
+    names = [path.name for path in written.folder.rglob("*") if path.is_file()]
+    assert sum(name.startswith("2-nnn") for name in names) > 1
+    assert max(map(len, names)) < 130
 
 
 def test_no_run_and_one_run_twice_are_refused(make_run: MakeRun) -> None:
