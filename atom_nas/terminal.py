@@ -102,9 +102,6 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
-    if summary.reference_failed:
-        failed = plural(summary.reference_failed, "reference trial")
-        stderr.print(f"{failed} failed (e.g. {summary.reference_reason})", markup=False)
     if summary.fallback:
         stderr.print(summary.fallback, markup=False)
     say_unfused(summary.unfused)
