@@ -158,20 +158,19 @@ class _Patches(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        for_maps = for_weight = for_bias = None
+        for_maps = for_weight = None
         threads, *sizes = _sizes(maps, len(weight))
         if ctx.needs_input_grad[0]:
             columns = _as_rows(weight).T
             filled = F.pad(columns, (0, -columns.shape[1] % LANES)).contiguous()
-            for_maps = torch.zeros_like(maps)
+            for_maps = torch.empty_like(maps)
             given = _addresses(gradient, filled, for_maps)
             kernels.library().patches_backward(threads, *sizes, filled.shape[1], *given)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            rows = torch.zeros(9 * maps.shape[1] + 1, len(weight))
+        if ctx.needs_input_grad[1]:
+            rows = torch.empty(9 * maps.shape[1], len(weight))
             kernels.library().patches_gradient(*sizes, *_addresses(maps, gradient, rows))
-            for_weight = rows[:-1].view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
-            for_bias = rows[-1] if ctx.needs_input_grad[2] else None
-        return for_maps, for_weight, for_bias
+            for_weight = rows.view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
+        return for_maps, for_weight, _for_bias(ctx, gradient)
 
 
 def _with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -185,7 +184,13 @@ def _as_rows(weight: Tensor) -> Tensor:
 
 
 def _for_bias(ctx: Any, gradient: Tensor) -> Tensor | None:
-    return gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+    if not ctx.needs_input_grad[2]:
+        return None
+    count, outputs, height, width = gradient.shape
+    out = torch.empty(outputs)
+    sizes = (torch.get_num_threads(), count * height * width, outputs)
+    kernels.library().bias_gradient(*sizes, *_addresses(gradient, out))
+    return out
 
 
 def _map(like: Tensor, channels: int) -> Tensor:

@@ -273,7 +273,8 @@ def _half(maps: Tensor) -> int:
 def _call(maps: Tensor, form: _Form) -> tuple[Any, ...]:
     """The arguments that forward and backward begin with."""
     count, channels, height, width = maps.shape
-    return _half(maps), form.activation, form.pooling, form.slope, count, height, width, channels
+    threads = torch.get_num_threads()
+    return _half(maps), form.activation, form.pooling, threads, form.slope, count, height, width, channels
 
 
 def _forward(maps: Tensor, affine: _Affine, form: _Form) -> Tensor:
@@ -308,7 +309,8 @@ def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
     count, channels, height, width = maps.shape
     mean, squares = torch.empty(2, count, channels).unbind()
     pointers = (maps.data_ptr(), mean.data_ptr(), squares.data_ptr())
-    library().tail_statistics(_half(maps), count, height * width, channels, *pointers)
+    threads = torch.get_num_threads()
+    library().tail_statistics(_half(maps), threads, count, height * width, channels, *pointers)
     return mean, squares
 
 
@@ -317,4 +319,5 @@ def _combine(maps: Tensor, dz: Tensor, a: Tensor, b: Tensor, k: Tensor) -> None:
     count, channels, height, width = maps.shape
     coefficients = [tensor.contiguous() for tensor in (a, b, k)]
     pointers = (maps.data_ptr(), dz.data_ptr(), *(tensor.data_ptr() for tensor in coefficients))
-    library().tail_combine(_half(maps), count, height * width, channels, *pointers)
+    threads = torch.get_num_threads()
+    library().tail_combine(_half(maps), threads, count, height * width, channels, *pointers)

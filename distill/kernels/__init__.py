@@ -22,7 +22,7 @@ LANES = 16
 """Channels of a map come in multiples of this."""
 _HERE = Path(__file__).parent
 _SOURCES = tuple(_HERE / f"{name}.cpp" for name in ("attention", "patches", "tail", "winograd"))
-_HEADERS = tuple(_HERE / f"{name}.h" for name in ("parallel", "product", "vectors"))
+_HEADERS = tuple(_HERE / f"{name}.h" for name in ("parallel", "product", "values", "vectors"))
 _FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-std=c++17", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
 
@@ -32,13 +32,14 @@ _CONVOLUTION = [_int, *[_long] * 5]
 _ARGUMENTS = {
     "attention_forward": [*_BLOCK, *[_pointer] * 5],
     "attention_backward": [*_BLOCK, *[_pointer] * 6],
+    "bias_gradient": [_int, _long, _long, *[_pointer] * 2],
     "patches_backward": [*_CONVOLUTION, _long, *[_pointer] * 3],
     "patches_forward": [*_CONVOLUTION, *[_pointer] * 3],
     "patches_gradient": [*[_long] * 5, *[_pointer] * 3],
-    "tail_forward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 6],
-    "tail_backward": [_int, _int, _int, _float, *[_long] * 4, *[_pointer] * 11],
-    "tail_statistics": [_int, *[_long] * 3, *[_pointer] * 3],
-    "tail_combine": [_int, *[_long] * 3, *[_pointer] * 5],
+    "tail_forward": [*[_int] * 4, _float, *[_long] * 4, *[_pointer] * 6],
+    "tail_backward": [*[_int] * 4, _float, *[_long] * 4, *[_pointer] * 11],
+    "tail_statistics": [_int, _int, *[_long] * 3, *[_pointer] * 3],
+    "tail_combine": [_int, _int, *[_long] * 3, *[_pointer] * 5],
     "winograd_filters": [_int, *[_long] * 6, *[_pointer] * 2],
     "winograd_forward": [*_CONVOLUTION, *[_pointer] * 4],
     "winograd_gradient": [*_CONVOLUTION, *[_long] * 4, *[_pointer] * 3],

@@ -8,39 +8,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "parallel.h"
-#include "vectors.h"
+#include "values.h"
 
 namespace {
 
-typedef int32_t Mask __attribute__((vector_size(kWidth * 4)));
-typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
-typedef uint16_t Halves __attribute__((vector_size(kWidth * 2)));
-
-struct BFloat16 {
-    uint16_t bits;
-};
-
-inline Vector load(const float* p) { return get(p); }
-inline Vector load(const BFloat16* p) {
-    Halves halves;
-    std::memcpy(&halves, p, sizeof(halves));
-    return as<Vector>(__builtin_convertvector(halves, Bits) << 16);
-}
-inline void store(float* p, Vector value) { put(p, value); }
-inline void store(BFloat16* p, Vector value) {  // to the nearest, ties to even; NaN stays NaN
-    const Bits bits = as<Bits>(value);
-    const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const Bits kept = as<Bits>(value == value);
-    const Halves halves = __builtin_convertvector((rounded & kept) | (0x7fc0u & ~kept), Halves);
-    std::memcpy(p, &halves, sizeof(halves));
-}
-inline Vector masked(Vector value, Mask mask) {
-    return as<Vector>(as<Mask>(value) & mask);
-}
 inline float total(Vector value) {
     float sum = 0.0f;
     for (int i = 0; i < kWidth; ++i) sum += value[i];

@@ -2,7 +2,8 @@
 // patches under the pixels. Gradients with respect to images and weights.
 //
 // Maps are channels-last float: in (N, H, W, C); out (N, H, W, K), K a multiple of 16. A patch is the 9 C numbers
-// (y, x, c) around a pixel, zero beyond the edges, and a one; filters are given as (9 C + 1, K), the biases last.
+// (y, x, c) around a pixel, zero beyond the edges: three runs of 3 C numbers in an image with an edge of zeros, so
+// patches are read where they lie. Filters are given as (9 C + 1, K), the biases last.
 
 #include <algorithm>
 #include <cstdint>
@@ -13,46 +14,30 @@
 
 namespace {
 
-constexpr int64_t kPixels = 8 * kRows;  // handled at a time; their patches stay in a core's first cache
+constexpr int64_t kDeep = 256;  // pixels whose gradients are summed up in registers: they stay in a core's first cache
 
 struct Shape {
     int64_t n, h, w, c, k;
-    int64_t patch() const { return 9 * c + 1; }
+    int64_t run() const { return 3 * c; }            // numbers of a patch that lie together
+    int64_t line() const { return (w + 2) * c; }     // of an image with its edge
+    int64_t padded() const { return (h + 2) * line(); }
+    // Where a pixel's patch begins in an image with its edge.
+    int64_t patch(int64_t y, int64_t x) const { return y * line() + x * c; }
 };
 
-// visit(place in the patch, first number in the image, how many) for each of the three rows of a patch, as far as it
-// lies in the image.
+// The pixels of an image inside an edge of zeros, which are there before.
+void surround(const Shape& s, const float* image, float* padded) {
+    for (int64_t y = 0; y < s.h; ++y)
+        std::copy(image + y * s.w * s.c, image + (y + 1) * s.w * s.c, padded + s.patch(y + 1, 1));
+}
+
+// visit(image) for each of them, on some threads; a copy of the visitor for each thread.
 template <typename F>
-inline void around(const Shape& s, int64_t pixel, F visit) {
-    const int64_t x = pixel % s.w, y = pixel / s.w % s.h;
-    const int64_t left = x > 0 ? -1 : 0, right = x + 1 < s.w ? 2 : 1;
-    for (int64_t i = y > 0 ? -1 : 0; i < (y + 1 < s.h ? 2 : 1); ++i)
-        visit(((i + 1) * 3 + left + 1) * s.c, (pixel + i * s.w + left) * s.c, (right - left) * s.c);
-}
-
-void gather(const Shape& s, const float* in, int64_t first, int64_t count, float* patches) {
-    for (int64_t pixel = 0; pixel < count; ++pixel) {
-        float* patch = patches + pixel * s.patch();
-        std::fill(patch, patch + 9 * s.c, 0.0f);
-        patch[9 * s.c] = 1.0f;
-        around(s, first + pixel, [&](int64_t place, int64_t from, int64_t length) {
-            for (int64_t i = 0; i < length; ++i) patch[place + i] = in[from + i];
-        });
-    }
-}
-
-void scatter(const Shape& s, const float* patches, int64_t first, int64_t count, int64_t line, float* out) {
-    for (int64_t pixel = 0; pixel < count; ++pixel)
-        around(s, first + pixel, [&](int64_t place, int64_t to, int64_t length) {
-            for (int64_t i = 0; i < length; ++i) out[to + i] += patches[pixel * line + place + i];
-        });
-}
-
-// visit(first pixel, number of pixels) for blocks of those of images first..last-1.
-template <typename F>
-void blocks(const Shape& s, int64_t first, int64_t last, F visit) {
-    for (int64_t start = first * s.h * s.w; start < last * s.h * s.w; start += kPixels)
-        visit(start, std::min(kPixels, last * s.h * s.w - start));
+void images(const Shape& s, int threads, F visitor) {
+    parallel(s.n, threads, [=](int64_t first, int64_t last) {
+        F visit = visitor;
+        for (int64_t image = first; image < last; ++image) visit(image);
+    });
 }
 
 }  // namespace
@@ -63,37 +48,68 @@ extern "C" {
 void patches_forward(int threads, int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, const float* in,
                      const float* filters, float* out) {
     const Shape s{n, h, w, c, k};
-    parallel(n, threads, [=](int64_t first, int64_t last) {
-        std::vector<float> patches(kPixels * s.patch());
-        blocks(s, first, last, [&](int64_t start, int64_t count) {
-            gather(s, in, start, count, patches.data());
-            multiply(count, k, s.patch(), patches.data(), s.patch(), 1, filters, false, out + start * k, false);
-        });
+    const Start biases{false, filters + 9 * c * k};
+    images(s, threads, [=, padded = std::vector<float>(s.padded())](int64_t image) mutable {
+        surround(s, in + image * h * w * c, padded.data());
+        for (int64_t y = 0; y < h; ++y)
+            multiply(w, k, s.run(), Left{padded.data() + s.patch(y, 0), c, 1, 3, s.line()}, Right{filters, false},
+                     biases, out + (image * h + y) * w * k);
     });
 }
 
-// out (N, H, W, C), zero before: the gradient with respect to in, of gradient (N, H, W, K) and turned (K, L), the
-// filters transposed and filled up with zeros to a length L that is a multiple of 16.
+// out (N, H, W, C): the gradient with respect to in, of gradient (N, H, W, K) and turned (K, L), the filters
+// transposed and filled up with zeros to a length L that is a multiple of 16.
 void patches_backward(int threads, int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, int64_t length,
                       const float* gradient, const float* turned, float* out) {
     const Shape s{n, h, w, c, k};
-    parallel(n, threads, [=](int64_t first, int64_t last) {
-        std::vector<float> patches(kPixels * length);
-        blocks(s, first, last, [&](int64_t start, int64_t count) {
-            multiply(count, length, k, gradient + start * k, k, 1, turned, false, patches.data(), false);
-            scatter(s, patches.data(), start, count, length, out);
-        });
+    std::vector<float> padded(s.padded()), patches(w * length);
+    images(s, threads, [=](int64_t image) mutable {
+        std::fill(padded.begin(), padded.end(), 0.0f);
+        for (int64_t y = 0; y < h; ++y) {
+            multiply(w, length, k, Left{gradient + (image * h + y) * w * k, k, 1}, Right{turned, false}, Start{false},
+                     patches.data());
+            for (int64_t x = 0; x < w; ++x)
+                for (int64_t i = 0; i < 3; ++i)
+                    for (int64_t j = 0; j < s.run(); ++j)
+                        padded[s.patch(y + i, x) + j] += patches[x * length + i * s.run() + j];
+        }
+        for (int64_t y = 0; y < h; ++y) {
+            const float* line = padded.data() + s.patch(y + 1, 1);
+            std::copy(line, line + w * c, out + (image * h + y) * w * c);
+        }
     });
 }
 
-// out: the gradient with respect to the filters. On one thread, so that the sums have one order.
+// out (9 C, K): the gradient with respect to the filters. On one thread, so that the sums have one order.
 void patches_gradient(int64_t n, int64_t h, int64_t w, int64_t c, int64_t k, const float* in, const float* gradient,
                       float* out) {
     const Shape s{n, h, w, c, k};
-    std::vector<float> patches(kPixels * s.patch());
-    blocks(s, 0, n, [&](int64_t start, int64_t count) {
-        gather(s, in, start, count, patches.data());
-        multiply(s.patch(), k, count, patches.data(), 1, s.patch(), gradient + start * k, false, out, start > 0);
+    const int64_t lines = std::max<int64_t>(1, kDeep / w);
+    std::vector<float> padded(s.padded());
+    for (int64_t image = 0; image < n; ++image) {
+        surround(s, in + image * h * w * c, padded.data());
+        for (int64_t y = 0; y < h; y += lines)
+            for (int64_t i = 0; i < 3; ++i)
+                multiply(s.run(), k, w,
+                         Left{padded.data() + s.patch(y + i, 0), 1, c, std::min(lines, h - y), s.line()},
+                         Right{gradient + (image * h + y) * w * k, false}, Start{image > 0 || y > 0},
+                         out + i * s.run() * k);
+    }
+}
+
+// out (K): the sum of gradient (pixels, K) over pixels, the gradient with respect to biases, in one order.
+void bias_gradient(int threads, int64_t pixels, int64_t k, const float* gradient, float* out) {
+    parallel(k / 16, threads, [=](int64_t first, int64_t last) {
+        const int64_t begin = first * 16, end = last * 16;
+        std::vector<float> part(k);
+        std::fill(out + begin, out + end, 0.0f);
+        for (int64_t start = 0; start < pixels; start += kDeep) {  // sums of sums: less rounding
+            std::fill(part.begin(), part.end(), 0.0f);
+            for (int64_t pixel = start; pixel < std::min(pixels, start + kDeep); ++pixel)
+                for (int64_t i = begin; i < end; i += kWidth)
+                    put(part.data() + i, get(part.data() + i) + get(gradient + pixel * k + i));
+            for (int64_t i = begin; i < end; ++i) out[i] += part[i];
+        }
     });
 }
 }

@@ -159,8 +159,8 @@ void forward(const Grid& g, int64_t first, int64_t last, int64_t c, int64_t k, c
         const int64_t count = std::min(size, last - start);
         transform<6>(g, in, c, 0, c, start, count, outside.data(), v.data());
         for (int p = 0; p < kPoints; ++p)
-            multiply(count, k, c, v.data() + p * spacing(count, c), c, 1, u + p * c * k, true,
-                     m.data() + p * spacing(count, k), false);
+            multiply(count, k, c, Left{v.data() + p * spacing(count, c), c, 1}, Right{u + p * c * k, true},
+                     Start{false}, m.data() + p * spacing(count, k));
         collect(g, m.data(), k, start, count, bias, out);
     }
 }
@@ -177,8 +177,8 @@ void filters_gradient(const Grid& g, int64_t first, int64_t last, int64_t c, int
         transform<6>(g, in, c, first, last, start, count, outside.data(), v.data());
         transform<4>(g, gradient, k, 0, k, start, count, outside.data(), d.data());
         for (int p = 0; p < kPoints; ++p)
-            multiply(channels, k, count, v.data() + p * spacing(count, channels), 1, channels,
-                     d.data() + p * spacing(count, k), false, sums.data() + p * channels * k, start > 0);
+            multiply(channels, k, count, Left{v.data() + p * spacing(count, channels), 1, channels},
+                     Right{d.data() + p * spacing(count, k), false}, Start{start > 0}, sums.data() + p * channels * k);
     }
     for (int64_t row = 0; row < channels; ++row) {
         for (int64_t column = 0; column < k; column += kWidth) {
