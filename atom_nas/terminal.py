@@ -148,6 +148,7 @@ def show_bench(device: str, repeats: int, growth: Path | None, record: Path | No
 def _show_measured(found: Mapping[str, Any]) -> None:
     from atom_nas.bench import table as ways
     from atom_nas.bench.growth import table as grown
+    from atom_nas.bench.profile import table as parts
     from atom_nas.console import table
 
     for threads, rates in found["gemm_gflops"].items():
@@ -157,6 +158,10 @@ def _show_measured(found: Mapping[str, Any]) -> None:
     of = "(times the straightforward way; share of the matrix products' rate)"
     table(f"Training step, an image on one thread {of}", *ways(found["proxy_image_step"], "ms", 1e3))
     table(f"Distillation iteration, all threads {of}", *ways(found["distillation_iteration"], "s", 1.0))
+    if found.get("step_profile", {}).get("seconds"):
+        profile = found["step_profile"]
+        where = f"Where the time of {profile['architecture']} goes, an image of a training step on one thread"
+        table(where, *parts(profile["seconds"], profile["images"]))
     if found.get("workers"):
         _show_workers(found["workers"])
     if found.get("growth"):

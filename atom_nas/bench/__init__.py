@@ -13,6 +13,7 @@ import torch
 
 from atom_nas.bench import machine, ways
 from atom_nas.bench.growth import SMALLEST, measure_growth
+from atom_nas.bench.profile import step_profile
 from atom_nas.bench.turns import Way, take_turns
 from atom_nas.bench.ways import Scale
 from distill import kernels
@@ -80,6 +81,12 @@ def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[s
         operations = ways.matching_operations(plan.scale)
         result["distillation_iteration"].append(_with_rates(row, operations, result["gemm_gflops"]["all"]))
     if device.type == "cpu":
+        tell("where a training step's time goes")
+        result["step_profile"] = {
+            "architecture": plan.architectures[0],
+            "images": plan.scale.batch,
+            "seconds": step_profile(plan.architectures[0], plan.scale, 5 * plan.repeats),
+        }
         tell("workers")
         result["workers"] = machine.scaling(plan.architectures[0], plan.scale)
     if plan.growth:

@@ -11,10 +11,14 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from distill.files import cache_folder
 
@@ -60,13 +64,47 @@ def why_unavailable() -> str | None:
     return None
 
 
-@functools.cache
-def library() -> ctypes.CDLL:
+def library() -> Any:
     """The compiled kernels, from the cache folder or compiled now.
 
     Raises:
         KernelError: there is no C++ compiler, it fails, or the cache folder cannot be written.
     """
+    return load() if _clock is None else _Timed(load(), _clock)
+
+
+_clock: Counter[str] | None = None
+
+
+@contextmanager
+def timed() -> Iterator[Counter[str]]:
+    """Within, the wall seconds of every kernel's calls are added up in what this gives, by name."""
+    global _clock
+    _clock = Counter()
+    try:
+        yield _clock
+    finally:
+        _clock = None
+
+
+class _Timed:
+    def __init__(self, loaded: ctypes.CDLL, seconds: Counter[str]) -> None:
+        self._loaded, self._seconds = loaded, seconds
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        function = getattr(self._loaded, name)
+
+        def call(*arguments: Any) -> None:
+            started = time.perf_counter()
+            function(*arguments)
+            self._seconds[name] += time.perf_counter() - started  # type: ignore[assignment]
+
+        return call
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """See `library`."""
     path = _cached_library()
     try:
         loaded = ctypes.CDLL(str(path))

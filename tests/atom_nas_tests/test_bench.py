@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from atom_nas import bench
 from atom_nas.bench import Plan, growth, machine, turns, ways
+from atom_nas.bench.profile import OTHER
 from atom_nas.bench.turns import Way, take_turns
 from atom_nas.bench.ways import Scale
 from atom_nas.cli import app
@@ -49,6 +50,11 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
         assert row["ratio"]["straightforward"] == 1.0
         assert row["ratio"]["float32"] == row["seconds"]["straightforward"] / row["seconds"]["float32"]
         assert list(row["share_of_gemm"]) == kinds
+    profile = found["step_profile"]
+    assert profile["architecture"] == "w32-d1-batch-relu-max"
+    assert {"patches_forward", "tail_backward", OTHER} <= profile["seconds"].keys()
+    assert all(seconds > 0 for seconds in profile["seconds"].values())
+    assert "Where the time of w32-d1-batch-relu-max goes" in result.output
     workers = found["workers"]
     assert workers["identical"] is True
     assert workers["speedup"] == workers["seconds"]["1"] / workers["seconds"]["2"]

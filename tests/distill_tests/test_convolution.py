@@ -71,8 +71,7 @@ def test_neither_threads_nor_the_rest_of_the_batch_change_a_bit(
     alone = results(maps, conv, gradient, fast=True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     together = results(maps, conv, gradient, fast=True)
-    # The bias's gradient is torch's own sum.
-    assert all(torch.equal(*pair) for pair in zip(alone[:3], together[:3], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
     part = results(maps[1:], conv, gradient[1:], fast=True)
     assert torch.equal(part[0], alone[0][1:])
     assert torch.equal(part[1], alone[1][1:])

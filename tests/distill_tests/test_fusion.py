@@ -180,10 +180,10 @@ def fresh_kernels(tmp_path, monkeypatch):
     """An empty cache folder, and functions that have forgotten what they found."""
     monkeypatch.delenv("ATOM_NAS_KERNELS")
     monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path))
-    for function in (kernels.library, kernels.why_unavailable):
+    for function in (kernels.load, kernels.why_unavailable):
         function.cache_clear()
     yield tmp_path / "kernels"
-    for function in (kernels.library, kernels.why_unavailable):
+    for function in (kernels.load, kernels.why_unavailable):
         function.cache_clear()
 
 
@@ -191,7 +191,7 @@ def test_kernels_are_compiled_once_a_machine(fresh_kernels, monkeypatch) -> None
     assert kernels.why_unavailable() is None
     made = list(fresh_kernels.iterdir())
     assert len(made) == 1
-    kernels.library.cache_clear()
+    kernels.load.cache_clear()
     monkeypatch.setattr(kernels.subprocess, "run", None)
     kernels.library()
     assert list(fresh_kernels.iterdir()) == made
@@ -205,7 +205,7 @@ def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) 
     broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    for function in (kernels.library, kernels.why_unavailable):
+    for function in (kernels.load, kernels.why_unavailable):
         function.cache_clear()
     assert "fails (out of order)" in (kernels.why_unavailable() or "")
     assert not list(fresh_kernels.glob("*.so"))
