@@ -13,6 +13,7 @@ from atom_nas.estimators import proxy, real
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.names import choose
 from atom_nas.run_folder import RECORD, read_record
+from atom_nas.strategies import HalvingConfig
 from atom_nas.strategies import configure as configure_strategy
 from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures, read_reference
 from distill import synthetic as synthetic_sets
@@ -22,6 +23,9 @@ from distill.run import resolve_device
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
 from search_spaces.base import Space, count_fitting
+
+_MOST_ON_A_GPU = 4
+_A_WORKERS_MEMORY = 2 * 2**30  # bytes: its CUDA context, and a batch of the largest networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,11 @@ class SearchSettings:
         epochs: of the proxy.
         training: other fields of the proxy's `TrainingConfig`.
         validation_images: score on a subset of this many validation images; None: on all.
-        score: the score that ranks, and that strategies learn from.
+        score: the score that ranks, and that strategies learn from; with successive halving, the one by which
+            architectures go on.
         engine: a registered engine.
-        workers: processes; None: the usable cores on a CPU, 1 on a GPU. Scores do not depend on it.
+        workers: processes; None: the usable cores on a CPU; on a GPU as many, but no more than 4 and one for
+            every 2 GiB that are free on it. Scores do not depend on it.
         seed: >= 0, of proposals, initialisations, batches and augmentation.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         dataset: where the real data is now; None: where the synthetic set's card says.
@@ -111,6 +117,7 @@ class Plan:
         space: what is sampled.
         fitting, size: how many of the space's architectures fit the images, and how many there are.
         strategy_options: of the strategy, with every default resolved for this many samples.
+        halving: how trainings are stopped early, or None.
         space_options: of the space, as it understood what was given, however that was written.
         listed: the architectures to score instead of sampling, or None.
         table: the published ranking, or None.
@@ -129,6 +136,7 @@ class Plan:
     fitting: int
     size: int
     strategy_options: dict[str, Any]
+    halving: HalvingConfig | None
     space_options: dict[str, Any]
     listed: ArchitectureList | None
     table: ReferenceTable | None
@@ -158,9 +166,7 @@ def prepare(settings: SearchSettings) -> Plan:
             f"{settings.reference} scores none of the {len(listed.architectures)} architectures of "
             f"{settings.architectures}: give a reference that shares some, or --reference none"
         )
-    strategy_options = asdict(
-        configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
-    )
+    strategy = configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
     device = resolve_device(settings.device)
     synthetic = synthetic_sets.load(settings.synthetic)
     name = synthetic.card["dataset"]["name"]
@@ -187,7 +193,8 @@ def prepare(settings: SearchSettings) -> Plan:
         space=space,
         fitting=fitting,
         size=size,
-        strategy_options=strategy_options,
+        strategy_options=asdict(strategy),
+        halving=strategy if isinstance(strategy, HalvingConfig) else None,
         space_options={name: list(space.choices[name]) for name in sorted(settings.space_options)},
         listed=listed,
         table=table,
@@ -198,9 +205,17 @@ def prepare(settings: SearchSettings) -> Plan:
         ),
         reference=_reference(settings, data, reference_training),
         device=device,
-        workers=settings.workers or (1 if device.type == "cuda" else usable_cores()),
+        workers=settings.workers or _default_workers(device),
         fallback=fallback,
     )
+
+
+def _default_workers(device: torch.device) -> int:
+    cores = usable_cores()
+    if device.type != "cuda":
+        return cores
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(cores, _MOST_ON_A_GPU, free // _A_WORKERS_MEMORY))
 
 
 def _strategy_options(settings: SearchSettings) -> Mapping[str, Any]:

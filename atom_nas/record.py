@@ -1,11 +1,13 @@
 """What run.json says of a search at its start."""
 
 import hashlib
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from atom_nas.estimators.base import fingerprint
+from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
 from atom_nas.run_folder import RECORD_FORMAT
 from distill.environment import describe
@@ -33,7 +35,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
             "fitting": plan.fitting,
         },
         "strategy": _strategy(plan),
-        "score": settings.score,
+        "score": PLACE if plan.halving else settings.score,
         "proxy": plan.proxy.settings(),
         "reference": _reference(plan),
         "workers": plan.workers,
@@ -62,15 +64,16 @@ def _synthetic(plan: Plan) -> dict[str, Any]:
 
 def _strategy(plan: Plan) -> dict[str, Any]:
     settings, listed = plan.settings, plan.listed
+    # By what architectures go on, where trainings are stopped early.
+    criterion = {"criterion": settings.score} if plan.halving else {}
     if listed is None:
-        return {
-            "name": settings.strategy,
-            "options": plan.strategy_options,
-            "samples": settings.samples,
-        }
+        options = plan.strategy_options
+        return {"name": settings.strategy, "options": options, "samples": settings.samples, **criterion}
     digest = hashlib.sha256("\n".join(listed.architectures).encode()).hexdigest()
     options = {"fingerprint": f"sha256:{digest}", "duplicates": listed.duplicates}
-    return {"name": "list", "options": options, "samples": len(listed.architectures)}
+    if plan.halving:
+        options |= asdict(plan.halving)
+    return {"name": "list", "options": options, "samples": len(listed.architectures), **criterion}
 
 
 def _reference(plan: Plan) -> dict[str, Any]:

@@ -22,6 +22,7 @@ _FIXED = (
     "space",
     "strategy.name",
     "strategy.options",
+    "strategy.criterion",
     "score",
 )
 _FIXED_LAST = ("device", "proxy")
@@ -143,6 +144,11 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")
     if after < before:
         raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
+    if after > before and earlier.get("complete") and "rungs" in (_entry(earlier, "strategy.options") or {}):
+        raise ValueError(
+            f"{path} has finished with its {before} architectures, and more would change which of them went "
+            "on: begin a new run with as many samples as you want"
+        )
 
 
 def _fixed_of_reference(earlier: Mapping[str, Any]) -> tuple[str, ...]:

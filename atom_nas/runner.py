@@ -8,6 +8,7 @@ from torch import nn
 
 import search_spaces
 from atom_nas.engines.base import Engine, Job, Outcome
+from atom_nas.leg import Leg
 from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
 from distill.seeding import derive_seed
@@ -64,7 +65,7 @@ class Stage:
 
     Attributes:
         title: the stage's name in progress reports.
-        estimator: the name under which trials are stored.
+        estimator: the name of the one that scores.
         score: which score to report as the trial's.
         total: how many architectures are expected at most.
         seed: the run's.
@@ -74,6 +75,8 @@ class Stage:
         store: of the run.
         cache: trials of other runs, or None.
         on_trial: called after each stored trial, with the progress.
+        stored_as: the name under which trials are stored, if it is not the estimator's.
+        leg: the part of an architecture's training that is asked for; None: all of it.
     """
 
     title: str
@@ -87,12 +90,19 @@ class Stage:
     store: TrialStore
     cache: ReferenceCache | None
     on_trial: Callable[[Progress], None]
+    stored_as: str | None = None
+    leg: Callable[[str], Leg] | None = None
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         self._progress = Progress(stage=self.title, done=0, total=self.total)
         self.on_trial(self._progress)
+
+    @property
+    def name(self) -> str:
+        """The name under which trials are stored."""
+        return self.stored_as or self.estimator
 
     def ensure(self, positions: Mapping[str, int]) -> None:
         """Get every architecture (string form -> 0-based position) a stored trial.
@@ -116,11 +126,11 @@ class Stage:
 
     def _take(self, architecture: str, position: int) -> bool:
         """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest."""
-        stored = self.store.get(self.estimator, architecture)
+        stored = self.store.get(self.name, architecture)
         if stored:
             self._tell(stored, reused=1)
             return True
-        cached = self.cache.get(self.estimator, architecture) if self.cache else None
+        cached = self.cache.get(self.name, architecture) if self.cache else None
         if cached:
             self._keep(replace(cached, position=position, cached=True))
             return True
@@ -131,11 +141,12 @@ class Stage:
 
     def _job(self, architecture: str) -> Job:
         seed = trial_seed(self.seed, self.estimator, architecture)
-        return Job(estimator=self.estimator, architecture=architecture, seed=seed)
+        leg = self.leg(architecture) if self.leg else None
+        return Job(estimator=self.estimator, architecture=architecture, seed=seed, leg=leg)
 
     def _trial(self, outcome: Outcome, position: int) -> Trial:
         return Trial(
-            estimator=self.estimator,
+            estimator=self.name,
             architecture=outcome.job.architecture,
             position=position,
             status="failed" if outcome.reason else "done",

@@ -7,7 +7,7 @@ and ends as if it had never been interrupted.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import torch
 from atom_nas import engines
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators.base import Estimator
+from atom_nas.halving import Halving, Rung
+from atom_nas.leg import Leg
 from atom_nas.plan import Plan, SearchSettings, prepare
 from atom_nas.record import first_record
 from atom_nas.references import ReferenceCache
@@ -137,11 +139,9 @@ class _Session:
         """Propose architectures and score them on the synthetic set."""
         plan, settings = self._plan, self._settings
         with self._folder.timing("search_wall_seconds"):
-            proposals = Proposals(
-                self._stage("proxy", plan.proxy, settings.score, plan.expected), settings.score
-            )
+            evaluate = self._evaluation()
             if plan.listed:
-                proposals.evaluate([plan.space.parse(name) for name in plan.listed.architectures])
+                evaluate([plan.space.parse(name) for name in plan.listed.architectures])
                 return
             run_strategy(
                 settings.strategy,
@@ -149,9 +149,28 @@ class _Session:
                 plan.data.image_shape,
                 samples=settings.samples,
                 seed=settings.seed,
-                evaluate=proposals.evaluate,
+                evaluate=evaluate,
                 options=plan.strategy_options,
             )
+
+    def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
+        """What answers the strategy's proposals."""
+        plan, score = self._plan, self._settings.score
+        if plan.halving is None:
+            return Proposals(self._stage("proxy", plan.proxy, score, plan.expected), score).evaluate
+        return Halving(
+            plan.halving,
+            epochs=self._settings.epochs,
+            score=score,
+            folder=self._folder.path,
+            store=self._folder.store,
+            stage=self._rung,
+        ).evaluate
+
+    def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:
+        title = f"proxy, {rung.epochs} epochs"
+        stage = self._stage(title, self._plan.proxy, self._settings.score, total)
+        return replace(stage, stored_as=rung.stored_as, leg=leg)
 
     def refer(self) -> None:
         """Get the reference scores of what was scored."""

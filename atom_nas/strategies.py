@@ -122,7 +122,41 @@ class TpeConfig:
         return min(math.ceil(self.gamma * math.sqrt(scored)), _GOOD_AT_MOST)
 
 
-StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig
+@dataclass(frozen=True, kw_only=True)
+class HalvingConfig:
+    """Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
+    AISTATS 2016 (arXiv:1502.07943).
+
+    All architectures, drawn as in `random`, train for a few epochs; the best by the search's score go on from
+    where they stopped, until the last few have trained for all epochs. Each training is the beginning of the
+    whole one: schedule and random numbers do not depend on where it is stopped.
+
+    Attributes:
+        eta: one in so many goes on from a rung to the next, with so many times the epochs; at least 2.
+        rungs: how often architectures are compared, the last time after all epochs; at least 2.
+    """
+
+    eta: int = 3
+    rungs: int = 3
+
+    def __post_init__(self) -> None:
+        _check("eta", self.eta, at_least=2)
+        _check("rungs", self.rungs, at_least=2)
+
+    def resolved(self, samples: int) -> HalvingConfig:  # noqa: ARG002
+        return self
+
+    def epochs(self, total: int) -> tuple[int, ...]:
+        """The epochs done at each rung, `total` at the last; fewer rungs where there are too few epochs."""
+        steps = (-(-total // self.eta**rung) for rung in range(self.rungs))
+        return tuple(sorted(set(steps)))
+
+    def promoted(self, count: int) -> int:
+        """How many of `count` go on."""
+        return -(-count // self.eta)
+
+
+StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig | HalvingConfig
 
 # Name -> options and summary. The algorithm of that name is NNI's: see `search_spaces._nni`.
 STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
@@ -135,6 +169,10 @@ STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
     "tpe": (
         TpeConfig,
         "tree-structured Parzen estimator: values more frequent among the good than the rest",
+    ),
+    "successive-halving": (
+        HalvingConfig,
+        "as random, but only the best of each rung of epochs train on: several times cheaper",
     ),
 }
 
@@ -178,12 +216,14 @@ def run_strategy(
         seed: >= 0. The same seed and the same scores give the same proposals in the same order.
         evaluate: called with the next batch; gives each one's score, higher is better, or None if it failed,
             in the same order. What it raises passes through. A strategy that ignores scores asks once, for
-            everything; the others in batches of their option `batch`.
+            everything; the others in batches of their option `batch`. Successive halving asks as random
+            search does: `atom_nas.halving` is what it evaluates with.
         options: see `configure`.
     Raises:
         ValueError: as `configure` does, a negative seed, or no architecture fits.
     """
-    settings = asdict(configure(name, options or {}, samples))
+    config = configure(name, options or {}, samples)
+    settings = {} if isinstance(config, HalvingConfig) else asdict(config)
     if seed < 0:
         raise ValueError(f"seed is {seed}: give a whole number from 0")
     from search_spaces._nni import explore
@@ -191,7 +231,7 @@ def run_strategy(
     explore(
         space,
         image_shape,
-        strategy=name,
+        strategy="random" if isinstance(config, HalvingConfig) else name,
         samples=samples,
         seed=seed,
         batch=settings.pop("batch", None),

@@ -4,6 +4,7 @@ Letters: N images, C channels, H x W pixels.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from distill import kernels
 from distill.augment import draw, parse_strategy
 from distill.fusion import fuse
+from distill.graphs import graphed
 from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
@@ -86,10 +88,13 @@ class TrainingRecord:
     Attributes:
         epoch_losses: mean cross-entropy over the images of each epoch, as trained (with augmentation).
         seconds: wall time.
+        momentum: of SGD, a tensor a parameter in their order; with the network, all that a training that
+            stopped between two epochs needs to go on.
     """
 
     epoch_losses: tuple[float, ...]
     seconds: float
+    momentum: tuple[Tensor, ...] = ()
 
     @property
     def final_loss(self) -> float:
@@ -121,8 +126,13 @@ def train(
     device: torch.device,
     preprocessing: Preprocessing | None = None,
     on_epoch: Callable[[int], None] | None = None,
+    until: int | None = None,
+    after: TrainingRecord | None = None,
 ) -> TrainingRecord:
     """Train in place; batches, their order and their augmentation depend on `seed` alone.
+
+    A training in parts, each going on from the network and the record of the one before, ends in the same
+    bits as one that was not interrupted.
 
     Args:
         network: (N, C, H, W) to logits; moved to `device`.
@@ -131,6 +141,8 @@ def train(
         seed: names the random streams; the network's own weights are the caller's.
         preprocessing: applied to each batch on the device.
         on_epoch: called with the number of finished epochs.
+        until: stop when so many epochs are done; None: at `config.epochs`. The schedule is that of all.
+        after: of the part before, whose network this is; None: none.
     Raises:
         FloatingPointError: if an epoch's loss is not finite.
         ValueError: if this machine cannot run `config.precision`.
@@ -140,25 +152,59 @@ def train(
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     images, labels = images.to(device), labels.to(device)
     preprocessing = preprocessing.to(device) if preprocessing else None
-    steps = config.epochs * -(-len(images) // config.batch_size)
     optimizer = torch.optim.SGD(
         network.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
     )
-    scheduler = _scheduler(optimizer, config, steps)
-    compute = accelerated(network, device)
-    losses = []
-    for epoch in range(config.epochs):
+    steps = -(-len(images) // config.batch_size)
+    scheduler = _scheduler(optimizer, config, config.epochs * steps)
+    losses = list(after.epoch_losses) if after else []
+    if after:
+        _take_up(optimizer, scheduler, after, len(losses) * steps)
+    example = _example(images, config.batch_size, device)
+    compute = graphed(accelerated(network, device), example, config.precision, config.epochs * steps)
+    for epoch in range(len(losses), config.epochs if until is None else min(until, config.epochs)):
         generator = stream(seed, "epoch", epoch)
         total = torch.zeros((), device=device)
-        for batch in torch.randperm(len(images), generator=generator).split(config.batch_size):
-            batch = batch.to(device)
+        order = torch.randperm(len(images), generator=generator).to(device)
+        for batch in order.split(config.batch_size):
             inputs = _prepare(images[batch], preprocessing, config, generator)
             total += _step(compute, inputs, labels[batch], optimizer, config) * len(batch)
             scheduler.step()
         losses.append(_finite(float(total) / len(images), epoch))
         if on_epoch:
             on_epoch(epoch + 1)
-    return TrainingRecord(tuple(losses), time.perf_counter() - started)
+    return TrainingRecord(tuple(losses), time.perf_counter() - started, _momentum(optimizer))
+
+
+def _example(images: Tensor, batch_size: int, device: torch.device) -> Tensor:
+    """A batch of zeros, (N, C, H, W), as `_prepare` makes them."""
+    size = (min(batch_size, len(images)), *images.shape[1:])
+    return torch.zeros(size, device=device).contiguous(memory_format=torch.channels_last)
+
+
+def _take_up(
+    optimizer: torch.optim.SGD,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    after: TrainingRecord,
+    steps: int,
+) -> None:
+    """Put momentum and learning rate where `steps` steps have brought them."""
+    parameters = optimizer.param_groups[0]["params"]
+    for parameter, momentum in zip(parameters, after.momentum, strict=bool(after.momentum)):
+        optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone(
+            memory_format=torch.preserve_format
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+        for _ in range(steps):
+            scheduler.step()
+
+
+def _momentum(optimizer: torch.optim.SGD) -> tuple[Tensor, ...]:
+    """The momentum of every parameter; () without momentum, or before the first step."""
+    parameters = optimizer.param_groups[0]["params"]
+    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
+    return tuple(buffer.detach() for buffer in buffers if buffer is not None)
 
 
 def accelerated(network: nn.Module, device: torch.device) -> nn.Module:

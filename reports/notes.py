@@ -21,6 +21,7 @@ def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
     """One sentence a caveat that holds for this run, in the order of the report."""
     candidates = [
         _incomplete(run),
+        _stopped_early(run),
         _failed(counts),
         _failed_references(run),
         _unmatched(run, counts),
@@ -36,6 +37,22 @@ def _incomplete(run: Run) -> str | None:
     if run.info.complete:
         return None
     return "The search has not finished: these are the trials stored so far."
+
+
+def _stopped_early(run: Run) -> str | None:
+    column = "score:trained_epochs"
+    if column not in run.trials:
+        return None
+    epochs = run.trials[column].dropna()
+    longest = epochs.max() if len(epochs) else 0.0
+    stopped = int((epochs < longest).sum())
+    if not stopped:
+        return None
+    were = by_count(stopped, "was", "were")
+    return (
+        f"{stopped} of {plural(len(epochs), 'training')} {were} stopped before epoch {longest:.0f}: the "
+        "place in successive halving ranks them all, other scores compare trainings of different lengths."
+    )
 
 
 def _failed(counts: Counts) -> str | None:

@@ -24,6 +24,8 @@ SCORES: dict[str, Score] = {
     "validation_loss": Score("validation loss", higher_is_better=False),
     "final_training_loss": Score("final training loss", higher_is_better=False),
     "summed_training_loss": Score("summed training loss", higher_is_better=False),
+    "halving_place": Score("place in successive halving"),
+    "trained_epochs": Score("epochs trained"),
     "parameters": Score("parameters"),
     "flops": Score("FLOPs"),
     "test_accuracy": Score("test accuracy", fraction=True),

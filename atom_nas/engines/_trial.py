@@ -13,21 +13,23 @@ from distill.environment import begin_measuring, memory_used_mb
 _MAX_REASON = 300
 
 
-def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outcome, bool]:
+def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outcome, bool, bool]:
     """Run one job.
 
     Returns:
-        Its outcome, and whether this process should not be trusted with another one: an exhausted memory
-        stays fragmented, and a CUDA error may leave the device unusable for the process.
+        Its outcome; whether this process should not be trusted with another one: an exhausted memory stays
+        fragmented, and a CUDA error may leave the device unusable for the process; whether it failed for
+        want of memory.
     """
     before = begin_measuring(device)
     wall, cpu = time.perf_counter(), time.process_time()
     scores: Mapping[str, float] = {}
-    reason, spoiled = None, False
+    reason, spoiled, starved = None, False, False
     try:
         scores = _scores(job, workload, device)
     except Exception as error:  # noqa: BLE001 - whatever an architecture does is a result about it
         reason, spoiled = one_line(error), _spoils(error, device)
+        starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     outcome = Outcome(
         job=job,
         reason=reason,
@@ -37,7 +39,7 @@ def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outco
         peak_memory_mb=memory_used_mb(device, before),
         device=device.type,
     )
-    return outcome, spoiled
+    return outcome, spoiled, starved
 
 
 def one_line(error: BaseException) -> str:
@@ -53,7 +55,7 @@ def _scores(job: Job, workload: Workload, device: torch.device) -> dict[str, flo
         torch.manual_seed(job.seed)
         network = workload.build(job.architecture)
         costs = network_costs(network, workload.image_shape)
-        scores = estimator.score(network, seed=job.seed, device=device) | costs
+        scores = estimator.score(network, seed=job.seed, device=device, leg=job.leg) | costs
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}")

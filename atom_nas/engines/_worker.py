@@ -34,10 +34,12 @@ class Result:
     Attributes:
         outcome: what became of it.
         last: the worker ends now, as the trial has spoiled its process.
+        starved: the trial failed for want of memory.
     """
 
     outcome: Outcome
     last: bool
+    starved: bool
 
 
 def serve(connection: Connection, workload: Workload, device_name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import nn
 
 from atom_nas.estimators.base import Estimator
+from atom_nas.leg import Leg
 
 
 class Builder(Protocol):
@@ -41,11 +42,13 @@ class Job:
         estimator: the name of one of the workload's estimators.
         architecture: its string form.
         seed: of everything random in the trial.
+        leg: the part of the training that is asked for; None: all of it.
     """
 
     estimator: str
     architecture: str
     seed: int
+    leg: Leg | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,8 @@ class LocalEngine:
         self._failed_starts = 0
         self._pending: deque[Job] = deque()
         self._lost_seconds: dict[Job, float] = {}
+        self._starved: deque[Job] = deque()
+        self._alone = False
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """See `Engine.run`.
@@ -94,15 +96,23 @@ class LocalEngine:
             EngineError: several workers in a row died before they could take a job.
         """
         self._pending, self._lost_seconds = deque(jobs), {}
+        self._starved, self._alone = deque(), self._config.workers == 1
         try:
-            while self._pending or self._busy():
-                self._start_missing(len(self._pending))
-                self._hand_out(self._pending)
-                yield from self._collect()
+            yield from self._work()
+            if self._starved:
+                self.close()
+                self._pending, self._alone = self._starved, True
+                yield from self._work()
         finally:
             # Left early (an error in the caller, Ctrl-C): nobody waits for these outcomes any more.
             for worker in self._busy():
                 self._drop(worker)
+
+    def _work(self) -> Iterator[Outcome]:
+        while self._pending or self._busy():
+            self._start_missing(len(self._pending))
+            self._hand_out(self._pending)
+            yield from self._collect()
 
     def close(self) -> None:
         """Terminate all workers, busy or not."""
@@ -119,7 +129,7 @@ class LocalEngine:
         return [worker for worker in self._workers if worker.job is not None]
 
     def _start_missing(self, pending: int) -> None:
-        wanted = min(self._config.workers, pending + len(self._busy()))
+        wanted = min(1 if self._alone else self._config.workers, pending + len(self._busy()))
         while len(self._workers) < wanted:
             self._workers.append(self._start())
 
@@ -159,6 +169,9 @@ class LocalEngine:
             worker.job = None
             if message.last:
                 self._drop(worker)
+            if message.starved and not self._alone:
+                self._put_off(message.outcome)
+                return None
             return self._with_lost(message.outcome)
         if isinstance(message, Broken):
             raise EngineError(f"a worker cannot use {self._config.device}: {message.reason}")
@@ -193,6 +206,12 @@ class LocalEngine:
                 device=self._config.device.partition(":")[0],
             )
         )
+
+    def _put_off(self, outcome: Outcome) -> None:
+        """Memory was too small for it beside the others: it is tried once more when they are done, alone."""
+        lost = self._lost_seconds.get(outcome.job, 0.0)
+        self._lost_seconds[outcome.job] = lost + outcome.seconds
+        self._starved.append(outcome.job)
 
     def _with_lost(self, outcome: Outcome) -> Outcome:
         """The outcome with the seconds of a first attempt whose worker died; its one thread was busy."""

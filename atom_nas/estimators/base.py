@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from atom_nas.config import construct
+from atom_nas.leg import Leg, keep, take_up
 from atom_nas.names import choose
 from distill.data import Split, stratified_subset
 from distill.preprocessing import Preprocessing
@@ -37,9 +38,13 @@ class Estimator(Protocol):
         """Everything that determines a score besides network and seed, as JSON values; a cache key."""
         ...
 
-    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Leg | None = None
+    ) -> dict[str, float]:
         """Train the network in place and return its scores.
 
+        Args:
+            leg: the part of the training to do now; None: all of it.
         Raises:
             FloatingPointError: the training loss is not finite.
         """
@@ -85,6 +90,7 @@ def train_and_score(
     preprocessing: Preprocessing,
     seed: int,
     device: torch.device,
+    leg: Leg | None = None,
 ) -> dict[str, float]:
     """Train on `images`, then read everything that is free: training losses, validation accuracy and loss.
 
@@ -97,6 +103,7 @@ def train_and_score(
         preprocessing: from pixels to model space.
         seed: of batches and augmentation.
         device: where to compute.
+        leg: the part of the training to do now; None: all of it.
     Raises:
         FloatingPointError: the training loss is not finite.
     """
@@ -108,7 +115,11 @@ def train_and_score(
         seed=seed,
         device=device,
         preprocessing=preprocessing if images.dtype == torch.uint8 else None,
+        until=leg.until if leg else None,
+        after=take_up(leg, network) if leg else None,
     )
+    if leg:
+        keep(leg, network, record)
     held_out = evaluate(
         network, validation.images, validation.labels, device=device, preprocessing=preprocessing
     )

@@ -15,6 +15,7 @@ from atom_nas.estimators.base import (
     subset,
     train_and_score,
 )
+from atom_nas.leg import Leg
 from distill.training import TrainingConfig
 
 EPOCHS = 100
@@ -67,7 +68,9 @@ class ProxyEstimator:
             "preprocessing": preprocessing_fingerprint(self._preprocessing),
         }
 
-    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Leg | None = None
+    ) -> dict[str, float]:
         """See `train_and_score`."""
         return train_and_score(
             network,
@@ -78,6 +81,7 @@ class ProxyEstimator:
             preprocessing=self._preprocessing,
             seed=seed,
             device=device,
+            leg=leg,
         )
 
 

@@ -15,6 +15,7 @@ from atom_nas.estimators.base import (
     subset,
     train_and_score,
 )
+from atom_nas.leg import Leg
 from distill.training import TrainingConfig, evaluate
 
 EPOCHS = 30
@@ -73,7 +74,9 @@ class RealEstimator:
             "preprocessing": preprocessing_fingerprint(self._preprocessing),
         }
 
-    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Leg | None = None
+    ) -> dict[str, float]:
         """See `train_and_score`; adds `test_accuracy`, in [0, 1]."""
         scores = train_and_score(
             network,
@@ -84,6 +87,7 @@ class RealEstimator:
             preprocessing=self._preprocessing,
             seed=seed,
             device=device,
+            leg=leg,
         )
         tested = evaluate(
             network, self._test.images, self._test.labels, device=device, preprocessing=self._preprocessing

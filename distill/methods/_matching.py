@@ -169,6 +169,7 @@ class _Engine:
         require(config.precision, problem.device)
         self._problem, self._config, self._weights = problem, config, weights
         self._preprocessing = problem.preprocessing.to(problem.device)
+        self._real = _resident(problem.real.images, problem.device)
         self._pools = problem.pools()
         depth = config.depth or fitting_depth(problem.image_shape)
         network = convnet(
@@ -222,8 +223,16 @@ class _Engine:
         """Real images in model space, B a class: (K*B, C, H, W) on the device."""
         size = self._config.batch_real
         chosen = [draw_batch(pool, size, g) for pool, g in zip(self._pools, generators, strict=True)]
-        pixels = self._problem.real.images[torch.cat(chosen)]
-        return self._preprocessing(pixels.to(self._problem.device, non_blocking=True))
+        pixels = self._real[torch.cat(chosen).to(self._real.device)]
+        return self._preprocessing(pixels.to(self._problem.device))
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    """The stored pixels, on a GPU if they take no more than a quarter of what is free there."""
+    if device.type != "cuda":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes <= free // 4 else images
 
 
 def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:

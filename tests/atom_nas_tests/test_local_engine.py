@@ -89,6 +89,19 @@ def test_a_trial_whose_worker_was_killed_is_tried_again_and_pays_for_both(
     assert outcomes[name].cpu_seconds > again[name].cpu_seconds
 
 
+def test_what_finds_no_memory_beside_others_is_tried_again_alone(
+    pair: LocalEngine, warm: LocalEngine, tmp_path: Path
+) -> None:
+    first, second = (f"starved-{tmp_path / name}" for name in ("memory", "more"))
+    outcomes = run(pair, [first, "fine-1", "fine-2", "memory"])
+    assert outcomes[first].reason is None
+    assert str(outcomes["memory"].reason).startswith("MemoryError")  # not even alone
+    assert {name: outcomes[name].reason for name in ("fine-1", "fine-2")} == {"fine-1": None, "fine-2": None}
+    assert outcomes[first].scores == run(warm, [first])[first].scores
+    assert run(pair, ["fine-1", "fine-2"]).keys() == {"fine-1", "fine-2"}  # and then side by side again
+    assert str(run(warm, [second])[second].reason).startswith("MemoryError")  # it was alone the first time
+
+
 def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:
     def process(name: str) -> float:
         return dict(next(warm.run([job(name)])).scores).get("process", 0.0)

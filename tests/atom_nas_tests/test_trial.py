@@ -1,6 +1,7 @@
 """One trial as a worker runs it, here in the test's own process."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,14 +18,14 @@ from distill.training import TrainingConfig
 CPU = torch.device("cpu")
 
 
-def run(name: str, estimator: Estimator, seed: int = 0) -> tuple[Outcome, bool]:
+def run(name: str, estimator: Estimator, seed: int = 0) -> tuple[Outcome, bool, bool]:
     workload = Workload(build=build, estimators=(estimator,), image_shape=SHAPE)
     return run_trial(Job(estimator=estimator.name, architecture=name, seed=seed), workload, CPU)
 
 
 def test_what_a_trial_costs_is_measured() -> None:
     estimator = ProxyEstimator(search_data(), ProxyConfig(training=TrainingConfig(epochs=3)))
-    outcome, spoiled = run("fine", estimator)
+    outcome, spoiled, _ = run("fine", estimator)
     assert (outcome.reason, spoiled) == (None, False)
     assert 0 < outcome.seconds < 60
     assert 0 < outcome.cpu_seconds < 60
@@ -36,7 +37,9 @@ def test_what_a_trial_costs_is_measured() -> None:
 class HungryEstimator(CountingEstimator):
     """Uses 200 MiB for a moment."""
 
-    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Any = None
+    ) -> dict[str, float]:
         assert torch.ones(200 * 2**18).all()
         return super().score(network, seed=seed, device=device)
 
@@ -65,7 +68,7 @@ def test_memory_that_cannot_be_measured_is_unknown(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_score_that_is_not_finite_fails_the_trial(bad: float) -> None:
-    outcome, spoiled = run("fine", CountingEstimator(bad))
+    outcome, spoiled, _ = run("fine", CountingEstimator(bad))
     assert outcome.reason == f"FloatingPointError: validation_loss is {bad}"
     assert (outcome.scores, spoiled) == ({}, False)
 
@@ -78,7 +81,8 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone() -> None:
 
 
 def test_exhausted_memory_spoils_the_process_and_an_ordinary_error_does_not() -> None:
-    assert [run(name, CountingEstimator())[1] for name in ("memory", "raises")] == [True, False]
+    endings = {name: run(name, CountingEstimator())[1:] for name in ("memory", "raises", "fine")}
+    assert endings == {"memory": (True, True), "raises": (False, False), "fine": (False, False)}
 
 
 def test_costs_are_those_counted_by_hand() -> None:

@@ -62,6 +62,11 @@ def build(architecture: str) -> nn.Module:
         raise RuntimeError("two lines\nof complaint")
     if misfortune == "memory":
         raise MemoryError
+    if misfortune == "starved":  # as long as there is no file of the rest of the name
+        memory = Path(architecture.partition("-")[2])
+        if not memory.exists():
+            memory.touch()
+            raise MemoryError
     if misfortune == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if misfortune == "unlucky":  # only the first time: the rest of the name is a file that remembers
@@ -88,7 +93,9 @@ class CountingEstimator:
     def settings(self) -> dict[str, Any]:
         return {"estimator": self.name}
 
-    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Any = None
+    ) -> dict[str, float]:
         weights = sum(float(p.detach().sum()) for p in network.to(device).parameters())
         scores = {"weights": weights, "process": float(os.getpid()), "seed": float(seed)}
         return scores if self.bad is None else scores | {"validation_loss": self.bad}
@@ -102,7 +109,9 @@ class SuicidalOnArrival:
     def settings(self) -> dict[str, Any]:
         return {}
 
-    def score(self, network: nn.Module, *, seed: int, device: torch.device) -> dict[str, float]:
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Any = None
+    ) -> dict[str, float]:
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:

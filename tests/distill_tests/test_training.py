@@ -44,6 +44,36 @@ def test_the_seed_decides_everything():
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"schedule": "cosine"}, {"schedule": "onecycle"}, {"momentum": 0.0}], ids=str
+)
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_training_in_parts_ends_in_the_same_bits(options, norm):
+    config = TrainingConfig(epochs=5, batch_size=16, **options)
+
+    def fresh():
+        torch.manual_seed(0)
+        batch = [nn.BatchNorm2d(32)] if norm == "batch" else []
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), *batch, nn.ReLU(), nn.Flatten(), nn.Linear(2048, 3)
+        )
+
+    def part(model, **where):
+        return train(model, SPACE(DATA.images), DATA.labels, config=config, seed=1, device=CPU, **where)
+
+    whole, pieces = fresh(), fresh()
+    record = part(whole)
+    first = part(pieces, until=2)
+    assert len(first.epoch_losses) == 2
+    second = part(pieces, until=2, after=first)  # nothing is left to do
+    assert second.epoch_losses == first.epoch_losses
+    last = part(pieces, until=9, after=second)
+    assert last.epoch_losses == record.epoch_losses
+    state, expected = pieces.state_dict(), whole.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert len(last.momentum) == (0 if options.get("momentum") == 0.0 else len(list(whole.parameters())))
+
+
 def test_global_random_state_is_neither_used_nor_moved():
     config = TrainingConfig(epochs=1)
     torch.manual_seed(0)

@@ -1,0 +1,65 @@
+"""Trainings in parts: where one stops, and the file from which it goes on.
+
+The file is safetensors, so that going on never unpickles anything.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import nn
+
+from distill.files import write_bytes
+from distill.training import TrainingRecord
+
+_MOMENTUM = "momentum/"
+_NETWORK = "network/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leg:
+    """One part of a training.
+
+    Attributes:
+        until: how many epochs are done at its end.
+        checkpoint: the file that it goes on from, if it is there, and that its end is kept in. A training is
+            the same bits with or without it.
+    """
+
+    until: int
+    checkpoint: Path
+
+
+def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
+    """Put the network where an earlier leg left it; None, and the network as it is, where there is none.
+
+    A file that is damaged, of another network or further than `leg.until` counts for nothing.
+    """
+    try:
+        with safe_open(leg.checkpoint, framework="pt") as file:
+            losses = tuple(json.loads(file.metadata()["epoch_losses"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    state = {
+        name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)
+    }
+    own = network.state_dict()
+    if len(losses) > leg.until or {name: t.shape for name, t in state.items()} != {
+        name: t.shape for name, t in own.items()
+    }:
+        return None
+    network.load_state_dict(state)
+    count = len(tensors) - len(state)
+    return TrainingRecord(losses, 0.0, tuple(tensors[f"{_MOMENTUM}{i}"] for i in range(count)))
+
+
+def keep(leg: Leg, network: nn.Module, record: TrainingRecord) -> None:
+    """Write what the next leg needs."""
+    tensors = {f"{_NETWORK}{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"{_MOMENTUM}{i}": tensor for i, tensor in enumerate(record.momentum)}
+    leg.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(leg.checkpoint, serialize(whole, {"epoch_losses": json.dumps(record.epoch_losses)}))

@@ -1,0 +1,215 @@
+"""Successive halving: who goes on, what is stored, and that trainings in parts are the whole ones."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from trial_helpers import InlineEngine
+
+from atom_nas import engines
+from atom_nas.halving import CHECKPOINTS, EPOCHS, PLACE
+from atom_nas.leg import Leg, keep, take_up
+from atom_nas.run_folder import read_record
+from atom_nas.search import SearchSettings, run_search
+from atom_nas.strategies import HalvingConfig, configure
+from atom_nas.trials import Trial, TrialStore
+from distill.networks import build
+from distill.seeding import stream
+from distill.training import TrainingRecord
+from reports import write_report
+
+Ran = list[tuple[str, str]]
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """Run trials inline; gives the list of those that ran."""
+    jobs: Ran = []
+    made = SimpleNamespace(engine=lambda workload, **_: InlineEngine(workload, jobs))
+    monkeypatch.setattr(engines, "load", lambda _: made)
+    return jobs
+
+
+@pytest.fixture
+def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
+    return SearchSettings(
+        synthetic=digits_set,
+        out=tmp_path / "run",
+        strategy="successive-halving",
+        strategy_options={"eta": 2},
+        samples=6,
+        epochs=4,
+        space_options={"width": [32], "depth": [1, 2], "pooling": ["none", "avg"], "activation": ["relu"]},
+        reference="none",
+        validation_images=50,
+        workers=1,
+        device="cpu",
+    )
+
+
+def stored(path: Path, estimator: str = "proxy") -> dict[str, Trial]:
+    with TrialStore.open(path / "trials.sqlite") as store:
+        return {trial.architecture: trial for trial in store.trials(estimator)}
+
+
+def test_rungs_of_epochs_and_who_goes_on() -> None:
+    assert HalvingConfig().epochs(81) == (9, 27, 81)
+    assert HalvingConfig(eta=2, rungs=4).epochs(100) == (13, 25, 50, 100)
+    assert HalvingConfig(rungs=5).epochs(2) == (1, 2)
+    assert [HalvingConfig(eta=3).promoted(count) for count in (1, 3, 4, 10)] == [1, 1, 2, 4]
+    assert configure("successive-halving", {"eta": "4"}, 10) == HalvingConfig(eta=4)
+
+
+@pytest.mark.parametrize("options", [{"eta": 1}, {"rungs": 1}, {"eta": "two"}, {"gamma": 1}], ids=str)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        configure("successive-halving", options, 10)
+
+
+def test_the_last_ones_score_as_if_they_had_trained_at_once(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    assert len(ran) == 6 + 3 + 2
+    halved = stored(settings.out)
+    other = settings.out.with_name("whole")
+    run_search(replace(settings, strategy="random", strategy_options={}, out=other))
+    whole = stored(other)
+    assert list(halved) == list(whole)  # proposed in the same order
+    trained = {name: trial.scores[EPOCHS] for name, trial in halved.items()}
+    assert sorted(trained.values()) == [1, 1, 1, 2, 4, 4]
+    for name in (name for name in trained if trained[name] == 4):
+        assert {**whole[name].scores, PLACE: halved[name].scores[PLACE], EPOCHS: 4.0} == halved[name].scores
+
+
+def test_places_follow_rungs_and_then_the_score(settings: SearchSettings, ran: Ran) -> None:
+    run_search(replace(settings, score="validation_loss"))
+    trials = stored(settings.out)
+    for epochs, rung in ((1, 0), (2, 1), (4, 2)):
+        here = stored(settings.out, f"proxy after {epochs} epochs")
+        losses = {name: trial.scores["validation_loss"] for name, trial in here.items()}
+        goes_on = {name for name in losses if trials[name].scores[EPOCHS] > epochs}
+        stops = losses.keys() - goes_on
+        assert not goes_on or max(losses[n] for n in goes_on) <= min(losses[n] for n in stops)
+        for name in stops:
+            beaten = sum(loss > losses[name] for loss in losses.values()) / len(losses)
+            assert trials[name].scores[PLACE] == rung + beaten
+    rungs = [stored(settings.out, f"proxy after {epochs} epochs") for epochs in (1, 2, 4)]
+    for name, trial in trials.items():
+        parts = [rung[name] for rung in rungs if name in rung]
+        assert trial.cpu_seconds == pytest.approx(sum(part.cpu_seconds for part in parts))
+        assert trial.scores["validation_loss"] == parts[-1].scores["validation_loss"]
+
+
+def test_the_report_ranks_by_place_and_says_so(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    record = read_record(settings.out)
+    assert record["score"] == PLACE
+    assert record["strategy"]["criterion"] == "validation_accuracy"
+    assert not (settings.out / CHECKPOINTS).exists()
+    written = write_report([settings.out])
+    assert "4 of 6 trainings were stopped before epoch 4" in written.page.read_text()
+    ranking = (settings.out / "report" / "ranking.csv").read_text().splitlines()
+    places = [float(line.split(",")[2]) for line in ranking[1:]]
+    assert places == sorted(places, reverse=True)
+
+
+@pytest.mark.parametrize("survived", [1, 5, 7, 9, 10])
+def test_an_interrupted_search_goes_on_where_it_was(
+    settings: SearchSettings, ran: Ran, survived: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = settings.out.with_name("whole")
+    run_search(replace(settings, out=other))
+    ran.clear()
+
+    def stop(progress: Any) -> None:
+        if len(ran) == survived and progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(settings, progress=stop)
+    run_search(replace(settings, resume=True))
+    assert len(ran) == 6 + 3 + 2  # nothing twice
+    scores = [{name: trial.scores for name, trial in stored(path).items()} for path in (settings.out, other)]
+    assert scores[0] == scores[1]
+
+
+def test_a_lost_checkpoint_costs_time_only(settings: SearchSettings, ran: Ran) -> None:
+    other = settings.out.with_name("whole")
+    run_search(replace(settings, out=other))
+    ran.clear()
+
+    def stop(progress: Any) -> None:
+        if len(ran) == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(settings, progress=stop)
+    kept = sorted((settings.out / CHECKPOINTS).iterdir())
+    assert len(kept) == 6
+    kept[0].unlink()
+    kept[1].write_bytes(b"no safetensors")
+    for path in kept[2:]:
+        path.write_bytes(path.read_bytes()[:-8])
+    run_search(replace(settings, resume=True))
+    scores = [{name: trial.scores for name, trial in stored(path).items()} for path in (settings.out, other)]
+    assert scores[0] == scores[1]
+
+
+def test_failed_architectures_have_no_place(
+    settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atom_nas.estimators import base
+
+    real = base.train
+    calls: list[int] = []
+
+    def fails_sometimes(*arguments: Any, **options: Any) -> TrainingRecord:
+        calls.append(1)
+        if len(calls) in (1, 8):  # in the first rung, and in the second
+            raise FloatingPointError("no number")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(base, "train", fails_sometimes)
+    summary = run_search(settings)
+    failed = [trial for trial in stored(settings.out).values() if not trial.done]
+    assert summary.failed == len(failed) == 2
+    assert all(trial.scores == {} and "no number" in (trial.reason or "") for trial in failed)
+
+
+def test_more_samples_after_the_end_are_refused(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    with pytest.raises(ValueError, match="begin a new run"):
+        run_search(replace(settings, samples=7, resume=True))
+    run_search(replace(settings, resume=True))  # the same again is welcome
+    with pytest.raises(ValueError, match="criterion"):
+        run_search(replace(settings, score="validation_loss", resume=True))
+
+
+def test_a_list_can_be_halved(settings: SearchSettings, ran: Ran, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    names = ["w32-d1-none-relu-avg", "w32-d2-batch-relu-avg", "w32-d1-layer-relu-none"]
+    listed.write_text("architecture\n" + "\n".join(names) + "\n")
+    run_search(replace(settings, architectures=listed))
+    assert list(stored(settings.out)) == names
+    assert sorted(trial.scores[EPOCHS] for trial in stored(settings.out).values()) == [1, 2, 4]
+
+
+def test_what_a_checkpoint_must_be(tmp_path: Path) -> None:
+    network = build("convnet2", (1, 8, 8), 3, stream(0))
+    leg = Leg(until=3, checkpoint=tmp_path / "folder" / "c.safetensors")
+    assert take_up(leg, network) is None
+    momentum = tuple(torch.ones_like(parameter) for parameter in network.parameters())
+    keep(leg, network, TrainingRecord((1.0, 0.5), 2.0, momentum))
+    fresh = build("convnet2", (1, 8, 8), 3, stream(1))
+    record = take_up(leg, fresh)
+    assert record is not None
+    assert record.epoch_losses == (1.0, 0.5)
+    assert all(torch.equal(*pair) for pair in zip(record.momentum, momentum, strict=True))
+    assert all(torch.equal(*p) for p in zip(fresh.parameters(), network.parameters(), strict=True))
+    assert take_up(replace(leg, until=1), network) is None  # further than asked for
+    assert take_up(leg, build("convnet3", (1, 8, 8), 3, stream(1))) is None
+    save_file({"a": torch.ones(1)}, leg.checkpoint)
+    assert take_up(leg, network) is None
