@@ -35,6 +35,12 @@ def _methods() -> list[Sheet]:
     return _summaries("methods", METHODS)
 
 
+def _presets() -> list[Sheet]:
+    from distill import presets
+
+    return _summaries("presets", {name: presets.summary(name) for name in presets.names()})
+
+
 def _spaces() -> list[Sheet]:
     from search_spaces import SPACES
 
@@ -162,6 +168,7 @@ def _shown(default: Any) -> str:
 TOPICS: dict[str, Callable[[], list[Sheet]]] = {
     "datasets": _datasets,
     "methods": _methods,
+    "presets": _presets,
     "spaces": _spaces,
     "strategies": _strategies,
     "estimators": _estimators,

@@ -58,7 +58,8 @@ def _root(
 @app.command(
     epilog="\b\nExamples:"
     "\n  atom-nas distill --dataset digits --out runs/digits"
-    "\n  atom-nas distill --dataset cifar10 --ipc 10 --iterations 20000 --device cuda --out runs/c10"
+    "\n  atom-nas distill --dataset cifar10 --ipc 10 --preset fast --out runs/fast"
+    "\n  atom-nas distill --dataset cifar10 --ipc 10 --preset paper --device cuda --out runs/c10"
     "\n  atom-nas distill --dataset folder:photos --image-size 32 --set learning_rate=0.5 --out runs/photos"
 )
 @guarded
@@ -71,6 +72,10 @@ def distill(
         typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.  [required]"),
     ] = None,
     method: Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Settings that belong together; see 'atom-nas list presets'. Options win."),
+    ] = None,
     ipc: Annotated[int | None, typer.Option(help="Synthetic images per class.  [default: 10]")] = None,
     iterations: Annotated[
         int | None,
@@ -99,11 +104,11 @@ def distill(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
-    from atom_nas.config import distill_settings, given, parse_assignments, read_config
-    from atom_nas.terminal import show_distill
+    from atom_nas.config import distill_settings, given, parse_assignments, read_config, with_preset
+    from atom_nas.terminal import show_distill, show_preset
 
     options = given(
-        dataset=dataset, method=method, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
+        dataset=dataset, method=method, preset=preset, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
         image_size=image_size, data_dir=data_dir, out=out,
     )  # fmt: skip
     file = read_config(config) if config else {}
@@ -117,7 +122,10 @@ def distill(
     values.setdefault("device", device)
     if device != "auto":
         values["device"] = device
-    show_distill(distill_settings(values), resume=resume, overwrite=overwrite)
+    filled = with_preset(values)
+    settings = distill_settings(filled.values)
+    show_preset(filled)
+    show_distill(settings, resume=resume, overwrite=overwrite)
 
 
 @app.command(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,6 +104,52 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
     method_config = construct(config, {k: v for k, v in values.items() if k not in own})
     mine = {k: v for k, v in values.items() if k in own}
     return construct(DistillSettings, {**mine, "method_config": method_config})
+
+
+@dataclass(frozen=True)
+class WithPreset:
+    """Settings with those of a preset among them.
+
+    Attributes:
+        values: what was given, and whatever else the preset says.
+        taken: what the preset says and nothing else did.
+        fallbacks: in a few words each, what the preset did not have as it was asked for.
+    """
+
+    values: dict[str, Any]
+    taken: dict[str, Any]
+    fallbacks: tuple[str, ...]
+
+
+def with_preset(values: Mapping[str, Any]) -> WithPreset:
+    """Fill in from the preset that `values` name, if they name one; what is given counts for more.
+
+    Raises:
+        ValueError: there is no such preset, or dataset, method or device are none.
+    """
+    from distill import methods, presets, sources
+    from distill.run import DistillSettings, resolve_device
+
+    if values.get("preset") is None:
+        return WithPreset(dict(values), {}, ())
+    name = choose("preset", str(values["preset"]), presets.names())
+    if "dataset" not in values:
+        raise ValueError("no dataset given; add --dataset NAME (see 'atom-nas list datasets')")
+    method = choose("method", str(values.get("method", "atom")), methods.METHODS)
+    dataset = choose_dataset(str(values["dataset"]))
+    side, classes = sources.glance(dataset, values.get("image_size"))
+    case = presets.Case(
+        dataset=dataset,
+        method=method,
+        ipc=construct(DistillSettings, {"dataset": "", "out": "", **given(ipc=values.get("ipc"))}).ipc,
+        device=resolve_device(str(values.get("device", "auto"))).type,
+        side=side,
+        classes=classes,
+    )
+    resolved = presets.resolve(name, case)
+    known = {*field_names(DistillSettings), *field_names(methods.load(method).Config)}
+    taken = {k: v for k, v in resolved.settings.items() if k in known and k not in values}
+    return WithPreset({**taken, **values, "preset": name}, taken, resolved.fallbacks)
 
 
 def choose_dataset(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from atom_nas import __version__
+from atom_nas.estimators.base import SCORING_VERSION
 from atom_nas.names import choose
 from distill.data import RealDataset
 from distill.evaluation import Accuracy, Evaluator, as_json, default_network
@@ -75,6 +76,7 @@ class Plan:
             "preprocessing": self.synthetic.card["preprocessing"],
             "torch": torch.__version__,
             "atom_nas": __version__,
+            "scoring": SCORING_VERSION,
         }
         return json.dumps(parts, sort_keys=True)
 

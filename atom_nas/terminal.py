@@ -11,6 +11,7 @@ from atom_nas.console import clock, progress_bar, stderr, stdout
 from reports.formatting import plural
 
 if TYPE_CHECKING:
+    from atom_nas.config import WithPreset
     from atom_nas.console import Bar
     from atom_nas.plan import SearchSettings
     from atom_nas.runner import Progress
@@ -32,6 +33,15 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, ask))
         yield lambda: asked
+
+
+def show_preset(filled: "WithPreset") -> None:
+    """Say what a preset has brought, and what it did not have."""
+    for fallback in filled.fallbacks:
+        stderr.print(fallback, markup=False)
+    if "preset" in filled.values and filled.taken:
+        brought = ", ".join(f"{name} {value}" for name, value in sorted(filled.taken.items()))
+        stderr.print(f"preset {filled.values['preset']}: {brought}", markup=False)
 
 
 def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite: bool = False) -> None:

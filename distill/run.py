@@ -46,6 +46,7 @@ class DistillSettings:
         validation_seed: of that split; the same for all sets that are to be compared.
         image_size: side in pixels that images are resized and cropped to; for folder:PATH and tinyimagenet.
         data_dir: where downloaded datasets are kept; None is the user's cache folder.
+        preset: where settings came from, for the card; of no effect.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class DistillSettings:
     validation_seed: int = 0
     image_size: int | None = None
     data_dir: Path | None = None
+    preset: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("out", "data_dir"):
@@ -268,6 +270,7 @@ def _card(
         "seed": settings.seed,
         "device": device.type,
         "config": settings.resolved(),
+        "preset": settings.preset,
         "wall_seconds": session.wall_seconds,
         "cpu_seconds": session.cpu_seconds,
         "peak_memory_mb": environment.peak_memory_mb(device),

@@ -74,3 +74,17 @@ def load_dataset(name: str, *, data_dir: Path | None = None, image_size: int | N
     module = importlib.import_module(f"distill.sources.{entry[0]}")
     dataset: RealDataset = module.read(name, data_dir or default_data_dir(), image_size)
     return dataset
+
+
+def glance(name: str, image_size: int | None = None) -> tuple[int | None, int | None]:
+    """The side that images of `folder:PATH` will have, and its number of classes, without decoding any image;
+    None for what is unknown, and for every other dataset.
+
+    Raises:
+        ValueError: see `load_dataset`.
+    """
+    if not name.startswith("folder:"):
+        return None, None
+    folder = importlib.import_module("distill.sources.folder")
+    side, classes = folder.glance(name)
+    return image_size or side, classes

@@ -42,6 +42,23 @@ def read(name: str, data_dir: Path, image_size: int | None) -> RealDataset:  # n
     return assemble(name, classes, training, test, image_size)
 
 
+def glance(name: str) -> tuple[int | None, int]:
+    """The side of the first image, None if it is not square, and the number of classes; nothing is decoded.
+
+    Raises:
+        ValueError: as `read`, where the folders are not as it wants them.
+    """
+    root = folder_path(name)
+    if not root.is_dir():
+        raise ValueError(f"there is no folder {root}; folder:PATH needs PATH/train/CLASS/* or PATH/CLASS/*")
+    training_root = _split_folder(root, _TRAINING) or root
+    classes = _class_names(training_root)
+    try:
+        return common_size(image_files(training_root / classes[0])[:1]), len(classes)
+    except ValueError:  # not square, or damaged: whoever reads all images says so
+        return None, len(classes)
+
+
 def assemble(
     name: str, classes: tuple[str, ...], training: Listing, test: Listing, image_size: int | None
 ) -> RealDataset:
