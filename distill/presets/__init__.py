@@ -1,7 +1,7 @@
 """Presets: settings of a distillation that belong together, as data. One YAML file a preset, beside this one.
 
 A file holds a one-line `summary`; `common` settings; `methods`, what a method has instead; `devices`, the
-same for cpu and cuda; and `datasets`: for each its `side` in pixels and number of `classes`, its own `common`,
+same for cpu and cuda; and `datasets`: for each its `side` in pixels, number of `classes`, its own `common`,
 and under `ipc` what holds for a number of images per class (where that differs by device: a value for each).
 """
 
