@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SPACES: dict[str, str] = {
     "convnet": "the 720 ConvNets of the dataset-distillation papers: width, depth, norm, activation, pooling",
+    "nasbench201": "the 15,625 cells of NAS-Bench-201 (NATS-Bench topology), in the benchmark's skeleton",
 }
 
 
