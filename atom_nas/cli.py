@@ -261,6 +261,13 @@ def search(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Narrow the space, e.g. 'width=[32, 64]', repeatable."),
     ] = None,
+    estimators: Annotated[
+        str,
+        typer.Option(
+            help="Training-free estimators to compare, comma-separated, or training-free for all of them; "
+            "see 'atom-nas list estimators'."
+        ),
+    ] = "",
     set_strategy: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
     ] = None,
@@ -294,6 +301,7 @@ def search(
         dataset=choose_dataset(dataset) if dataset else None,
         data_dir=data_dir,
         reference=reference,
+        estimators=(estimators,),
         score=score,
         training=parse_assignments(set_ or []),
         reference_training=parse_assignments(set_reference or []),

@@ -47,6 +47,7 @@ class SearchSettings:
         epochs: of the proxy.
         training: other fields of the proxy's `TrainingConfig`.
         validation_images: score on a subset of this many validation images; None: on all.
+        estimators: names of training-free estimators to score with besides.
         score: the score that ranks, and that strategies learn from; with successive halving, the one by which
             architectures go on.
         engine: a registered engine.
@@ -76,6 +77,7 @@ class SearchSettings:
     epochs: int = proxy.EPOCHS
     training: Mapping[str, Any] = field(default_factory=dict)
     validation_images: int | None = None
+    estimators: tuple[str, ...] = ()
     score: str = "validation_accuracy"
     engine: str = "local"
     workers: int | None = None
@@ -92,6 +94,7 @@ class SearchSettings:
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
         choose("score", self.score, estimators.SCORES)
+        object.__setattr__(self, "estimators", estimators.training_free(",".join(self.estimators)))
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
             _at_least(1, name, getattr(self, name))
@@ -122,6 +125,7 @@ class Plan:
         listed: the architectures to score instead of sampling, or None.
         table: the published ranking, or None.
         proxy: the cheap estimator.
+        others: training-free ones.
         reference: the reference estimator, or None.
         device: where trials run.
         workers: processes.
@@ -141,6 +145,7 @@ class Plan:
     listed: ArchitectureList | None
     table: ReferenceTable | None
     proxy: Estimator
+    others: tuple[Estimator, ...]
     reference: Estimator | None
     device: torch.device
     workers: int
@@ -203,6 +208,7 @@ def prepare(settings: SearchSettings) -> Plan:
             training=training,
             validation_images=settings.validation_images,
         ),
+        others=tuple(estimators.load(name).estimator(data) for name in settings.estimators),
         reference=_reference(settings, data, reference_training),
         device=device,
         workers=settings.workers or _default_workers(device),

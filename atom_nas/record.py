@@ -37,6 +37,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "strategy": _strategy(plan),
         "score": PLACE if plan.halving else settings.score,
         "proxy": plan.proxy.settings(),
+        "estimators": {each.name: each.settings() for each in plan.others},
         "reference": _reference(plan),
         "workers": plan.workers,
         "device": plan.device.type,

@@ -137,7 +137,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Raise on the first setting that changes scores; more samples and other workers are welcome."""
-    for name in (*_FIXED, *_FIXED_LAST, *_fixed_of_reference(earlier)):
+    known = _entry(earlier, "estimators") or {}
+    both = tuple(f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known)
+    for name in (*_FIXED, *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
         found = first_difference(name, _entry(earlier, name), _entry(now, name))
         if found:
             raise ValueError(f"{path} cannot be resumed with other settings: {found}")

@@ -97,6 +97,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         session = _Session(plan, folder, engine, progress)
         session.draw_picture()
         session.rank()
+        session.look()
         session.refer()
         return session.finish()
 
@@ -110,7 +111,7 @@ def _engine(plan: Plan) -> Engine:
         image_shape=shape,
         classes=plan.data.classes,
     )
-    chosen = (plan.proxy, plan.reference) if plan.reference else (plan.proxy,)
+    chosen = (plan.proxy, *plan.others, *([plan.reference] if plan.reference else []))
     workload = Workload(build=build, estimators=chosen, image_shape=shape)
     made: Engine = engines.load(settings.engine).engine(
         workload, workers=plan.workers, device=str(plan.device)
@@ -152,6 +153,13 @@ class _Session:
                 evaluate=evaluate,
                 options=plan.strategy_options,
             )
+
+    def look(self) -> None:
+        """Score what was proposed with the training-free estimators too."""
+        positions = {trial.architecture: trial.position for trial in self._folder.store.trials("proxy")}
+        for estimator in self._plan.others:
+            with self._folder.timing("search_wall_seconds"):
+                self._stage(estimator.name, estimator, estimator.name, len(positions)).ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
         """What answers the strategy's proposals."""

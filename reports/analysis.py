@@ -17,7 +17,7 @@ from reports.notes import write_notes
 from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
 from reports.savings import Costs, measure_savings
 from reports.schema import Run
-from reports.scores import describe_score
+from reports.scores import COUNTED, describe_score
 from reports.selection import KEPT_PERCENTS, precision_and_recall, regret_of_pick, top_spearman
 from reports.verdict import Evidence, Verdict, judge
 
@@ -43,7 +43,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     first, *others = [
         describe_agreement(name, ruler_scores(run, name), reference) for name in ruler_names(run, chosen)
     ]
-    scores = [first, *sorted(others, key=_best_first)]
+    scores = [_with_cost(each, run) for each in (first, *sorted(others, key=_best_first))]
     counts, savings = _counts(run, chosen, reference), measure_savings(_costs(run))
     return Report(
         atom_nas_version=run.info.atom_nas_version,
@@ -58,6 +58,16 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         cpu_seconds=_cpu_seconds(run),
         notes=write_notes(run, counts, savings),
     )
+
+
+def _with_cost(score: ScoreReport, run: Run) -> ScoreReport:
+    """With the mean compute-seconds an architecture that the score takes."""
+    if score.name in COUNTED:
+        return score.model_copy(update={"seconds_each": 0.0})
+    spent, _ = _compute_seconds(run)
+    own = f"{spent}:{score.name}"
+    seconds = run.trials[own if own in run.trials else spent].mean()
+    return score.model_copy(update={"seconds_each": None if math.isnan(seconds) else float(seconds)})
 
 
 def generator(name: str) -> np.random.Generator:

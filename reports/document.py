@@ -35,7 +35,8 @@ class ScoreReport(_Part):
     """How one score, used as the ruler, agrees with the reference.
 
     recorded: successful trials that hold the score. tied: how many of the n compared share their value with
-    another. kept: precision@k and recall@k. pick: regret; null with fewer than 3 pairs.
+    another. kept: precision@k and recall@k. pick: regret; null with fewer than 3 pairs. seconds_each: mean
+    compute-seconds an architecture to get the score; 0 for what is counted without training.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ScoreReport(_Part):
     spearman_top_5: Statistic
     kept: list[Kept]
     pick: Pick | None
+    seconds_each: float | None = None
 
 
 class Counts(_Part):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reports.scores import RANKING_COLUMNS
 from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class RunInfo(_Part):
     strategy: StrategyInfo
     score: str
     proxy: EstimatorInfo = EstimatorInfo()
+    estimators: dict[str, EstimatorInfo] = {}
     reference: ReferenceInfo = ReferenceInfo()
     workers: Count | None = None
     device: str = ""
@@ -126,7 +128,7 @@ class Run:
         info: run.json.
         trials: the proxy's trials in the order proposed; columns architecture, position, status, reason,
             seconds, cpu_seconds, peak_memory_mb, cached, seed, device and `score:NAME` for every score (NaN
-            where missing).
+            where missing); for another estimator NAME also `seconds:NAME` and `cpu_seconds:NAME`, its own.
         reference: the reference's, with the same columns; those of a table hold architecture, status, an
             empty reason and its score.
     """
@@ -167,6 +169,12 @@ def read_run(folder: Path | str) -> Run:
     info = _read_info(folder / "run.json")
     rows = read_rows(folder / "trials.sqlite")
     trials = _frame([row for row in rows if row["estimator"] == "proxy"])
+    for name in info.estimators:
+        if name in RANKING_COLUMNS:
+            raise ValueError(
+                f"{folder / 'run.json'} has an estimator named {name!r}, a column of ranking.csv"
+            )
+        _add_ruler(trials, name, [row for row in rows if row["estimator"] == name])
     if info.reference.kind == "table":
         reference = _read_table(folder / "reference.csv", info.reference.score or "score")
     else:
@@ -214,6 +222,16 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     numeric = ["seconds", "cpu_seconds", "peak_memory_mb", *names]
     frame[numeric] = frame[numeric].astype("float64")
     return frame
+
+
+def _add_ruler(trials: pd.DataFrame, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Another estimator's score, and what it took, beside the proxy's."""
+    listed = list(rows)
+    for column in ("seconds", "cpu_seconds"):
+        spent = {row["architecture"]: row[column] for row in listed}
+        trials[f"{column}:{name}"] = trials["architecture"].map(spent).astype("float64")
+    scores = {row["architecture"]: row["scores"].get(name) for row in listed if row["status"] == "done"}
+    trials[f"score:{name}"] = trials["architecture"].map(scores).astype("float64")
 
 
 def _read_table(path: Path, score: str) -> pd.DataFrame:

@@ -28,10 +28,20 @@ SCORES: dict[str, Score] = {
     "trained_epochs": Score("epochs trained"),
     "parameters": Score("parameters"),
     "flops": Score("FLOPs"),
+    "synflow": Score("SynFlow"),
+    "naswot": Score("NASWOT"),
+    "jacov": Score("Jacobian covariance"),
+    "snip": Score("SNIP"),
+    "grad_norm": Score("gradient norm"),
+    "grasp": Score("GraSP"),
+    "fisher": Score("Fisher"),
+    "zico": Score("ZiCo"),
     "test_accuracy": Score("test accuracy", fraction=True),
     "seconds": Score("seconds of the proxy trial"),
     "peak_memory_mb": Score("peak memory of the proxy trial"),
 }
+COUNTED = ("parameters", "flops")
+"""What is counted on the untrained network, at next to no cost."""
 MEASUREMENTS = ("seconds", "peak_memory_mb")
 """What every trial is measured for besides its scores: rulers too, a slow or large network as a good one."""
 

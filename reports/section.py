@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports import formatting, plots
+from reports import formatting, leaderboard, plots
 from reports.analysis import reference_is_fraction
 from reports.canvas import copy_picture, save_figure
 from reports.document import Report
@@ -102,6 +102,14 @@ def _figures(run: Run, report: Report) -> Iterator[tuple[str, str, str, Figure]]
         yield _agreement(run, report)
         yield _top_k(run, report)
     yield _costs(report)
+    compared = leaderboard.rulers(report.scores)
+    if len({ruler.seconds for ruler in compared}) > 1:
+        figure = leaderboard.draw(compared, report.savings.reference_seconds_each)
+        values = ", ".join(
+            f"{ruler.label} {formatting.decimals(ruler.value)} for {formatting.seconds(ruler.seconds)}"
+            for ruler in compared
+        )
+        yield "leaderboard", "What each ruler costs", f"Spearman's rho by cost: {values}.", figure
     bars = plots.score_bars(report.scores)
     if bars:
         figure = plots.draw_bars(bars, "What else could rank them")

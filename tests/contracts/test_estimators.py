@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import reports.scores
 from atom_nas import estimators
-from atom_nas.estimators import ESTIMATORS, SCORES
+from atom_nas.estimators import ESTIMATORS, SCORES, TRAINING_FREE
 from atom_nas.estimators.base import Estimator, SearchData
 from distill.data import Split
 from distill.preprocessing import fit_preprocessing
@@ -42,7 +42,7 @@ def data() -> SearchData:
     )
 
 
-@pytest.fixture(params=sorted(ESTIMATORS))
+@pytest.fixture(params=sorted(set(ESTIMATORS) - set(TRAINING_FREE)))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -123,6 +123,78 @@ def test_validation_can_be_capped(name: str, data: SearchData) -> None:
 def test_an_unknown_option_is_named(name: str, data: SearchData) -> None:
     with pytest.raises(ValueError, match=rf"unknown {name} option 'trainin': did you mean 'training'"):
         estimators.load(name).estimator(data, trainin=TRAINING)
+
+
+@pytest.fixture(params=sorted(TRAINING_FREE))
+def untrained(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def active() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 3)
+        )
+
+
+class TestEveryTrainingFreeEstimator:
+    def test_gives_the_score_of_its_name_and_knows_it(self, untrained: str, data: SearchData) -> None:
+        made = estimators.load(untrained).estimator(data)
+        scores = made.score(active(), seed=0, device=CPU)
+        assert scores.keys() == {untrained}
+        assert made.name == untrained
+        assert untrained in reports.scores.SCORES
+        assert math.isfinite(scores[untrained])
+
+    def test_leaves_network_images_and_the_global_generator_alone(
+        self, untrained: str, data: SearchData
+    ) -> None:
+        network, before, state = active(), snapshot(data), torch.random.get_rng_state()
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        made = estimators.load(untrained).estimator(data)
+        assert made.score(network, seed=0, device=CPU) == made.score(network, seed=1, device=CPU)
+        assert all(torch.equal(weights[name], value) for name, value in network.state_dict().items())
+        assert all(torch.equal(a, b) for a, b in zip(before, snapshot(data), strict=True))
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+    def test_tells_one_initialisation_from_another(self, untrained: str, data: SearchData) -> None:
+        made = estimators.load(untrained).estimator(data)
+        other = active()
+        with torch.no_grad():
+            other[0].weight.mul_(torch.linspace(-2, 2, 9).view(3, 3))  # type: ignore[union-attr,operator]
+        assert made.score(other, seed=0, device=CPU) != made.score(active(), seed=0, device=CPU)
+
+    def test_a_broken_network_is_an_error(self, untrained: str, data: SearchData) -> None:
+        broken = active()
+        nn.init.constant_(broken[4].weight, float("nan"))  # type: ignore[index,arg-type]
+        nn.init.constant_(broken[0].weight, float("nan"))  # type: ignore[index,arg-type]
+        with pytest.raises((FloatingPointError, torch.linalg.LinAlgError)):
+            estimators.load(untrained).estimator(data).score(broken, seed=0, device=CPU)
+
+    def test_settings_tell_whatever_changes_scores(self, untrained: str, data: SearchData) -> None:
+        make = estimators.load(untrained).estimator
+        plain = make(data).settings()
+        assert json.loads(json.dumps(plain, allow_nan=False)) == plain == make(data).settings()
+        assert make(data, images="real").settings() != plain
+        assert make(data, batch_size=6).settings() != plain
+        data.synthetic_images[0, 0, 0, 0] += 1
+        assert make(data).settings() != plain
+
+    def test_options_are_checked(self, untrained: str, data: SearchData) -> None:
+        make = estimators.load(untrained).estimator
+        for options in ({"batch_size": 2}, {"images": "fake"}, {"batch_sizes": 8}):
+            with pytest.raises(ValueError, match=next(iter(options))):
+                make(data, **options)
+
+
+def test_names_of_training_free_estimators() -> None:
+    assert estimators.training_free("") == ()
+    assert estimators.training_free(" snip, synflow,snip") == ("snip", "synflow")
+    assert estimators.training_free("training-free") == tuple(TRAINING_FREE)
+    with pytest.raises(ValueError, match="unknown training-free estimator 'synflo': did you mean 'synflow'"):
+        estimators.training_free("synflo")
 
 
 def test_an_unknown_estimator_is_named() -> None:

@@ -1,0 +1,56 @@
+"""The leaderboard: who is on the front, and labels that do not lie on one another."""
+
+from itertools import pairwise
+
+import pytest
+from matplotlib.figure import Figure
+
+from reports.analysis import describe_agreement
+from reports.document import ScoreReport
+from reports.leaderboard import draw, rulers, spread
+
+
+def ruler(name: str, seconds: float | None, value: float | None) -> ScoreReport:
+    import pandas as pd
+
+    made = describe_agreement(name, pd.Series([1.0, 2, 3, 4]), pd.Series([1.0, 2, 3, 4]))
+    spearman = made.spearman.model_copy(update={"value": value, "low": 0.0, "high": 1.0})
+    return made.model_copy(update={"spearman": spearman, "seconds_each": seconds})
+
+
+def test_the_front_is_whoever_nobody_beats_for_as_little() -> None:
+    found = rulers(
+        [
+            ruler("validation_accuracy", 10.0, 0.8),
+            ruler("final_training_loss", 10.0, 0.9),
+            ruler("synflow", 0.1, 0.7),
+            ruler("snip", 0.2, 0.6),
+            ruler("parameters", 0.0, 0.7),
+            ruler("flops", 0.0, 0.5),
+            ruler("seconds", 10.0, 0.99),
+            ruler("jacov", None, 0.99),
+            ruler("zico", 0.1, None),
+        ]
+    )
+    assert [each.value for each in found] == sorted((each.value for each in found), reverse=True)
+    assert {each.label for each in found if each.front} == {"final training loss", "SynFlow", "parameters"}
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("reference", [None, 30.0])
+def test_it_is_drawn_with_every_ruler_named(reference: float | None) -> None:
+    figure = draw(rulers([ruler("synflow", 0.1, 0.7), ruler("parameters", 0.0, 0.6)]), reference)
+    assert isinstance(figure, Figure)
+    words = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert "SynFlow 0.70" in words
+    assert "parameters 0.60" in words
+    assert ("reference" in words) == (reference is not None)
+
+
+def test_labels_keep_their_distance_and_their_place() -> None:
+    values = [0.9, 0.89, 0.88, 0.5, 0.1]
+    heights = spread(values, 0.1)
+    assert all(above - below >= 0.1 - 1e-9 for above, below in pairwise(heights))
+    assert heights[3:] == [0.5, 0.1]
+    assert sum(heights[:3]) / 3 == pytest.approx(0.89)
+    assert spread([], 0.1) == []
