@@ -16,7 +16,7 @@ def measure(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """L is the mean cross-entropy of the minibatch."""
     weights = weights_of(network)
     pairs = zip(weights, gradients(network, images, labels, weights), strict=True)
-    return float(sum((weight * gradient).abs().sum() for weight, gradient in pairs))
+    return float(sum((weight.detach() * gradient).abs().sum() for weight, gradient in pairs))
 
 
 def estimator(data: SearchData, **options: Any) -> Untrained:

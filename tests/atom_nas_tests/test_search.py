@@ -16,6 +16,7 @@ from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
 from atom_nas.trials import Trial, TrialStore
 from distill.precision import runs_bfloat16
+from reports import write_report
 
 Ran = list[tuple[str, str]]
 FITTING, OTHER, MISFIT = "w32-d1-none-relu-avg", "w32-d2-batch-relu-max", "w32-d4-none-relu-avg"
@@ -97,6 +98,23 @@ def test_the_record_says_what_was_done(settings: SearchSettings) -> None:
     assert record["search_wall_seconds"] > 0
     assert record["reference_wall_seconds"] > 0
     assert record["command"] == "atom-nas search ..."
+
+
+def test_other_estimators_score_the_same_architectures(settings: SearchSettings, ran: Ran) -> None:
+    run_search(replace(settings, estimators=("snip",), reference="none"))
+    names = [each.architecture for each in trials(settings.out, "proxy")]
+    assert [each.architecture for each in trials(settings.out, "snip")] == names
+    ran.clear()
+    more = replace(settings, estimators=("snip", "synflow"), reference="none", resume=True)
+    run_search(more)
+    assert ran == [("synflow", name) for name in names]
+    written = write_report([settings.out])
+    scores = {score.name: score for score in written.reports[0].scores}
+    assert {"snip", "synflow", "validation_accuracy"} <= scores.keys()
+    assert 0 < (scores["snip"].seconds_each or 0) < (scores["validation_accuracy"].seconds_each or 0)
+    assert scores["parameters"].seconds_each == 0.0
+    header = (settings.out / "report" / "ranking.csv").read_text().splitlines()[0].split(",")
+    assert {"snip", "synflow"} <= set(header)
 
 
 def test_resuming_a_whole_run_trains_nothing(settings: SearchSettings, ran: Ran) -> None:
