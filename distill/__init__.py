@@ -12,8 +12,8 @@ from distill.process import use_huge_pages, wait_asleep
 
 if TYPE_CHECKING:
     from distill.data import RealDataset, Split
-    from distill.preprocessing import Preprocessing
     from distill.merging import merge
+    from distill.preprocessing import Preprocessing
     from distill.run import DistillSettings, distill
     from distill.sources import load_dataset
     from distill.synthetic import SyntheticSet, load
