@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from atom_nas.search import SearchSettings, run_search
+    from distill.merging import merge
     from distill.run import DistillSettings, distill
     from distill.synthetic import SyntheticSet, load
     from reports.writing import write_report
@@ -25,6 +26,7 @@ _HOMES = {
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
     "load": "distill.synthetic",
+    "merge": "distill.merging",
     "run_search": "atom_nas.search",
     "write_report": "reports.writing",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "__version__",
     "distill",
     "load",
+    "merge",
     "run_search",
     "write_report",
 ]

@@ -61,6 +61,7 @@ def _root(
     "\n  atom-nas distill --dataset cifar10 --ipc 10 --preset fast --out runs/fast"
     "\n  atom-nas distill --dataset cifar10 --ipc 10 --preset paper --device cuda --out runs/c10"
     "\n  atom-nas distill --dataset folder:photos --image-size 32 --set learning_rate=0.5 --out runs/photos"
+    "\n  atom-nas distill --dataset cifar100 --shard 2/8 --out runs/part-2  (then atom-nas merge)"
 )
 @guarded
 def distill(
@@ -102,6 +103,22 @@ def distill(
     data_dir: DataDir = None,
     resume: Resume = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INDEX/COUNT",
+            help="Distill one part of the classes, e.g. 2/8, on a machine of its own; 'atom-nas merge' puts "
+            "the parts together.",
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            "--deterministic/--no-deterministic",
+            help="Compute class after class: merged shards are to the bit what one process gives. Without it "
+            "they differ from that in rounding.",
+        ),
+    ] = None,
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
     from atom_nas.config import distill_settings, given, parse_assignments, read_config, with_preset
@@ -109,7 +126,7 @@ def distill(
 
     options = given(
         dataset=dataset, method=method, preset=preset, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
-        image_size=image_size, data_dir=data_dir, out=out,
+        image_size=image_size, data_dir=data_dir, out=out, shard=shard, deterministic=deterministic,
     )  # fmt: skip
     file = read_config(config) if config else {}
     values = {**file, **options, **parse_assignments(set_ or [])}
@@ -126,6 +143,24 @@ def distill(
     settings = distill_settings(filled.values)
     show_preset(filled)
     show_distill(settings, resume=resume, overwrite=overwrite)
+
+
+@app.command(epilog="\b\nExample:\n  atom-nas merge runs/part-1 runs/part-2 runs/part-3 --out runs/whole")
+@guarded
+def merge(
+    shards: Annotated[
+        list[Path],
+        typer.Argument(
+            help="The folders of all shards of one distillation, in any order.", metavar="SHARD..."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write the synthetic set to.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
+) -> None:
+    """Put together what 'atom-nas distill --shard' made of each part of the classes; the shards are kept."""
+    from atom_nas.terminal import show_merge
+
+    show_merge(shards, out, overwrite=overwrite)
 
 
 @app.command(

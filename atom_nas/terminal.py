@@ -62,7 +62,18 @@ def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite
         )
     spent = clock(synthetic.card["wall_seconds"])
     images = f"{len(synthetic)} images ({settings.ipc} per class)"
-    stdout.print(f"{images} in {spent}: {settings.out}", markup=False)
+    part = f", shard {settings.shard}" if settings.shard else ""
+    stdout.print(f"{images}{part} in {spent}: {settings.out}", markup=False)
+
+
+def show_merge(shards: Sequence[Path], out: Path, *, overwrite: bool) -> None:
+    """Merge, and say what came of it and what it took."""
+    from distill.merging import merge
+
+    whole = merge(shards, out, overwrite=overwrite)
+    longest, total = (clock(whole.card[key]) for key in ("longest_wall_seconds", "wall_seconds"))
+    images = f"{len(whole)} images ({whole.card['ipc']} per class) of {plural(len(shards), 'shard')}"
+    stdout.print(f"{images}, {total} in all and {longest} the longest: {out}", markup=False)
 
 
 class _StageBars:

@@ -12,6 +12,7 @@ from distill.process import use_huge_pages, wait_asleep
 
 if TYPE_CHECKING:
     from distill.data import RealDataset, Split
+    from distill.merging import merge
     from distill.preprocessing import Preprocessing
     from distill.run import DistillSettings, distill
     from distill.sources import load_dataset
@@ -31,6 +32,7 @@ _HOMES = {
     "load_dataset": "sources",
     "SyntheticSet": "synthetic",
     "load": "synthetic",
+    "merge": "merging",
     "TrainingConfig": "training",
     "evaluate": "training",
     "train": "training",
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_dataset",
+    "merge",
     "train",
 ]
 

@@ -1,21 +1,22 @@
-"""The card of a synthetic set, `card.json`: what it must hold, and how it is read.
+"""The card of a synthetic set, `card.json`, and of a shard, `shard.json`: what it must hold, how it is read.
 
 A card may come from a stranger: whatever passes here must not surprise later.
 """
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from distill.session import CHECKPOINT
 
 FORMAT_VERSION = 1
-CARD = "card.json"
+CARD, SHARD = "card.json", "shard.json"
 _SEARCH_RECORD = "run.json"
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -64,9 +65,17 @@ class Card(_Loose):
     seed: int = Field(ge=0)
     device: str
     config: dict[str, Any]
-    wall_seconds: Seconds
-    cpu_seconds: Seconds
+    wall_seconds: Amount
+    cpu_seconds: Amount
     images_sha256: str
+
+    file: ClassVar[str] = CARD
+    what: ClassVar[str] = "synthetic set"
+
+    @property
+    def class_numbers(self) -> tuple[int, ...]:
+        """The classes that there are images of."""
+        return tuple(range(len(self.dataset.classes)))
 
     @field_validator("config")
     @classmethod
@@ -77,6 +86,42 @@ class Card(_Loose):
         return config
 
 
+class Part(_Loose):
+    """Which part of a distillation a shard is, and the numbers of its classes."""
+
+    index: Count
+    count: Count
+    classes: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+class ShardCard(Card):
+    """What `shard.json` must hold: what a card does, and what merging needs."""
+
+    shard: Part
+    peak_memory_mb: Amount | None = None
+    loss_curve: list[dict[str, int | Finite]] = []
+    environment: dict[str, Any] = {}
+
+    file: ClassVar[str] = SHARD
+    what: ClassVar[str] = "shard"
+
+    @property
+    def class_numbers(self) -> tuple[int, ...]:
+        return tuple(self.shard.classes)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ShardCard":
+        numbers = self.shard.classes
+        if sorted(set(numbers)) != numbers or numbers[-1] >= len(self.dataset.classes):
+            raise ValueError("the classes of a shard are numbers of classes, each once, in order")
+        if self.shard.index > self.shard.count:
+            raise ValueError(f"there is no shard {self.shard.index} of {self.shard.count}")
+        return self
+
+
+AnyCard = TypeVar("AnyCard", bound=Card)
+
+
 def read_card(folder: Path) -> Card:
     """The card in `folder`.
 
@@ -84,9 +129,18 @@ def read_card(folder: Path) -> Card:
         ValueError: naming the file and the first thing that is wrong with it; or, where there is none, saying
             what the folder holds instead.
     """
-    path = folder / CARD
+    return _read(folder, Card)
+
+
+def read_shard_card(folder: Path) -> ShardCard:
+    """The card of the shard in `folder`; raises as `read_card` does."""
+    return _read(folder, ShardCard)
+
+
+def _read(folder: Path, kind: type[AnyCard]) -> AnyCard:
+    path = folder / kind.file
     if not path.is_file():
-        raise ValueError(f"{folder} holds no synthetic set (no {CARD} there){_instead(folder)}")
+        raise ValueError(f"{folder} holds no {kind.what} (no {kind.file} there){_instead(folder)}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(raw, ensure_ascii=False).encode()
@@ -96,21 +150,33 @@ def read_card(folder: Path) -> Card:
         raise ValueError(f"{path} is not valid JSON ({error})") from None
     _refuse_newer(path, raw)
     try:
-        return Card.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         reason = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path} is not a card of a synthetic set ({where}: {reason})") from None
+        raise ValueError(f"{path} is not a card of a {kind.what} ({where}: {reason})") from None
 
 
 def _instead(folder: Path) -> str:
     """What a folder without a card is, if it is one of ours."""
+    if (folder / CARD).is_file():
+        return "; it is a whole synthetic set, which needs no merging"
+    if (folder / SHARD).is_file():
+        return f"; it is {_shard_name(folder)}: merge all of them with 'atom-nas merge'"
     if (folder / _SEARCH_RECORD).is_file():
         return "; it is the run of a search: name the set that was searched with"
     if (folder / CHECKPOINT).is_file():
         return "; its distillation has not finished: go on with --resume (atom-nas distill ... --resume)"
     return ""
+
+
+def _shard_name(folder: Path) -> str:
+    try:
+        part = read_shard_card(folder).shard
+    except (ValueError, OSError):
+        return "a shard"
+    return f"shard {part.index} of {part.count}"
 
 
 def _refuse_newer(path: Path, raw: object) -> None:

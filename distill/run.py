@@ -2,16 +2,15 @@
 
 import functools
 import re
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from distill import environment, methods, synthetic
+from distill import environment, methods
 from distill.attention import runs_fused
 from distill.data import RealDataset
 from distill.files import lock_folder
@@ -19,12 +18,12 @@ from distill.methods.base import Problem
 from distill.precision import settle
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
-from distill.session import CHECKPOINT, Progress, RecordedSession, State, Stopwatch
+from distill.session import Progress, RecordedSession, Stopwatch, thinned
+from distill.shards import Shard
 from distill.sources import ZCA_DATASETS, load_dataset, suited_augmentation
 from distill.synthetic import SyntheticSet
-from distill.target import check_target, holds_set, is_begun, sweep, withdraw_set
+from distill.target import LATER, check_target, holds_set, is_begun, sweep, write_set
 
-_CURVE_POINTS = 500
 _LARGEST_SEED = 2**63 - 1
 
 
@@ -47,6 +46,10 @@ class DistillSettings:
         image_size: side in pixels that images are resized and cropped to; for folder:PATH and tinyimagenet.
         data_dir: where downloaded datasets are kept; None is the user's cache folder.
         preset: where settings came from, for the card; of no effect.
+        shard: INDEX/COUNT, e.g. 2/8: distill this part of the classes, which `distill.merging.merge` puts
+            together with the others; None distills all.
+        deterministic: compute each class by itself, so that merged shards are to the bit what one process
+            gives, on the same kind of machine and with as many threads; without it they are up to rounding.
     """
 
     dataset: str
@@ -62,8 +65,12 @@ class DistillSettings:
     image_size: int | None = None
     data_dir: Path | None = None
     preset: str | None = None
+    shard: str | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
+        if self.shard is not None:
+            object.__setattr__(self, "shard", str(Shard.parse(self.shard)))
         for name in ("out", "data_dir"):
             value = getattr(self, name)
             # Scripts give paths as text as well.
@@ -102,6 +109,8 @@ class DistillSettings:
             "zca": self.whitens,
             "validation_fraction": self.validation_fraction,
             "validation_seed": self.validation_seed,
+            "shard": self.shard,
+            "deterministic": self.deterministic,
             **asdict(self.config),
         }
 
@@ -140,7 +149,7 @@ def distill(
     finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
     if found := finished():
         return found
-    dataset, problem = _pose(settings, device, tell)
+    data, problem = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)
     out.mkdir(parents=True, exist_ok=True)
     with closing(lock_folder(out, "distillation")):
@@ -148,9 +157,9 @@ def distill(
         if found := finished():
             return found
         sweep(out)
-        session = _WatchfulSession(
+        session = RecordedSession(
             out,
-            {**settings.resolved(), "fingerprint": dataset.fingerprint},
+            _identity(settings, data),
             resume=resume and not overwrite,
             on_progress=on_progress,
             should_stop=should_stop,
@@ -160,19 +169,31 @@ def distill(
         if overwrite and (holds_set(out) or is_begun(out)):
             session.begin_anew()
         tell(f"distilling with {settings.method}")
-        images = method.distill(problem, settings.config, session)
+        with _reproducible(problem):
+            images = method.distill(problem, settings.config, session)
         made_with["kernels"] = _kernels(settings, device)
-        card = {**_card(settings, dataset, session, device), "environment": made_with}
-        return _write(out, images, problem, card)
+        card = {**_card(settings, data, problem, session), "environment": made_with}
+        labels = torch.tensor(problem.class_numbers).repeat_interleave(problem.ipc)
+        return write_set(out, images, labels, problem.preprocessing, card)
 
 
-def _write(out: Path, images: Tensor, problem: Problem, card: Mapping[str, Any]) -> SyntheticSet:
-    """Write the set in the place of an old one, and drop the checkpoint, which has served."""
-    labels = torch.arange(len(problem.classes)).repeat_interleave(problem.ipc)
-    withdraw_set(out)
-    result = synthetic.save(out, images, labels, problem.preprocessing, card)
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    return result
+def _identity(settings: DistillSettings, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint must agree with; settings that earlier versions lacked count where they are used."""
+    used = {k: v for k, v in settings.resolved().items() if k not in LATER or v != LATER[k]}
+    return {**used, "fingerprint": data["fingerprint"]}
+
+
+@contextmanager
+def _reproducible(problem: Problem) -> Iterator[None]:
+    """Within, cuDNN repeats its bits if the run is deterministic; these settings are the process's."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    if problem.deterministic:
+        cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
@@ -200,36 +221,46 @@ def _kernels(settings: DistillSettings, device: torch.device) -> str:
 
 def _pose(
     settings: DistillSettings, device: torch.device, tell: Callable[[str], None]
-) -> tuple[RealDataset, Problem]:
-    """The real data, and the problem of distilling what is not held out of it."""
+) -> tuple[dict[str, Any], Problem]:
+    """The real data's entry on the card, and the problem of distilling what is not held out of it.
+
+    Whatever part of it is distilled, preprocessing is fitted to all of it; then only what is needed is kept.
+    """
     tell(f"reading {settings.dataset}")
     dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
-    fit, _ = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
+    chosen = Shard.parse(settings.shard).class_numbers(len(dataset.classes)) if settings.shard else None
+    data = _describe(settings, dataset)
+    fit = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)[0]
+    classes = dataset.classes
+    del dataset  # Its images have been copied, and may be gigabytes.
     tell("measuring mean and deviation" + (" and ZCA" if settings.whitens else ""))
     problem = Problem(
         real=fit,
-        classes=dataset.classes,
+        classes=classes,
         preprocessing=fit_preprocessing(fit.images, zca=settings.whitens),
         ipc=settings.ipc,
         seed=derive_seed(settings.seed, "distill"),
         device=device,
+        deterministic=settings.deterministic,
     )
-    return dataset, problem
+    if chosen:
+        all_needed = getattr(settings.config, "uses_all_classes", False)
+        problem = problem.narrowed(chosen, keep_others=all_needed)
+    return data, problem
 
 
-class _WatchfulSession(RecordedSession):
-    """Also keeps the loss curve for the card; methods that do not iterate leave an empty one."""
-
-    curve: tuple[dict[str, float], ...] = ()
-
-    def restore(self) -> State | None:
-        state = super().restore()
-        self.curve = tuple(state.curve) if state else ()
-        return state
-
-    def after(self, state: State, total: int) -> None:
-        self.curve = tuple(state.curve)
-        super().after(state, total)
+def _describe(settings: DistillSettings, dataset: RealDataset) -> dict[str, Any]:
+    return {
+        "name": settings.dataset,
+        "fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "image_shape": dataset.image_shape,
+        "image_size": settings.image_size,
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "validation_fraction": settings.validation_fraction,
+        "validation_seed": settings.validation_seed,
+    }
 
 
 def resolve_device(name: str) -> torch.device:
@@ -251,34 +282,22 @@ def resolve_device(name: str) -> torch.device:
 
 
 def _card(
-    settings: DistillSettings, dataset: RealDataset, session: _WatchfulSession, device: torch.device
+    settings: DistillSettings, data: Mapping[str, Any], problem: Problem, session: RecordedSession
 ) -> dict[str, Any]:
-    return {
-        "dataset": {
-            "name": settings.dataset,
-            "fingerprint": dataset.fingerprint,
-            "classes": list(dataset.classes),
-            "image_shape": dataset.image_shape,
-            "image_size": settings.image_size,
-            "train_images": len(dataset.train),
-            "test_images": len(dataset.test),
-            "validation_fraction": settings.validation_fraction,
-            "validation_seed": settings.validation_seed,
-        },
+    card = {
+        "dataset": data,
         "method": settings.method,
         "ipc": settings.ipc,
         "seed": settings.seed,
-        "device": device.type,
+        "device": problem.device.type,
         "config": settings.resolved(),
         "preset": settings.preset,
         "wall_seconds": session.wall_seconds,
         "cpu_seconds": session.cpu_seconds,
-        "peak_memory_mb": environment.peak_memory_mb(device),
-        "loss_curve": _thinned(session.curve),
+        "peak_memory_mb": environment.peak_memory_mb(problem.device),
+        "loss_curve": thinned(session.curve),
     }
-
-
-def _thinned(curve: tuple[dict[str, float], ...]) -> list[dict[str, float]]:
-    """At most `_CURVE_POINTS` points of the curve, its last among them; `log.jsonl` has all."""
-    stride = -(-len(curve) // _CURVE_POINTS) or 1
-    return [point for i, point in enumerate(curve) if i % stride == 0 or i == len(curve) - 1]
+    if settings.shard:
+        shard = Shard.parse(settings.shard)
+        card["shard"] = {"index": shard.index, "count": shard.count, "classes": problem.class_numbers}
+    return card

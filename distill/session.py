@@ -6,7 +6,7 @@ is named by seed and iteration, the tensors below are all the state there is.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from distill.files import write_bytes, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
+
+_CURVE_POINTS = 500
 
 
 class Interrupted(KeyboardInterrupt):
@@ -124,6 +126,8 @@ class RecordedSession(Session):
         self._earlier = (0.0, 0.0)
         self._first = 0
         self._found = self._find() if resume else None
+        self.curve: tuple[dict[str, float], ...] = ()
+        """The loss curve so far; methods that do not iterate leave it empty."""
 
     @property
     def wall_seconds(self) -> float:
@@ -146,6 +150,7 @@ class RecordedSession(Session):
     def restore(self) -> State | None:
         state, self._found = self._found, None
         self._first = state.iteration if state else 0
+        self.curve = tuple(state.curve) if state else ()
         self._rewrite_log(state.curve if state else [])
         return state
 
@@ -165,6 +170,7 @@ class RecordedSession(Session):
         return state if len(state.images) else None
 
     def after(self, state: State, total: int) -> None:
+        self.curve = tuple(state.curve)
         if state.curve and state.curve[-1]["iteration"] == state.iteration:
             with (self._folder / LOG).open("a") as log:
                 log.write(json.dumps(state.curve[-1]) + "\n")
@@ -223,3 +229,9 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = ""
                 return _first_difference(before, after, f"{prefix}{key}.")
             return f"{prefix}{key} was {before!r} and is now {after!r}"
     return "an unknown setting"
+
+
+def thinned(curve: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """At most some 500 points of a loss curve, its last among them; `log.jsonl` has all."""
+    stride = -(-len(curve) // _CURVE_POINTS) or 1
+    return [point for i, point in enumerate(curve) if i % stride == 0 or i == len(curve) - 1]

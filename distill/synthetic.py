@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from distill.card import CARD, FORMAT_VERSION, Card, read_card
+from distill.card import FORMAT_VERSION, Card, ShardCard, read_card, read_shard_card
 from distill.data import RealDataset, Split
 from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing, Whitening
@@ -89,8 +89,8 @@ class SyntheticSet:
             )
         if dataset.classes != self.classes:
             raise ValueError(
-                f"{self.path / CARD} does not name the {len(dataset.classes)} classes of {dataset.name}, "
-                f"but {len(self.classes)} of its own"
+                f"{self.path / Card.file} does not name the {len(dataset.classes)} classes of "
+                f"{dataset.name}, but {len(self.classes)} of its own"
             )
         return dataset
 
@@ -125,13 +125,14 @@ class SyntheticSet:
 def save(
     folder: Path, images: Tensor, labels: Tensor, preprocessing: Preprocessing, card: Mapping[str, Any]
 ) -> SyntheticSet:
-    """Write the artifact; `card.json` comes last, so a folder that has one is whole.
+    """Write a set or a shard; `card.json` or `shard.json` comes last, so a folder that has one is whole.
 
     Args:
         folder: exists already.
         images: float32 (N, C, H, W) in model space.
         labels: int64 (N,).
-        card: what `Card` asks for, less format version, preprocessing and digests, which are added.
+        card: what `Card` asks for, less format version, preprocessing and digests, which are added; with
+            `shard`, what `ShardCard` does.
     """
     tensors = {"images": images.float().contiguous(), "labels": labels.contiguous()}
     # Serialised in memory: a full disk then is an OSError like any other, and leaves nothing behind.
@@ -143,7 +144,8 @@ def save(
         "images_sha256": _digest(folder / IMAGES),
         "preprocessing": _save_preprocessing(folder, preprocessing),
     }
-    checked = Card.model_validate(whole).model_dump(mode="json")
+    kind = ShardCard if "shard" in card else Card
+    checked = kind.model_validate(whole).model_dump(mode="json")
     synthetic = SyntheticSet(
         tensors["images"],
         tensors["labels"],
@@ -156,7 +158,7 @@ def save(
     encoded = BytesIO()
     picture.save(encoded, format="PNG")
     write_bytes(folder / PICTURE, encoded.getvalue())
-    write_text(folder / CARD, json.dumps(checked, indent=1) + "\n")
+    write_text(folder / kind.file, json.dumps(checked, indent=1) + "\n")
     return synthetic
 
 
@@ -185,17 +187,26 @@ def load(directory: Path | str) -> SyntheticSet:
         ValueError: if the folder is missing, is not a synthetic set, is of a newer format, or was changed.
     """
     folder = Path(directory)
-    card = read_card(folder)
-    tensors = _load_tensors(folder / IMAGES, card.images_sha256)
+    return _load(folder, read_card(folder))
+
+
+def load_shard(directory: Path | str) -> SyntheticSet:
+    """Read a shard: a set that has images of some classes only; otherwise as `load`."""
+    folder = Path(directory)
+    return _load(folder, read_shard_card(folder))
+
+
+def _load(folder: Path, card: Card) -> SyntheticSet:
+    tensors = _load_tensors(folder / IMAGES, card.images_sha256, card)
     images, labels = tensors.get("images"), tensors.get("labels")
     if images is None or labels is None or images.shape[1:] != torch.Size(card.dataset.image_shape):
-        raise ValueError(f"{folder / IMAGES} does not hold the images that {CARD} describes")
+        raise ValueError(f"{folder / IMAGES} does not hold the images that {card.file} describes")
     classes = len(card.dataset.classes)
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise ValueError(f"{folder / IMAGES} needs one int64 label an image, for {len(images)} images")
     if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"{folder / IMAGES} has labels outside 0..{classes - 1}")
-    _require_even(folder, labels, classes, card.ipc)
+    _require_even(folder, labels, card)
     if images.dtype != torch.float32 or not bool(torch.isfinite(images).all()):
         raise ValueError(f"{folder / IMAGES} holds values that are no finite float32 numbers")
     preprocessing = _load_preprocessing(folder, card)
@@ -209,10 +220,12 @@ def _load_preprocessing(folder: Path, card: Card) -> Preprocessing:
     mean, std = torch.tensor(record.mean), torch.tensor(record.std)
     right_size = len(mean) == len(std) == shape[0]
     if not (right_size and bool(torch.isfinite(mean).all()) and bool(((std > 0) & std.isfinite()).all())):
-        raise ValueError(f"{folder / CARD} needs a finite mean and a positive std for {shape[0]} channels")
+        raise ValueError(
+            f"{folder / card.file} needs a finite mean and a positive std for {shape[0]} channels"
+        )
     if not record.zca:
         return Preprocessing(mean, std)
-    arrays = _load_tensors(folder / WHITENING, str(record.zca.get("sha256")))
+    arrays = _load_tensors(folder / WHITENING, str(record.zca.get("sha256")), card)
     size = shape[0] * shape[1] * shape[2]
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     if found != {"mean": (size,), "matrix": (size, size)}:
@@ -221,13 +234,15 @@ def _load_preprocessing(folder: Path, card: Card) -> Preprocessing:
     return Preprocessing(mean, std, Whitening(arrays["mean"], arrays["matrix"]))
 
 
-def _require_even(folder: Path, labels: Tensor, classes: int, ipc: int) -> None:
+def _require_even(folder: Path, labels: Tensor, card: Card) -> None:
     """Everything that is compared with a set takes as many real images of each class."""
-    counts = torch.bincount(labels, minlength=classes)
-    if bool((counts != ipc).any()):
+    numbers = list(card.class_numbers)
+    counts = torch.bincount(labels, minlength=len(card.dataset.classes))
+    mine = counts[numbers]
+    if bool((mine != card.ipc).any()) or int(mine.sum()) != len(labels):
         raise ValueError(
-            f"{folder / IMAGES} has {int(counts.min())} to {int(counts.max())} images a class, "
-            f"and {CARD} says {ipc} of each of {classes} classes"
+            f"{folder / IMAGES} has {int(mine.min())} to {int(mine.max())} images a class, "
+            f"and {card.file} says {card.ipc} of each of {len(numbers)} classes"
         )
 
 
@@ -241,11 +256,11 @@ def _require_whitening(path: Path, arrays: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{path} holds a matrix that is not symmetric, as ZCA's is")
 
 
-def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:
+def _load_tensors(path: Path, digest: str, card: Card) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"{path} is missing: the synthetic set is incomplete")
+        raise ValueError(f"{path} is missing: the {card.what} is incomplete")
     if _digest(path) != digest:
-        raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {CARD}")
+        raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {card.file}")
     try:
         return load_file(path)
     except SafetensorError as error:

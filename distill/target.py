@@ -1,7 +1,7 @@
 """The folder that a distillation writes to: what it holds already, and what may be done with that.
 
 A card makes a set, a checkpoint an unfinished run. Where both are, the run was started to replace the set,
-which stays whole until the new one is written:
+which stays whole until the new one is written. A shard, whose card has another name, is treated alike:
 
     card  checkpoint  |  neither option   --resume                          --overwrite
     no    no          |  start            start                             start
@@ -16,21 +16,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from distill import synthetic
-from distill.card import CARD
+from distill.card import CARD, SHARD
 from distill.files import LOCK, is_temporary, remove_stale_temporaries
+from distill.preprocessing import Preprocessing
 from distill.session import CHECKPOINT, LOG
 from distill.synthetic import SyntheticSet
 
-_SET = (CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
+_SET = (CARD, SHARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
 _OURS = (*_SET, CHECKPOINT, LOG)
 # What commands that use a set leave beside it by default; never removed here.
 _BESIDE = (LOCK, "export", "export.npz", "export.pt")
 
 
+LATER: dict[str, Any] = {"deterministic": False, "shard": None, "classes_at_once": 0}
+"""Settings that earlier versions did not have and did not write down; they worked as if these were given."""
+
+
 def holds_set(out: Path) -> bool:
-    """Whether a finished set is there."""
-    return (out / CARD).exists()
+    """Whether a finished set is there, or a finished shard."""
+    return (out / CARD).exists() or (out / SHARD).exists()
 
 
 def is_begun(out: Path) -> bool:
@@ -69,7 +76,20 @@ def sweep(out: Path) -> None:
     remove_stale_temporaries(out, _OURS)
 
 
-def withdraw_set(out: Path) -> None:
+def write_set(
+    out: Path, images: Tensor, labels: Tensor, preprocessing: Preprocessing, card: Mapping[str, Any]
+) -> SyntheticSet:
+    """Write a set or shard in the place of an old one, and drop the checkpoint, which has served.
+
+    Call it under the folder's lock; the arguments are those of `distill.synthetic.save`.
+    """
+    _withdraw_set(out)
+    result = synthetic.save(out, images, labels, preprocessing, card)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def _withdraw_set(out: Path) -> None:
     """Remove an old set, just before the new one is written.
 
     The card goes first, so that no half-removed set looks whole. The lock stays: it is held, and another
@@ -80,9 +100,10 @@ def withdraw_set(out: Path) -> None:
 
 
 def _occupied(out: Path, *, finished: bool, begun: bool) -> str:
+    old = "a synthetic set" if (out / CARD).exists() else "a shard"
     if not begun:
-        return f"{out} holds a synthetic set already; name another --out, or add --overwrite"
-    what = "a synthetic set and an unfinished run that is to replace it" if finished else "an unfinished run"
+        return f"{out} holds {old} already; name another --out, or add --overwrite"
+    what = f"{old} and an unfinished run that is to replace it" if finished else "an unfinished run"
     return f"{out} holds {what}; go on with --resume, or start afresh with --overwrite"
 
 
@@ -106,10 +127,9 @@ def _require_writable(folder: Path) -> None:
 
 
 def _same_or_refuse(out: Path, resolved: Mapping[str, Any]) -> SyntheticSet:
-    found = synthetic.load(out)
-    differing = [
-        key for key, value in resolved.items() if value not in ("auto", found.card["config"].get(key))
-    ]
+    found = synthetic.load(out) if (out / CARD).exists() else synthetic.load_shard(out)
+    config = {**LATER, **found.card["config"]}
+    differing = [key for key, value in resolved.items() if value not in ("auto", config.get(key))]
     if differing:
         raise ValueError(
             f"{out} is finished with other settings ({', '.join(differing)} differ); name another --out, "

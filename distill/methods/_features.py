@@ -30,6 +30,11 @@ class FeatureConfig:
         if self.feature_epochs < 0 or self.width < 1:
             raise ValueError("feature_epochs must not be negative and width must be positive")
 
+    @property
+    def uses_all_classes(self) -> bool:
+        """Whether images of all classes are needed, also where only some classes are worked on."""
+        return self.feature_epochs > 0
+
 
 def select(problem: Problem, config: FeatureConfig, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
     """The real images that `choose` picks among each class's embeddings.

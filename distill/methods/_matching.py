@@ -10,6 +10,7 @@ Letters: K classes worked on, I synthetic images and B real images a class, C ch
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import torch
@@ -34,6 +35,9 @@ from distill.session import Session, State
 
 Config = TypeVar("Config", bound="MatchingConfig")
 
+PORTION_BYTES = 512 * 2**20
+"""Size of the first feature map of the classes that are computed together, real and synthetic images."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingConfig:
@@ -52,6 +56,9 @@ class MatchingConfig:
             others `atom-nas distill` falls back to float32 and says so.
         compile: fuse network and statistics with torch.compile; `auto` does so where there are no fused
             kernels of our own (on a GPU, or at a width that is no multiple of 16) and the run is long enough.
+        classes_at_once: classes computed together; fewer take less memory. 0 takes as many as keep the first
+            feature map of their images within 512 MiB in float32. It changes rounding only; deterministic
+            runs take one class at a time.
     """
 
     iterations: int = 1000
@@ -64,6 +71,7 @@ class MatchingConfig:
     width: int = 128
     precision: Precision = "float32"
     compile: bool | Auto = "auto"
+    classes_at_once: int = 0
 
     def __post_init__(self) -> None:
         for field in ("iterations", "learning_rate", "batch_real", "width"):
@@ -75,6 +83,8 @@ class MatchingConfig:
             raise ValueError(f"depth must be 0 (chosen for you) or at least 2, not {self.depth}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.classes_at_once < 0:
+            raise ValueError(f"classes_at_once must be 0 (chosen) or positive, not {self.classes_at_once}")
         parse_strategy(self.augmentation)
         _ = self.weights  # Building them checks them, before any image is read.
 
@@ -103,8 +113,12 @@ class MatchingConfig:
             ValueError: see `require_runnable`; or if compiling is asked for and cannot be done.
         """
         self.require_runnable(problem)
+        if problem.deterministic and self.compile is True:
+            raise ValueError("compile=true and deterministic exclude one another; leave one of them out")
         if self.compile == "auto" and runs_fused(self.width, problem.device):
             return replace(self, compile=False), "fused kernels need no compiling"
+        if problem.deterministic:
+            return replace(self, compile=False), "deterministic runs are not"
         depth = self.depth or fitting_depth(problem.image_shape)
         passes = self.batch_real + 3 * problem.ipc  # backward costs two forward passes
         operations = convnet_operations(problem.image_shape, depth, self.width)
@@ -114,6 +128,16 @@ class MatchingConfig:
         )
         compiled, reason = decide(self.compile, work, problem.device)
         return replace(self, compile=compiled), reason
+
+    def portions(self, problem: Problem) -> list[slice]:
+        """The classes worked on, in nearly equal portions that are computed together."""
+        height, width = problem.image_shape[1:]
+        map_bytes = 4 * self.width * height * width * (self.batch_real + problem.ipc)
+        most = 1 if problem.deterministic else self.classes_at_once or max(1, PORTION_BYTES // map_bytes)
+        classes = len(problem.class_numbers)
+        count = -(-classes // most)
+        bounds = [classes * number // count for number in range(count + 1)]
+        return [slice(*pair) for pair in pairwise(bounds)]
 
 
 def match(problem: Problem, config: MatchingConfig, weights: LossWeights, session: Session) -> Tensor:
@@ -171,6 +195,7 @@ class _Engine:
         self._preprocessing = problem.preprocessing.to(problem.device)
         self._real = _resident(problem.real.images, problem.device)
         self._pools = problem.pools()
+        self._portions = config.portions(problem)
         depth = config.depth or fitting_depth(problem.image_shape)
         network = convnet(
             problem.image_shape,
@@ -191,38 +216,54 @@ class _Engine:
 
     def descend(self, state: State) -> MatchingLoss:
         """One iteration: the loss at the current pixels, then a step of SGD with momentum, in place."""
+        reinitialise(self._network, stream(self._problem.seed, "network", state.iteration))
+        return _joined([self._descend(state, portion) for portion in self._portions])
+
+    def _descend(self, state: State, portion: slice) -> MatchingLoss:
+        """The same for the classes of one portion."""
         problem, config = self._problem, self._config
-        reinitialise(self._network, stream(problem.seed, "network", state.iteration))
+        numbers, pools = problem.class_numbers[portion], self._pools[portion]
+        generators = [stream(problem.seed, "class", state.iteration, k) for k in numbers]
+        real = self._real_batch(pools, generators)
         names = parse_strategy(config.augmentation)
-        generators = [stream(problem.seed, "class", state.iteration, k) for k in problem.class_numbers]
-        real = self._real_batch(generators)
         augmentations = [draw(names, generator) for generator in generators]
 
         with torch.no_grad():
-            target = self._reduce(_augmented(real, augmentations))
-        images = state.images.requires_grad_(True)
-        source = self._reduce(_augmented(images, augmentations))
+            target = self._reduce(_augmented(real, augmentations), len(numbers))
+        rows = slice(portion.start * problem.ipc, portion.stop * problem.ipc)
+        # A copy: where in memory a part of a tensor begins depends on what stands before it.
+        images = state.images[rows].clone().requires_grad_(True)
+        source = self._reduce(self._augmented_synthetic(images, augmentations), len(numbers))
         loss = matching_loss(target, source, weights=self._weights)
         (gradient,) = torch.autograd.grad(loss.total, images)
 
-        images.requires_grad_(False)
-        state.momentum.mul_(config.momentum).add_(gradient)
-        state.images.sub_(state.momentum, alpha=config.learning_rate)
-        return loss
+        momentum = state.momentum[rows].mul_(config.momentum).add_(gradient)
+        state.images[rows].sub_(momentum, alpha=config.learning_rate)
+        return MatchingLoss(loss.spatial.detach(), loss.channel.detach(), loss.mmd.detach())
 
-    def _statistics(self, images: Tensor) -> Statistics:
+    def _augmented_synthetic(self, images: Tensor, augmentations: list[Augmentation]) -> Tensor:
+        """As `_augmented`; deterministic runs on a GPU go by the CPU.
+
+        There the gradient of sampling from a grid is summed in whatever order the threads come.
+        """
+        if not self._problem.deterministic or images.device.type == "cpu":
+            return _augmented(images, augmentations)
+        augmented = _augmented(images.cpu(), augmentations)
+        return augmented.to(images.device, memory_format=torch.channels_last)
+
+    def _statistics(self, images: Tensor, classes: int) -> Statistics:
         with autocast(self._problem.device, self._config.precision):
             maps, embedding = self._network.features(images)
-        return statistics(maps, embedding, classes=len(self._pools), weights=self._weights)
+        return statistics(maps, embedding, classes=classes, weights=self._weights)
 
-    def _fused_statistics(self, images: Tensor) -> Statistics:
+    def _fused_statistics(self, images: Tensor, classes: int) -> Statistics:
         sums = attention_sums(self._network, images, self._weights, self._config.precision)
-        return reduce_sums(sums, classes=len(self._pools), weights=self._weights)
+        return reduce_sums(sums, classes=classes, weights=self._weights)
 
-    def _real_batch(self, generators: list[torch.Generator]) -> Tensor:
-        """Real images in model space, B a class: (K*B, C, H, W) on the device."""
+    def _real_batch(self, pools: list[Tensor], generators: list[torch.Generator]) -> Tensor:
+        """Real images in model space, B for each of the pools: (K*B, C, H, W) on the device."""
         size = self._config.batch_real
-        chosen = [draw_batch(pool, size, g) for pool, g in zip(self._pools, generators, strict=True)]
+        chosen = [draw_batch(pool, size, g) for pool, g in zip(pools, generators, strict=True)]
         pixels = self._real[torch.cat(chosen).to(self._real.device)]
         return self._preprocessing(pixels.to(self._problem.device))
 
@@ -243,6 +284,12 @@ def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """
     rounds = [torch.randperm(len(pool), generator=generator) for _ in range(-(-size // len(pool)))]
     return pool[torch.cat(rounds)[:size]]
+
+
+def _joined(losses: list[MatchingLoss]) -> MatchingLoss:
+    """The losses of portions as one of all their classes."""
+    parts = [(loss.spatial, loss.channel, loss.mmd) for loss in losses]
+    return MatchingLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:

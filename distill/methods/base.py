@@ -3,7 +3,7 @@
 Letters: K classes worked on, I images per class, C channels, H x W pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +27,8 @@ class Problem:
         device: where to compute.
         subset: the class numbers to work on; all of them if None. Classes are independent given the
             seed, so disjoint subsets together give what one run over all classes gives.
+        deterministic: compute each class by itself, in batches of fixed shape, so that disjoint subsets give
+            the bits that one run over all classes gives; without it they give the same up to rounding.
     Raises:
         ValueError: if a class has fewer than `ipc` images, or `ipc` is not positive.
     """
@@ -38,6 +40,7 @@ class Problem:
     seed: int
     device: torch.device
     subset: tuple[int, ...] | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if self.ipc < 1:
@@ -67,9 +70,20 @@ class Problem:
         everything = self.real.class_indices(len(self.classes))
         return [everything[k] for k in self.class_numbers]
 
+    def narrowed(self, subset: tuple[int, ...], *, keep_others: bool = False) -> "Problem":
+        """The problem of `subset` alone; images of other classes are dropped unless `keep_others`."""
+        if keep_others:
+            return replace(self, subset=subset)
+        mine = torch.isin(self.real.labels, torch.tensor(subset))
+        return replace(self, subset=subset, real=self.real.take(torch.nonzero(mine).flatten()))
+
     def prepare(self, positions: Tensor) -> Tensor:
-        """The real images at `positions`, in model space, on the CPU: float32 (len, C, H, W)."""
-        return self.preprocessing(self.real.images[positions])
+        """The real images at `positions`, I a class, in model space, on the CPU: float32 (K*I, C, H, W).
+
+        Class by class: how a matrix product rounds, as whitening is one, depends on how many rows it has.
+        """
+        parts = positions.split(self.ipc)
+        return torch.cat([self.preprocessing(self.real.images[part]) for part in parts])
 
 
 class Method(Protocol):

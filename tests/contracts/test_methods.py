@@ -1,12 +1,13 @@
 """What every registered method must do, whichever it is."""
 
 import importlib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
 
 import distill
+from distill.merging import merge
 from distill.methods import METHODS, load
 from distill.run import DistillSettings
 
@@ -37,6 +38,24 @@ class TestEveryMethod:
         a, b, c = (run(method, tmp_path / n, seed=s).images for n, s in (("a", 4), ("b", 4), ("c", 5)))
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
+
+    @pytest.mark.parametrize("deterministic", [True, False], ids=["deterministic", "plain"])
+    @pytest.mark.parametrize("parts", [2, 3])
+    @pytest.mark.parametrize("width", [8, 16], ids=["eager", "fused"])
+    def test_shards_make_what_one_process_makes(self, method, width, parts, deterministic, tmp_path):
+        config = small_config(method)
+        if hasattr(config, "width"):
+            config = replace(config, width=width)
+        options = {"method_config": config, "ipc": 1, "zca": True, "deterministic": deterministic}
+        whole = run(method, tmp_path / "whole", **options)
+        folders = [tmp_path / str(index) for index in range(1, parts + 1)]
+        for index, folder in enumerate(folders, start=1):
+            run(method, folder, shard=f"{index}/{parts}", **options)
+        merged = merge(folders, tmp_path / "merged")
+        assert torch.allclose(merged.images, whole.images, atol=1e-3)
+        if deterministic:
+            files = [tmp_path / name / "synthetic.safetensors" for name in ("whole", "merged")]
+            assert files[0].read_bytes() == files[1].read_bytes()
 
     def test_leaves_global_random_state_alone(self, method, tmp_path):
         before = torch.get_rng_state()

@@ -18,14 +18,15 @@ torch.set_num_threads(1)
 from distill.methods.atom import Config
 from distill.run import DistillSettings, distill
 config = Config(iterations=60, width=16, batch_real=16)
-settings = DistillSettings(dataset="digits", out=Path(sys.argv[1]), method_config=config, ipc=2)
+out, shard = Path(sys.argv[1]), sys.argv[2] or None
+settings = DistillSettings(dataset="digits", out=out, method_config=config, ipc=2, shard=shard)
 # Slowed down, so that on a fast machine too something is left to be killed.
 distill(settings, resume=True, checkpoint_seconds=0.0, on_progress=lambda _: time.sleep(0.03))
 """
 
 
-def start(out: Path) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], stderr=subprocess.PIPE)
+def start(out: Path, shard: str = "") -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out), shard], stderr=subprocess.PIPE)
 
 
 def wait_for(
@@ -39,22 +40,23 @@ def wait_for(
 
 
 @pytest.mark.slow
-def test_a_killed_distillation_resumes_to_the_same_bytes(tmp_path):
+@pytest.mark.parametrize(("shard", "record"), [("", "card.json"), ("2/3", "shard.json")])
+def test_a_killed_distillation_resumes_to_the_same_bytes(tmp_path, shard, record):
     moments = random.Random(0)
-    assert start(tmp_path / "whole").wait() == 0
+    assert start(tmp_path / "whole", shard).wait() == 0
     killed = 0
     out = tmp_path / "cut"
     while killed < 3:
-        process = start(out)
+        process = start(out, shard)
         wait_for(out / "checkpoint.safetensors", process)
         time.sleep(moments.uniform(0.0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if (out / "card.json").exists():
+        if (out / record).exists():
             break
         killed += 1
     assert killed > 0
-    last = start(out)
+    last = start(out, shard)
     _, errors = last.communicate()
     assert last.returncode == 0, errors
     for name in ("synthetic.safetensors", "log.jsonl", "images.png"):
