@@ -55,6 +55,16 @@ def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite
     stdout.print(f"{images} in {spent}: {settings.out}", markup=False)
 
 
+def show_push(directory: Path, repo: str, private: bool | None) -> None:
+    """Upload, and say where to and who sees it."""
+    from atom_nas.hub import push
+
+    pushed = push(directory, repo, private=private)
+    seen = "private: --public would make one for everybody" if pushed.private else "public: everybody sees it"
+    stderr.print(f"uploaded {', '.join(pushed.files)}", markup=False)
+    stdout.print(f"{pushed.url} ({seen if pushed.created else seen.partition(':')[0]})", markup=False)
+
+
 class _StageBars:
     """One bar a stage, each closed when the next one opens: a terminal shows one live bar at a time."""
 

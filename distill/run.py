@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import environment, methods, synthetic
+from distill import environment, methods, synthetic, watching
 from distill.attention import runs_fused
 from distill.data import RealDataset
 from distill.files import lock_folder
@@ -19,7 +19,7 @@ from distill.methods.base import Problem
 from distill.precision import settle
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
-from distill.session import CHECKPOINT, Progress, RecordedSession, State, Stopwatch
+from distill.session import BOARD, CHECKPOINT, Progress, RecordedSession, State, Stopwatch
 from distill.sources import ZCA_DATASETS, load_dataset, suited_augmentation
 from distill.synthetic import SyntheticSet
 from distill.target import check_target, holds_set, is_begun, sweep, withdraw_set
@@ -46,6 +46,11 @@ class DistillSettings:
         validation_seed: of that split; the same for all sets that are to be compared.
         image_size: side in pixels that images are resized and cropped to; for folder:PATH and tinyimagenet.
         data_dir: where downloaded datasets are kept; None is the user's cache folder.
+        tensorboard: true writes losses and images for TensorBoard to `tensorboard` in the set's folder; or a
+            folder for them, of this run alone.
+        images_every: iterations from one grid of images there to the next; None is a tenth of all.
+        evaluate_every: iterations from one short training on the images so far to the next, scored on
+            held-out validation images; None trains none.
     """
 
     dataset: str
@@ -60,6 +65,9 @@ class DistillSettings:
     validation_seed: int = 0
     image_size: int | None = None
     data_dir: Path | None = None
+    tensorboard: Path | bool = False
+    images_every: int | None = None
+    evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("out", "data_dir"):
@@ -75,6 +83,30 @@ class DistillSettings:
             seed = getattr(self, name)
             if not (isinstance(seed, int) and 0 <= seed <= _LARGEST_SEED):
                 raise ValueError(f"{name} must be a whole number in 0..{_LARGEST_SEED}, not {seed}")
+        if not isinstance(self.tensorboard, bool):
+            object.__setattr__(self, "tensorboard", Path(self.tensorboard))
+        self._require_watchable()
+
+    def _require_watchable(self) -> None:
+        for name in ("images_every", "evaluate_every"):
+            every = getattr(self, name)
+            if every is not None and every < 1:
+                raise ValueError(f"{name} must be at least 1, not {every}")
+        if self.images_every and self.board is None:
+            raise ValueError("images_every is for the images in TensorBoard: add --tensorboard")
+        if self.evaluate_every and not self.validation_fraction:
+            raise ValueError(
+                "evaluate_every scores on held-out images, and validation_fraction=0 holds out none"
+            )
+        if (self.board or self.evaluate_every) and not hasattr(self.config, "iterations"):
+            raise ValueError(
+                f"{self.method} has no iterations to watch: leave out --tensorboard and --evaluate-every"
+            )
+
+    @property
+    def board(self) -> Path | None:
+        """The folder for TensorBoard, if there is to be one."""
+        return self.out / BOARD if self.tensorboard is True else self.tensorboard or None
 
     @property
     def config(self) -> Any:
@@ -117,7 +149,7 @@ def distill(
     """Distill as `settings` say and write the artifact to `settings.out`.
 
     The seconds on the card are those of this function from its start, reading and preparing the data
-    included, in every process that took part.
+    included, in every process that took part; less those of watching it (`tensorboard`, `evaluate_every`).
 
     Args:
         resume: go on from the folder's checkpoint; a finished artifact of the same settings is returned.
@@ -141,11 +173,13 @@ def distill(
     dataset, problem = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)
     out.mkdir(parents=True, exist_ok=True)
-    with closing(lock_folder(out, "distillation")):
+    with ExitStack() as stack:
+        stack.enter_context(closing(lock_folder(out, "distillation")))
         # Again, now that nobody else can write: another distillation may have come first.
         if found := finished():
             return found
         sweep(out)
+        observer = stack.enter_context(closing(watching.observer(settings, dataset, problem, tell)))
         session = _WatchfulSession(
             out,
             {**settings.resolved(), "fingerprint": dataset.fingerprint},
@@ -154,6 +188,7 @@ def distill(
             should_stop=should_stop,
             checkpoint_seconds=checkpoint_seconds,
             stopwatch=stopwatch,
+            observer=observer,
         )
         if overwrite and (holds_set(out) or is_begun(out)):
             session.begin_anew()
@@ -200,6 +235,8 @@ def _pose(
     settings: DistillSettings, device: torch.device, tell: Callable[[str], None]
 ) -> tuple[RealDataset, Problem]:
     """The real data, and the problem of distilling what is not held out of it."""
+    if settings.board:
+        watching.require_tensorboard()  # Before any image is read.
     tell(f"reading {settings.dataset}")
     dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
     fit, _ = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
@@ -270,8 +307,9 @@ def _card(
         "config": settings.resolved(),
         "wall_seconds": session.wall_seconds,
         "cpu_seconds": session.cpu_seconds,
-        "peak_memory_mb": environment.peak_memory_mb(device),
+        "peak_memory_mb": session.peak_memory_mb(device),
         "loss_curve": _thinned(session.curve),
+        **({"watching": watched} if (watched := watching.costs(settings.out)) else {}),
     }
 
 

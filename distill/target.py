@@ -19,13 +19,15 @@ from typing import Any
 from distill import synthetic
 from distill.card import CARD
 from distill.files import LOCK, is_temporary, remove_stale_temporaries
-from distill.session import CHECKPOINT, LOG
+from distill.readme import README
+from distill.session import BOARD, CHECKPOINT, EVALUATIONS, LOG
 from distill.synthetic import SyntheticSet
 
-_SET = (CARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
-_OURS = (*_SET, CHECKPOINT, LOG)
+# In the order of removal: a README goes before the images, since one without images is a stranger's.
+_SET = (CARD, README, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
+_OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
 # What commands that use a set leave beside it by default; never removed here.
-_BESIDE = (LOCK, "export", "export.npz", "export.pt")
+_BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
 
 
 def holds_set(out: Path) -> bool:
@@ -87,8 +89,13 @@ def _occupied(out: Path, *, finished: bool, begun: bool) -> str:
 
 
 def _is_strangers(out: Path) -> bool:
-    """Whether there is anything that no command of this program leaves where there is no set (yet)."""
-    known = (*_OURS, *_BESIDE)
+    """Whether there is anything that no command of this program leaves where there is no set (yet).
+
+    Many folders have a README.md; a kill leaves ours only beside images, before which it is never written.
+    """
+    known = {*_OURS, *_BESIDE}
+    if not (out / synthetic.IMAGES).exists():
+        known.remove(README)
     paths = out.iterdir()
     return not all(path.name in known or is_temporary(path) or _is_staging(path) for path in paths)
 
