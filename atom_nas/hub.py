@@ -1,7 +1,8 @@
 """A synthetic set shared as a dataset repository on the Hugging Face Hub.
 
-Only what the set is made of goes there: checked data, pictures drawn anew from it, the card without paths of this
-machine, the README, and logs that hold nothing but numbers. `huggingface_hub` is an extra, imported when used.
+Only what the set is made of goes there: checked data, pictures drawn anew from it, the card without paths of
+this machine, the README, and logs that hold nothing but numbers. `huggingface_hub` is an extra, imported when
+used.
 """
 
 import importlib
@@ -48,11 +49,11 @@ def push(directory: Path | str, repo: str, *, private: bool | None = None) -> Pu
 
     Args:
         repo: USER/NAME or ORGANISATION/NAME; made if it does not exist.
-        private: what a new repository is to be, and what an existing one must be; None makes a new one private
-            and takes an existing one as it is.
+        private: what a new repository is to be, and what an existing one must be; None makes a new one
+            private and takes an existing one as it is.
     Raises:
-        ValueError: in one line: no valid set, `repo` of another form, `huggingface_hub` not installed, no token,
-            an existing repository of the other visibility, or whatever the Hub or the network refuses.
+        ValueError: in one line: no valid set, `repo` of another form, `huggingface_hub` not installed, no
+            token, an existing repository of the other visibility, or whatever the Hub or the network refuses.
     """
     _require_name(repo)
     hub = _library()
@@ -75,8 +76,8 @@ def _upload(hub: Any, contents: dict[str, Path | bytes], repo: str, private: boo
         is_private = bool(api.repo_info(repo, repo_type=_KIND).private)
         if private is not None and private != is_private:
             raise ValueError(
-                f"{repo} exists and is {_visibility(is_private)}: change that on its settings page, leave out "
-                f"--{_visibility(private)}, or name another"
+                f"{repo} exists and is {_visibility(is_private)}: change that on its settings page, leave "
+                f"out --{_visibility(private)}, or name another"
             )
     else:
         is_private = private is not False
@@ -163,8 +164,8 @@ def _reason(error: Exception) -> str | None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return _REFUSALS.get(status) or f"the Hub answered with {status} ({_first_line(error)})"
-    if isinstance(error, ValueError):
-        return None  # It says what is wrong already.
+    if isinstance(error, ValueError) or (isinstance(error, OSError) and error.filename):
+        return None  # It says what is wrong already: a name, or a file on this machine.
     # The network's errors are OSErrors or not, by the HTTP library that is used.
     network = isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("httpx", "httpx2")
     return f"no connection ({_first_line(error)})" if network else None

@@ -60,9 +60,9 @@ def show_push(directory: Path, repo: str, private: bool | None) -> None:
     from atom_nas.hub import push
 
     pushed = push(directory, repo, private=private)
-    seen = "private: --public would make one for everybody" if pushed.private else "public: everybody sees it"
+    seen = "private: its settings page can change that" if pushed.private else "public: everybody sees it"
     stderr.print(f"uploaded {', '.join(pushed.files)}", markup=False)
-    stdout.print(f"{pushed.url} ({seen if pushed.created else seen.partition(':')[0]})", markup=False)
+    stdout.print(f"{pushed.url} ({seen})", markup=False)
 
 
 class _StageBars:

@@ -156,8 +156,8 @@ class RecordedSession(Session):
         self._on_progress = on_progress
         self._should_stop = should_stop
         (folder / LOG).touch()  # Methods without iterations leave it empty.
-        self._started = self._saved = time.perf_counter()
-        self._stopwatch = stopwatch or Stopwatch()
+        self._saved = time.perf_counter()
+        self._stopwatch, self._iterating = stopwatch or Stopwatch(), Stopwatch()
         self._observer = observer or Observer()
         self._earlier = (0.0, 0.0)
         self._first = 0
@@ -191,7 +191,7 @@ class RecordedSession(Session):
         state, self._found = self._found, None
         self._first = state.iteration if state else 0
         self._rewrite_log(state.curve if state else [])
-        with self._stopwatch.standing_still():
+        with self._uncounted():
             self._observer.begin(self._first)
         return state
 
@@ -214,7 +214,7 @@ class RecordedSession(Session):
         if state.curve and state.curve[-1]["iteration"] == state.iteration:
             with (self._folder / LOG).open("a") as log:
                 log.write(json.dumps(state.curve[-1]) + "\n")
-        with self._stopwatch.standing_still():
+        with self._uncounted():
             self._observer.look(state, total)
         if self._should_stop and self._should_stop():
             self._save(state)
@@ -223,8 +223,13 @@ class RecordedSession(Session):
             self._save(state)
         if self._on_progress:
             loss = state.curve[-1]["loss"] if state.curve else float("nan")
-            fresh, seconds = state.iteration - self._first, time.perf_counter() - self._started
+            fresh, seconds = state.iteration - self._first, self._iterating.wall_seconds
             self._on_progress(Progress(state.iteration, total, loss, fresh, seconds))
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        with self._stopwatch.standing_still(), self._iterating.standing_still():
+            yield
 
     def _save(self, state: State) -> None:
         if not bool(torch.isfinite(state.images).all()):
