@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atom_nas.hub import push
     from atom_nas.search import SearchSettings, run_search
     from distill.run import DistillSettings, distill
     from distill.synthetic import SyntheticSet, load
@@ -25,6 +26,7 @@ _HOMES = {
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
     "load": "distill.synthetic",
+    "push": "atom_nas.hub",
     "run_search": "atom_nas.search",
     "write_report": "reports.writing",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "__version__",
     "distill",
     "load",
+    "push",
     "run_search",
     "write_report",
 ]

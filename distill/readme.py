@@ -169,6 +169,9 @@ def _making(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "core-seconds", round(card["cpu_seconds"], 1)
     if isinstance(card.get("peak_memory_mb"), int | float):
         yield "peak memory (MiB)", round(card["peak_memory_mb"])
+    watching = card.get("watching")
+    if isinstance(watching, dict) and isinstance(watching.get("wall_seconds"), int | float):
+        yield "seconds of evaluations on the way, not among those above", round(watching["wall_seconds"], 1)
     yield "device", card["device"]
     environment = card.get("environment")
     if isinstance(environment, dict):
@@ -179,7 +182,7 @@ def _making(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _table(title: str, rows: Iterable[tuple[str, Any]]) -> str:
     lines = [f"| {title} | value |", "|---|---|"]
     for key, value in rows:
-        plain = re.fullmatch(r"\w[\w .()-]*", key, re.ASCII)
+        plain = re.fullmatch(r"\w[\w .,()-]*", key, re.ASCII)
         shown = shared_name(value) if isinstance(value, str) else value
         lines.append(f"| {code(key) if plain else cell(key)} | {cell(shown)} |")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,13 +173,12 @@ def distill(
     dataset, problem = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)
     out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        stack.enter_context(closing(lock_folder(out, "distillation")))
+    observer = watching.observer(settings, dataset, problem, tell)
+    with closing(lock_folder(out, "distillation")), closing(observer):
         # Again, now that nobody else can write: another distillation may have come first.
         if found := finished():
             return found
         sweep(out)
-        observer = stack.enter_context(closing(watching.observer(settings, dataset, problem, tell)))
         session = _WatchfulSession(
             out,
             {**settings.resolved(), "fingerprint": dataset.fingerprint},
@@ -194,6 +193,7 @@ def distill(
             session.begin_anew()
         tell(f"distilling with {settings.method}")
         images = method.distill(problem, settings.config, session)
+        observer.flush()  # Before there is a card: a finished run is not shown again.
         made_with["kernels"] = _kernels(settings, device)
         card = {**_card(settings, dataset, session, device), "environment": made_with}
         return _write(out, images, problem, card)

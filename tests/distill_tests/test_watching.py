@@ -266,9 +266,10 @@ def test_the_seconds_of_watching_are_counted_apart(tmp_path, monkeypatch):
     whole = watch.wall_seconds
     apart = found.card["watching"]
     assert apart["evaluations"] == 4
+    row = f"| `seconds of evaluations on the way, not among those above` | `{apart['wall_seconds']:.1f}` |"
+    assert row in (found.path / "README.md").read_text()
     assert 1.6 <= apart["cpu_seconds"] <= apart["wall_seconds"] * 1.5
-    assert found.card["wall_seconds"] + apart["wall_seconds"] == pytest.approx(whole, abs=0.5)
-    assert found.card["wall_seconds"] <= whole - 1.6
+    assert 0 < found.card["wall_seconds"] <= whole - apart["wall_seconds"]
     assert last[-1].seconds <= whole - 1.6
     assert found.card["cpu_seconds"] <= watch.cpu_seconds - 1.6
 
