@@ -154,7 +154,7 @@ def distill(
     Args:
         resume: go on from the folder's checkpoint; a finished artifact of the same settings is returned.
         overwrite: replace an artifact or checkpoint that is there. The artifact stays whole until the new one
-            is written; only its `log.jsonl` gives way at once.
+            is written; only `log.jsonl` and `evaluations.jsonl` give way at once.
         on_stage: told in a few words what is being done.
         on_progress, should_stop, checkpoint_seconds: see `RecordedSession`.
     Raises:
@@ -193,7 +193,6 @@ def distill(
             session.begin_anew()
         tell(f"distilling with {settings.method}")
         images = method.distill(problem, settings.config, session)
-        observer.flush()  # Before there is a card: a finished run is not shown again.
         made_with["kernels"] = _kernels(settings, device)
         card = {**_card(settings, dataset, session, device), "environment": made_with}
         return _write(out, images, problem, card)

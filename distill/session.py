@@ -100,7 +100,7 @@ class Observer:
         """Called after every iteration with the state so far, of which nothing may be changed."""
 
     def flush(self) -> None:
-        """Called before a checkpoint is written: what was seen until now will not be seen again."""
+        """Called before a checkpoint or the set is written: what was seen will not be seen again."""
 
     def close(self) -> None:
         """The run has ended, one way or another."""
@@ -216,6 +216,8 @@ class RecordedSession(Session):
                 log.write(json.dumps(state.curve[-1]) + "\n")
         with self._uncounted():
             self._observer.look(state, total)
+            if state.iteration == total:  # There will be a set, and a finished run is not seen again.
+                self._observer.flush()
         if self._should_stop and self._should_stop():
             self._save(state)
             raise Interrupted
