@@ -11,9 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atom_nas.hub import push
     from atom_nas.search import SearchSettings, run_search
     from distill.merging import merge
-    from distill.run import DistillSettings, distill
+    from distill.run import distill
+    from distill.settings import DistillSettings
     from distill.synthetic import SyntheticSet, load
     from reports.writing import write_report
 
@@ -21,12 +23,13 @@ __version__ = "0.1.0"
 
 # Names resolve on first use, so that `atom-nas --help` imports neither torch nor nni nor matplotlib.
 _HOMES = {
-    "DistillSettings": "distill.run",
+    "DistillSettings": "distill.settings",
     "SearchSettings": "atom_nas.search",
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
     "load": "distill.synthetic",
     "merge": "distill.merging",
+    "push": "atom_nas.hub",
     "run_search": "atom_nas.search",
     "write_report": "reports.writing",
 }
@@ -39,6 +42,7 @@ __all__ = [
     "distill",
     "load",
     "merge",
+    "push",
     "run_search",
     "write_report",
 ]

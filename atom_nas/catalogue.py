@@ -76,7 +76,7 @@ def _settings() -> list[Sheet]:
     from atom_nas.estimators import proxy, real
     from atom_nas.strategies import STRATEGIES
     from distill import methods
-    from distill.run import DistillSettings
+    from distill.settings import DistillSettings
     from distill.training import TrainingConfig
     from search_spaces import SPACES
 

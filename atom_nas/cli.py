@@ -101,6 +101,26 @@ def distill(
     ] = None,
     set_: Set = None,
     data_dir: DataDir = None,
+    tensorboard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[DIR]",
+            help="Write losses and images for TensorBoard, to OUT/tensorboard or to a folder of its own; "
+            "needs pip install 'atom-nas[tensorboard]'.",
+        ),
+    ] = None,
+    images_every: Annotated[
+        int | None,
+        count("Iterations between two grids of images in TensorBoard.  [default: a tenth of --iterations]"),
+    ] = None,
+    evaluate_every: Annotated[
+        int | None,
+        count(
+            "Iterations between two short trainings on the images so far, scored on held-out validation "
+            "images into OUT/evaluations.jsonl; the set stays the same, and its seconds do not count them.  "
+            "[default: never]"
+        ),
+    ] = None,
     resume: Resume = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     shard: Annotated[
@@ -127,6 +147,8 @@ def distill(
     options = given(
         dataset=dataset, method=method, preset=preset, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
         image_size=image_size, data_dir=data_dir, out=out, shard=shard, deterministic=deterministic,
+        images_every=images_every, evaluate_every=evaluate_every,
+        tensorboard=True if tensorboard == "" else tensorboard,
     )  # fmt: skip
     file = read_config(config) if config else {}
     values = {**file, **options, **parse_assignments(set_ or [])}
@@ -196,7 +218,7 @@ def evaluate(
     from atom_nas.console import progress_bar, stderr, stdout, table
     from atom_nas.terminal import say_unfused
     from distill import kernels
-    from distill.run import resolve_device
+    from distill.settings import resolve_device
     from distill.synthetic import load
     from distill.training import TrainingConfig
     from reports.formatting import plural
@@ -247,6 +269,32 @@ def export(
     choose("format", to, FORMATS)
     target = out or directory / ("export" if to == "folder" else f"export.{to}")
     stdout.print(str(write(load(directory), to, target)), markup=False)
+
+
+@app.command(
+    epilog="\b\nExamples:"
+    "\n  atom-nas push runs/digits ada/digits-atom-ipc10"
+    "\n  atom-nas push runs/digits ada/digits-atom-ipc10 --public"
+)
+@guarded
+def push(
+    directory: Synthetic,
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="A dataset repository; made if need be.")],
+    private: Annotated[
+        bool | None,
+        typer.Option(
+            "--private/--public",
+            help="Who sees it: you, or everybody.  [default: a new one is private, another stays as it is]",
+        ),
+    ] = None,
+) -> None:
+    """Share a synthetic set on the Hugging Face Hub; needs pip install 'atom-nas[hub]' and 'hf auth login'.
+
+    Uploaded are the set's own files alone, less paths of this machine: data, card, pictures, README, losses.
+    """
+    from atom_nas.terminal import show_push
+
+    show_push(directory, repo, private)
 
 
 @app.command(

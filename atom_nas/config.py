@@ -80,13 +80,13 @@ def construct(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def distill_settings(values: Mapping[str, Any]) -> Any:
-    """`distill.run.DistillSettings` from one flat mapping of its own fields and its method's.
+    """`distill.settings.DistillSettings` from one flat mapping of its own fields and its method's.
 
     Raises:
         ValueError: on an unknown dataset, method or setting, or a value that is not allowed.
     """
     from distill import methods
-    from distill.run import DistillSettings
+    from distill.settings import DistillSettings
 
     method = choose("method", str(values.get("method", "atom")), methods.METHODS)
     if "dataset" not in values:
@@ -128,7 +128,7 @@ def with_preset(values: Mapping[str, Any]) -> WithPreset:
         ValueError: there is no such preset, or dataset, method or device are none.
     """
     from distill import methods, presets, sources
-    from distill.run import DistillSettings, resolve_device
+    from distill.settings import DistillSettings, resolve_device
 
     if values.get("preset") is None:
         return WithPreset(dict(values), {}, ())

@@ -32,6 +32,7 @@ _WAY_ON = {
     "evaluate": "; finished trainings are stored: repeat the command to go on",
 }
 
+_TAKE_OR_LEAVE = ("--tensorboard",)
 _ASSIGNMENT = re.compile(r"\w+=")
 _debug = False
 
@@ -48,6 +49,7 @@ class Commands(TyperGroup):
         # '--debug' may stand anywhere.
         _debug = "--debug" in given
         given = list(spread_settings(argument for argument in given if argument != "--debug"))
+        given = list(fill_optional(given))
         with _stopped_by_sigterm():
             try:
                 code = super().main(given or ["--help"], **{**extra, **_RUN}) or 0
@@ -69,6 +71,13 @@ def spread_settings(arguments: Iterable[str]) -> Iterator[str]:
         else:
             has_value = True
         yield argument
+
+
+def fill_optional(arguments: Sequence[str]) -> Iterator[str]:
+    """`--tensorboard` without a folder as `--tensorboard=`, which stands for the default one."""
+    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        alone = argument in _TAKE_OR_LEAVE and following.startswith("-")
+        yield f"{argument}=" if alone else argument
 
 
 def guarded(command: Command) -> Command:

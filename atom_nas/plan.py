@@ -19,7 +19,7 @@ from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures
 from distill import synthetic as synthetic_sets
 from distill.data import RealDataset
 from distill.environment import usable_cores
-from distill.run import resolve_device
+from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
 from search_spaces.base import Space, count_fitting

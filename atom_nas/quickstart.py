@@ -4,7 +4,7 @@ from pathlib import Path
 
 from atom_nas.plan import SearchSettings
 from distill.methods.atom import Config
-from distill.run import DistillSettings
+from distill.settings import DistillSettings
 
 SAMPLES = 20
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from atom_nas.console import Bar
     from atom_nas.plan import SearchSettings
     from atom_nas.runner import Progress
-    from distill.run import DistillSettings
+    from distill.settings import DistillSettings
 
 
 @contextmanager
@@ -74,6 +74,16 @@ def show_merge(shards: Sequence[Path], out: Path, *, overwrite: bool) -> None:
     longest, total = (clock(whole.card[key]) for key in ("longest_wall_seconds", "wall_seconds"))
     images = f"{len(whole)} images ({whole.card['ipc']} per class) of {plural(len(shards), 'shard')}"
     stdout.print(f"{images}, {total} in all and {longest} the longest: {out}", markup=False)
+
+
+def show_push(directory: Path, repo: str, private: bool | None) -> None:
+    """Upload, and say where to and who sees it."""
+    from atom_nas.hub import push
+
+    pushed = push(directory, repo, private=private)
+    seen = "private: its settings page can change that" if pushed.private else "public: everybody sees it"
+    stderr.print(f"uploaded {', '.join(pushed.files)}", markup=False)
+    stdout.print(f"{pushed.url} ({seen})", markup=False)
 
 
 class _StageBars:
@@ -151,7 +161,7 @@ def show_bench(device: str, repeats: int, growth: Path | None, record: Path | No
     """Measure, write the numbers to `record` and the drawing to `growth` if asked for, and show tables."""
     from atom_nas.bench import SMALLEST, Plan, bench
     from distill.files import write_text
-    from distill.run import resolve_device
+    from distill.settings import resolve_device
 
     if growth and growth.suffix not in (".png", ".svg"):
         raise ValueError(f"--growth draws .png or .svg files, not {growth.name!r}")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from distill.data import RealDataset, Split
     from distill.merging import merge
     from distill.preprocessing import Preprocessing
-    from distill.run import DistillSettings, distill
+    from distill.run import distill
+    from distill.settings import DistillSettings
     from distill.sources import load_dataset
     from distill.synthetic import SyntheticSet, load
     from distill.training import TrainingConfig, evaluate, train
@@ -27,7 +28,7 @@ _HOMES = {
     "RealDataset": "data",
     "Split": "data",
     "Preprocessing": "preprocessing",
-    "DistillSettings": "run",
+    "DistillSettings": "settings",
     "distill": "run",
     "load_dataset": "sources",
     "SyntheticSet": "synthetic",

@@ -1,16 +1,14 @@
 """From settings to an artifact on disk: load the data, distill, save with the card."""
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from distill import environment, methods
+from distill import environment, methods, watching
 from distill.attention import runs_fused
 from distill.data import RealDataset
 from distill.files import lock_folder
@@ -19,100 +17,11 @@ from distill.precision import settle
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
 from distill.session import Progress, RecordedSession, Stopwatch, thinned
+from distill.settings import DistillSettings, resolve_device
 from distill.shards import Shard
-from distill.sources import ZCA_DATASETS, load_dataset, suited_augmentation
+from distill.sources import load_dataset
 from distill.synthetic import SyntheticSet
 from distill.target import LATER, check_target, holds_set, is_begun, sweep, write_set
-
-_LARGEST_SEED = 2**63 - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillSettings:
-    """What to distill, how, and where to.
-
-    Attributes:
-        dataset: a name that `atom-nas list datasets` shows, or folder:PATH.
-        method: a name that `atom-nas list methods` shows.
-        method_config: the method's `Config`; its defaults if None.
-        ipc: synthetic images per class.
-        out: the folder of the synthetic set.
-        seed: of everything random in the distillation, from 0 to 2^63 - 1.
-        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
-        zca: whiten or not; None whitens where the papers do (CIFAR-10 and CIFAR-100).
-        validation_fraction: share of the training images held out from distillation, on which
-            architectures are scored later; 0 holds out none and cannot be searched with.
-        validation_seed: of that split; the same for all sets that are to be compared.
-        image_size: side in pixels that images are resized and cropped to; for folder:PATH and tinyimagenet.
-        data_dir: where downloaded datasets are kept; None is the user's cache folder.
-        preset: where settings came from, for the card; of no effect.
-        shard: INDEX/COUNT, e.g. 2/8: distill this part of the classes, which `distill.merging.merge` puts
-            together with the others; None distills all.
-        deterministic: compute each class by itself, so that merged shards are to the bit what one process
-            gives, on the same kind of machine and with as many threads; without it they are up to rounding.
-    """
-
-    dataset: str
-    out: Path
-    method: str = "atom"
-    method_config: Any = None
-    ipc: int = 10
-    seed: int = 0
-    device: str = "auto"
-    zca: bool | None = None
-    validation_fraction: float = 0.1
-    validation_seed: int = 0
-    image_size: int | None = None
-    data_dir: Path | None = None
-    preset: str | None = None
-    shard: str | None = None
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        if self.shard is not None:
-            object.__setattr__(self, "shard", str(Shard.parse(self.shard)))
-        for name in ("out", "data_dir"):
-            value = getattr(self, name)
-            # Scripts give paths as text as well.
-            object.__setattr__(self, name, None if value is None else Path(value))
-        # Before any image is read: the first reading of a large dataset takes minutes.
-        if self.ipc < 1:
-            raise ValueError(f"ipc must be at least 1, not {self.ipc}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
-        for name in ("seed", "validation_seed"):
-            seed = getattr(self, name)
-            if not (isinstance(seed, int) and 0 <= seed <= _LARGEST_SEED):
-                raise ValueError(f"{name} must be a whole number in 0..{_LARGEST_SEED}, not {seed}")
-
-    @property
-    def config(self) -> Any:
-        """The method's configuration, defaults filled in and `dsa` suited to the dataset."""
-        config = methods.load(self.method).Config() if self.method_config is None else self.method_config
-        if not hasattr(config, "augmentation"):
-            return config
-        return replace(config, augmentation=suited_augmentation(config.augmentation, self.dataset))
-
-    @property
-    def whitens(self) -> bool:
-        """Whether ZCA is used."""
-        return self.dataset in ZCA_DATASETS if self.zca is None else self.zca
-
-    def resolved(self) -> dict[str, Any]:
-        """Every setting that the result depends on, as JSON values."""
-        return {
-            "dataset": self.dataset,
-            "image_size": self.image_size,
-            "method": self.method,
-            "ipc": self.ipc,
-            "seed": self.seed,
-            "zca": self.whitens,
-            "validation_fraction": self.validation_fraction,
-            "validation_seed": self.validation_seed,
-            "shard": self.shard,
-            "deterministic": self.deterministic,
-            **asdict(self.config),
-        }
 
 
 def distill(
@@ -128,12 +37,12 @@ def distill(
     """Distill as `settings` say and write the artifact to `settings.out`.
 
     The seconds on the card are those of this function from its start, reading and preparing the data
-    included, in every process that took part.
+    included, in every process that took part; less those of watching it (`tensorboard`, `evaluate_every`).
 
     Args:
         resume: go on from the folder's checkpoint; a finished artifact of the same settings is returned.
         overwrite: replace an artifact or checkpoint that is there. The artifact stays whole until the new one
-            is written; only its `log.jsonl` gives way at once.
+            is written; only `log.jsonl` and `evaluations.jsonl` give way at once.
         on_stage: told in a few words what is being done.
         on_progress, should_stop, checkpoint_seconds: see `RecordedSession`.
     Raises:
@@ -149,10 +58,11 @@ def distill(
     finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
     if found := finished():
         return found
-    data, problem = _pose(settings, device, tell)
+    data, problem, held_out = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)
     out.mkdir(parents=True, exist_ok=True)
-    with closing(lock_folder(out, "distillation")):
+    observer = watching.observer(settings, held_out, problem, tell)
+    with closing(lock_folder(out, "distillation")), closing(observer):
         # Again, now that nobody else can write: another distillation may have come first.
         if found := finished():
             return found
@@ -165,6 +75,7 @@ def distill(
             should_stop=should_stop,
             checkpoint_seconds=checkpoint_seconds,
             stopwatch=stopwatch,
+            observer=observer,
         )
         if overwrite and (holds_set(out) or is_begun(out)):
             session.begin_anew()
@@ -221,18 +132,23 @@ def _kernels(settings: DistillSettings, device: torch.device) -> str:
 
 def _pose(
     settings: DistillSettings, device: torch.device, tell: Callable[[str], None]
-) -> tuple[dict[str, Any], Problem]:
-    """The real data's entry on the card, and the problem of distilling what is not held out of it.
+) -> tuple[dict[str, Any], Problem, RealDataset | None]:
+    """The real data's entry on the card, the problem of distilling what is not held out of it, and, where a
+    distillation is evaluated on the way, the images held out as a dataset of their own.
 
     Whatever part of it is distilled, preprocessing is fitted to all of it; then only what is needed is kept.
     """
+    if settings.board:
+        watching.require_tensorboard()  # Before any image is read.
     tell(f"reading {settings.dataset}")
     dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
     chosen = Shard.parse(settings.shard).class_numbers(len(dataset.classes)) if settings.shard else None
     data = _describe(settings, dataset)
-    fit = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)[0]
-    classes = dataset.classes
-    del dataset  # Its images have been copied, and may be gigabytes.
+    fit, validation = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
+    classes, held_out = dataset.classes, None
+    if settings.evaluate_every:
+        held_out = RealDataset(dataset.name, classes, validation, validation)
+    del dataset, validation  # Its images have been copied, and may be gigabytes.
     tell("measuring mean and deviation" + (" and ZCA" if settings.whitens else ""))
     problem = Problem(
         real=fit,
@@ -246,7 +162,7 @@ def _pose(
     if chosen:
         all_needed = getattr(settings.config, "uses_all_classes", False)
         problem = problem.narrowed(chosen, keep_others=all_needed)
-    return data, problem
+    return data, problem, held_out
 
 
 def _describe(settings: DistillSettings, dataset: RealDataset) -> dict[str, Any]:
@@ -263,24 +179,6 @@ def _describe(settings: DistillSettings, dataset: RealDataset) -> dict[str, Any]
     }
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N` to a device that exists.
-
-    Raises:
-        ValueError: if the name is unknown, or CUDA is asked for and absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
-        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
-    kind, _, index = name.partition(":")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("CUDA was asked for, but torch finds no CUDA device here; use --device cpu or auto")
-    if index and int(index) >= torch.cuda.device_count():
-        raise ValueError(f"there is no device {name}: {torch.cuda.device_count()} CUDA device(s) found")
-    return torch.device(name)
-
-
 def _card(
     settings: DistillSettings, data: Mapping[str, Any], problem: Problem, session: RecordedSession
 ) -> dict[str, Any]:
@@ -294,8 +192,9 @@ def _card(
         "preset": settings.preset,
         "wall_seconds": session.wall_seconds,
         "cpu_seconds": session.cpu_seconds,
-        "peak_memory_mb": environment.peak_memory_mb(problem.device),
+        "peak_memory_mb": session.peak_memory_mb(problem.device),
         "loss_curve": thinned(session.curve),
+        **({"watching": watched} if (watched := watching.costs(settings.out)) else {}),
     }
     if settings.shard:
         shard = Shard.parse(settings.shard)

@@ -6,7 +6,8 @@ is named by seed and iteration, the tensors below are all the state there is.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from distill import environment
 from distill.files import write_bytes, write_text
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
+EVALUATIONS = "evaluations.jsonl"
+BOARD = "tensorboard"
 
 _CURVE_POINTS = 500
 
@@ -72,6 +76,37 @@ class Stopwatch:
         """Of all threads."""
         return time.process_time() - self._cpu
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """What is done within is not counted."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            yield
+        finally:
+            self._wall += time.perf_counter() - wall
+            self._cpu += time.process_time() - cpu
+
+
+class Observer:
+    """Looks on at a run: it changes nothing in it, and its time is not the run's."""
+
+    @property
+    def run_peak_mb(self) -> float:
+        """MiB that the run took at its peak, where the observer's own work would hide it; else 0."""
+        return 0.0
+
+    def begin(self, iteration: int) -> None:
+        """So many are done; what was seen of later ones, before a kill, will be seen again."""
+
+    def look(self, state: State, total: int) -> None:
+        """Called after every iteration with the state so far, of which nothing may be changed."""
+
+    def flush(self) -> None:
+        """Called before a checkpoint or the set is written: what was seen will not be seen again."""
+
+    def close(self) -> None:
+        """The run has ended, one way or another."""
+
 
 class Session:
     """The default session keeps nothing and never interrupts: for library use and tests."""
@@ -100,6 +135,7 @@ class RecordedSession(Session):
         on_progress: called after every iteration.
         should_stop: polled after every iteration; once true, the state is saved and `Interrupted` raised.
         stopwatch: started when the work began whose seconds count, preparation included; now if None.
+        observer: shown the state after every iteration, before it is saved; the caller closes it.
     Raises:
         ValueError: if there is a checkpoint to go on from, and it is another run's or none of this program.
     """
@@ -114,6 +150,7 @@ class RecordedSession(Session):
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         stopwatch: Stopwatch | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._folder = folder
         self._identity = json.dumps(identity, sort_keys=True)
@@ -121,13 +158,15 @@ class RecordedSession(Session):
         self._on_progress = on_progress
         self._should_stop = should_stop
         (folder / LOG).touch()  # Methods without iterations leave it empty.
-        self._started = self._saved = time.perf_counter()
-        self._stopwatch = stopwatch or Stopwatch()
+        self._saved = time.perf_counter()
+        self._stopwatch, self._iterating = stopwatch or Stopwatch(), Stopwatch()
+        self._observer = observer or Observer()
         self._earlier = (0.0, 0.0)
         self._first = 0
         self._found = self._find() if resume else None
         self.curve: tuple[dict[str, float], ...] = ()
         """The loss curve so far; methods that do not iterate leave it empty."""
+        _keep_lines(folder / EVALUATIONS, self._found.iteration if self._found else 0)
 
     @property
     def wall_seconds(self) -> float:
@@ -138,6 +177,11 @@ class RecordedSession(Session):
     def cpu_seconds(self) -> float:
         """Processor time of all attempts that led here, each from the start of its stopwatch."""
         return self._earlier[1] + self._stopwatch.cpu_seconds
+
+    def peak_memory_mb(self, device: torch.device) -> float | None:
+        """MiB at the peak of this process so far, less what watching took where that can be told apart."""
+        now = environment.peak_memory_mb(device)
+        return None if now is None else max(now, self._observer.run_peak_mb)
 
     def begin_anew(self) -> None:
         """Empty the log, and put a checkpoint without images in the place of any earlier one.
@@ -152,6 +196,8 @@ class RecordedSession(Session):
         self._first = state.iteration if state else 0
         self.curve = tuple(state.curve) if state else ()
         self._rewrite_log(state.curve if state else [])
+        with self._uncounted():
+            self._observer.begin(self._first)
         return state
 
     def _find(self) -> State | None:
@@ -174,6 +220,10 @@ class RecordedSession(Session):
         if state.curve and state.curve[-1]["iteration"] == state.iteration:
             with (self._folder / LOG).open("a") as log:
                 log.write(json.dumps(state.curve[-1]) + "\n")
+        with self._uncounted():
+            self._observer.look(state, total)
+            if state.iteration == total:  # There will be a set, and a finished run is not seen again.
+                self._observer.flush()
         if self._should_stop and self._should_stop():
             self._save(state)
             raise Interrupted
@@ -181,12 +231,18 @@ class RecordedSession(Session):
             self._save(state)
         if self._on_progress:
             loss = state.curve[-1]["loss"] if state.curve else float("nan")
-            fresh, seconds = state.iteration - self._first, time.perf_counter() - self._started
+            fresh, seconds = state.iteration - self._first, self._iterating.wall_seconds
             self._on_progress(Progress(state.iteration, total, loss, fresh, seconds))
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        with self._stopwatch.standing_still(), self._iterating.standing_still():
+            yield
 
     def _save(self, state: State) -> None:
         if not bool(torch.isfinite(state.images).all()):
             return  # The last good checkpoint stays.
+        self._observer.flush()
         metadata = {
             "identity": self._identity,
             "iteration": str(state.iteration),
@@ -204,6 +260,21 @@ class RecordedSession(Session):
     def _rewrite_log(self, curve: list[dict[str, float]]) -> None:
         """Drop lines that a killed attempt wrote after its last checkpoint: they will be written again."""
         write_text(self._folder / LOG, "".join(json.dumps(point) + "\n" for point in curve))
+
+
+def _keep_lines(path: Path, iteration: int) -> None:
+    """Drop lines of later iterations, left by a killed attempt or another run; an empty file goes."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, TypeError, KeyError):  # a kill may cut the last line
+            if json.loads(line)["iteration"] <= iteration:
+                kept.append(line + "\n")
+    if kept:
+        write_text(path, "".join(kept))
+    else:
+        path.unlink()
 
 
 def _read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:

@@ -5,6 +5,8 @@
     card.json               what it is: dataset, classes, normalisation, method, settings, costs
     images.png              the images as pictures, a row a class
     log.jsonl               the losses; once a run has begun to replace the set, those of that run
+    evaluations.jsonl       only if asked for: accuracies on the way, as above
+    README.md               all of it for people, in the form of a Hugging Face dataset card
 
 Nothing here is ever unpickled.
 """
@@ -30,6 +32,7 @@ from distill.card import FORMAT_VERSION, Card, ShardCard, read_card, read_shard_
 from distill.data import RealDataset, Split
 from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing, Whitening
+from distill.readme import README, readme
 from distill.sources import folder_path, load_dataset
 
 IMAGES, WHITENING, PICTURE = "synthetic.safetensors", "whitening.safetensors", "images.png"
@@ -114,12 +117,17 @@ class SyntheticSet:
             ValueError: if the whitening cannot be undone.
         """
         try:
-            pictures = self.preprocessing.pictures(self.images)
+            return as_pictures(self.preprocessing, self.images)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise ValueError(
                 f"{self.path / WHITENING} holds a singular matrix: no pictures can be had"
             ) from None
-        return (pictures * 255.0).round().to(torch.uint8)
+
+    def picture(self) -> bytes:
+        """What `images.png` holds: all images as pictures, a row a class."""
+        encoded = BytesIO()
+        grid(self.pictures(), self.labels).save(encoded, format="PNG")
+        return encoded.getvalue()
 
 
 def save(
@@ -154,10 +162,9 @@ def save(
         checked,
         folder,
     )
-    picture = grid(synthetic.pictures(), synthetic.labels)
-    encoded = BytesIO()
-    picture.save(encoded, format="PNG")
-    write_bytes(folder / PICTURE, encoded.getvalue())
+    write_bytes(folder / PICTURE, synthetic.picture())
+    if kind is Card:
+        write_text(folder / README, readme(checked))
     write_text(folder / kind.file, json.dumps(checked, indent=1) + "\n")
     return synthetic
 
@@ -265,6 +272,11 @@ def _load_tensors(path: Path, digest: str, card: Card) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error})") from None
+
+
+def as_pictures(preprocessing: Preprocessing, images: Tensor) -> Tensor:
+    """Images in model space, (N, C, H, W), for the eye: uint8 of the same shape."""
+    return (preprocessing.pictures(images) * 255.0).round().to(torch.uint8)
 
 
 def grid(pictures: Tensor, labels: Tensor) -> Image.Image:

@@ -22,13 +22,15 @@ from distill import synthetic
 from distill.card import CARD, SHARD
 from distill.files import LOCK, is_temporary, remove_stale_temporaries
 from distill.preprocessing import Preprocessing
-from distill.session import CHECKPOINT, LOG
+from distill.readme import README
+from distill.session import BOARD, CHECKPOINT, EVALUATIONS, LOG
 from distill.synthetic import SyntheticSet
 
-_SET = (CARD, SHARD, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
-_OURS = (*_SET, CHECKPOINT, LOG)
+# In the order of removal: a README goes before the images, since one without images is a stranger's.
+_SET = (CARD, SHARD, README, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
+_OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
 # What commands that use a set leave beside it by default; never removed here.
-_BESIDE = (LOCK, "export", "export.npz", "export.pt")
+_BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
 
 
 LATER: dict[str, Any] = {"deterministic": False, "shard": None, "classes_at_once": 0}
@@ -108,8 +110,13 @@ def _occupied(out: Path, *, finished: bool, begun: bool) -> str:
 
 
 def _is_strangers(out: Path) -> bool:
-    """Whether there is anything that no command of this program leaves where there is no set (yet)."""
-    known = (*_OURS, *_BESIDE)
+    """Whether there is anything that no command of this program leaves where there is no set (yet).
+
+    Many folders have a README.md; a kill leaves ours only beside images, before which it is never written.
+    """
+    known = {*_OURS, *_BESIDE}
+    if not (out / synthetic.IMAGES).exists():
+        known.remove(README)
     paths = out.iterdir()
     return not all(path.name in known or is_temporary(path) or _is_staging(path) for path in paths)
 

@@ -20,7 +20,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def digits_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic set of digits: ten real images a class."""
-    from distill.run import DistillSettings, distill
+    from distill.run import distill
+    from distill.settings import DistillSettings
 
     folder = tmp_path_factory.mktemp("sets") / "random"
     distill(DistillSettings(dataset="digits", method="random", ipc=10, out=folder))

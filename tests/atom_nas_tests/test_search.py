@@ -275,7 +275,8 @@ def test_wrong_settings_are_refused_before_any_work(
 
 
 def test_a_set_without_held_out_images_cannot_be_searched(settings: SearchSettings, tmp_path: Path) -> None:
-    from distill.run import DistillSettings, distill
+    from distill.run import distill
+    from distill.settings import DistillSettings
 
     distill(
         DistillSettings(

@@ -9,7 +9,7 @@ import torch
 import distill
 from distill.merging import merge
 from distill.methods import METHODS, load
-from distill.run import DistillSettings
+from distill.settings import DistillSettings
 
 SMALL = {"iterations": 3, "width": 8, "batch_real": 8, "feature_epochs": 1}
 

@@ -11,7 +11,8 @@ from distill import acceleration, kernels
 from distill.acceleration import CPU_OPERATIONS, Work, decide
 from distill.methods import atom
 from distill.networks import convnet_operations
-from distill.run import DistillSettings, distill
+from distill.run import distill
+from distill.settings import DistillSettings
 
 CPU = torch.device("cpu")
 LONG = Work(iterations=500, operations=2 * CPU_OPERATIONS)

@@ -7,7 +7,7 @@ import torch
 
 import distill
 from distill.evaluation import Evaluator
-from distill.run import DistillSettings
+from distill.settings import DistillSettings
 from distill.training import TrainingConfig
 
 

@@ -9,8 +9,8 @@ import torch
 import distill
 from distill.merging import merge, summed
 from distill.methods import load as load_method
-from distill.run import DistillSettings
 from distill.session import Interrupted
+from distill.settings import DistillSettings
 from distill.synthetic import load_shard
 
 

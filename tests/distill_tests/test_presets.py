@@ -9,7 +9,7 @@ from PIL import Image
 from atom_nas.config import distill_settings, with_preset
 from distill import methods, presets
 from distill.presets import Case, resolve
-from distill.run import DistillSettings
+from distill.settings import DistillSettings
 from distill.sources import DATASETS, glance
 
 PUBLISHED = ("cifar10", "cifar100", "tinyimagenet")

@@ -9,8 +9,8 @@ import torch
 import distill
 from distill.files import lock_folder
 from distill.methods import load as load_method
-from distill.run import DistillSettings, resolve_device
 from distill.session import Interrupted
+from distill.settings import DistillSettings, resolve_device
 
 
 def settings(out, **changes):

@@ -10,7 +10,7 @@ from PIL import Image
 import distill
 from distill.export import export
 from distill.methods import load as load_method
-from distill.run import DistillSettings
+from distill.settings import DistillSettings
 from distill.training import evaluate
 
 

@@ -80,7 +80,7 @@ def run(synthetic):
 
 def test_distill_writes_the_artifact(synthetic):
     names = {path.name for path in synthetic.iterdir()} - {".lock"}
-    assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl"}
+    assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl", "README.md"}
 
 
 def test_evaluate_prints_the_promised_json_and_repeats_nothing(synthetic):

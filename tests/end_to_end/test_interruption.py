@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from distill.methods.atom import Config
-from distill.run import DistillSettings, distill
+from distill.run import distill
+from distill.settings import DistillSettings
 config = Config(iterations=60, width=16, batch_real=16)
 out, shard = Path(sys.argv[1]), sys.argv[2] or None
 settings = DistillSettings(dataset="digits", out=out, method_config=config, ipc=2, shard=shard)

@@ -40,7 +40,7 @@ def test_atom_on_cifar(cifar, tmp_path):
     import distill
     from distill.evaluation import Evaluator
     from distill.methods.atom import Config
-    from distill.run import DistillSettings
+    from distill.settings import DistillSettings
     from distill.training import TrainingConfig
 
     settings = DistillSettings(
