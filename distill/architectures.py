@@ -1,9 +1,9 @@
 """The field's other networks that a set is judged by, fitted to small images; `distill.networks` lists them.
 
 AlexNet, VGG11 and ResNet18 follow the code of Zhao et al. 2021 (dataset condensation, arXiv:2006.05929;
-VICO-UoE/DatasetCondensation, networks.py): their AlexNet has no norm, VGG11 and ResNet18 have instance norm,
-and the forms with batch norm are named with BN. Theirs pad pictures of one channel to 32x32; these take images
-as they are. Weights are drawn as PyTorch's layers draw theirs, there and here.
+VICO-UoE/DatasetCondensation, networks.py): their AlexNet has no norm, VGG11 and ResNet18 have instance
+norm, and the forms with batch norm are named with BN. Theirs pad pictures of one channel to 32x32; these take
+images as they are. Weights are drawn as PyTorch's layers draw theirs, there and here.
 
 Letters: N images, C channels, H x W pixels.
 """
@@ -71,17 +71,17 @@ def resnet18(image_shape: ImageShape, classes: int, *, norm: Norm) -> nn.Module:
         ValueError: on images of fewer than 16 pixels a side: their last maps would be too small for a norm.
     """
     channels, _, _ = _require("resnet18", image_shape, 16)
-    network = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes, norm_layer=norm)
+    network: nn.Module = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes, norm_layer=norm)
     network.conv1 = nn.Conv2d(channels, 64, kernel_size=3, padding=1, bias=False)
     network.maxpool = nn.Identity()
     return network
 
 
-class ViT(VisionTransformer):
+class ViT(VisionTransformer):  # type: ignore[misc]
     """A small vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929): 6 blocks of width 192, 3 heads.
 
-    Always 8x8 patches, of as many pixels as that takes; images are padded with zeros, the mean in model space,
-    to the right and below where their sides are no multiple of 8.
+    Always 8x8 patches, of as many pixels as that takes; where their sides are no multiple of 8, images are
+    padded to the right and below with zeros, which is the mean in model space.
 
     Raises:
         ValueError: on images that are not square, or of fewer than 8 pixels a side.
@@ -118,8 +118,8 @@ def _require(name: str, image_shape: ImageShape, smallest: int) -> ImageShape:
     if min(image_shape[1:]) < smallest:
         height, width = image_shape[1:]
         raise ValueError(
-            f"{name} needs images of at least {smallest}x{smallest} pixels, not {height}x{width}; use another "
-            "network, or a set of larger images"
+            f"{name} needs images of at least {smallest}x{smallest} pixels, not {height}x{width}; use "
+            "another network, or a set of larger images"
         )
     return image_shape
 

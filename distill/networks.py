@@ -5,7 +5,7 @@ Letters: N images, C channels, H x W map, L blocks.
 
 import importlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -149,7 +149,7 @@ def _drawn(network: Network, generator: torch.Generator) -> Network:
 
 
 def blank(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network of `NETWORKS` without weights, on torch's meta device: enough to know that it fits the images.
+    """A network of `NETWORKS` without weights, on torch's meta device: enough to know that it fits.
 
     Raises:
         ValueError: if the name is unknown or the images are too small for it.
@@ -164,7 +164,9 @@ def blank(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Modu
         return make(image_shape, classes)  # type: ignore[no-any-return]
 
 
-def build(name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Module:
+def build(
+    name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator
+) -> nn.Module:
     """A network of `NETWORKS` by name, (N, C, H, W) to logits, with weights drawn from `generator`.
 
     Raises:

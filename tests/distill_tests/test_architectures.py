@@ -1,6 +1,7 @@
 """The other networks for evaluation: what they are made of, what they refuse, and that they learn."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from distill.seeding import stream
 from distill.training import TrainingConfig, train
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("alexnet", 8), ("vgg11", 16), ("resnet18bn", 16), ("vit", 8)])
+@pytest.mark.parametrize(
+    ("name", "smallest"), [("alexnet", 8), ("vgg11", 16), ("resnet18bn", 16), ("vit", 8)]
+)
 def test_the_smallest_images_are_named(name, smallest):
     build(name, (1, smallest, smallest), 2, stream(0))
     side = smallest - 1
@@ -32,13 +35,16 @@ def test_a_transformer_takes_square_images_only():
 def test_norms_are_those_of_the_names():
     for name in ("vgg11", "resnet18"):
         kinds = [
-            {type(m) for m in build(form, (3, 32, 32), 10, stream(0)).modules()} for form in (name, name + "bn")
+            {type(m) for m in build(form, (3, 32, 32), 10, stream(0)).modules()}
+            for form in (name, name + "bn")
         ]
         assert InstanceNorm in kinds[0]
         assert nn.BatchNorm2d not in kinds[0]
         assert InstanceNorm not in kinds[1]
         assert nn.BatchNorm2d in kinds[1]
-    assert not any(isinstance(m, nn.GroupNorm) for m in build("alexnet", (3, 32, 32), 10, stream(0)).modules())
+    assert not any(
+        isinstance(m, nn.GroupNorm) for m in build("alexnet", (3, 32, 32), 10, stream(0)).modules()
+    )
 
 
 def test_sizes_are_those_of_the_sources():
@@ -48,7 +54,7 @@ def test_sizes_are_those_of_the_sources():
         return sum(p.numel() for p in blank(name, (3, 32, 32), 10).parameters())
 
     def convolutions(kernel, *channels):
-        return sum(kernel**2 * a * b + b for a, b in zip(channels, channels[1:], strict=False))
+        return sum(kernel**2 * a * b + b for a, b in pairwise(channels))
 
     alexnet = convolutions(5, 3, 128, 192) + convolutions(3, 192, 256, 192, 192) + 192 * 16 * 10 + 10
     assert count("alexnet") == alexnet
@@ -62,7 +68,9 @@ def test_sizes_are_those_of_the_sources():
 def test_default_initialisation_of_attention_has_pytorchs_bounds():
     attention = build("vit", (3, 32, 32), 10, stream(0)).encoder.layers[0].self_attention
     fresh = nn.MultiheadAttention(192, 3)
-    assert float(attention.in_proj_weight.detach().std()) == pytest.approx(float(fresh.in_proj_weight.detach().std()), rel=0.02)
+    assert float(attention.in_proj_weight.detach().std()) == pytest.approx(
+        float(fresh.in_proj_weight.detach().std()), rel=0.02
+    )
     assert float(attention.in_proj_weight.detach().abs().max()) <= math.sqrt(6 / (4 * 192))
     assert not attention.in_proj_bias.any()
     assert not attention.out_proj.bias.any()
@@ -70,7 +78,7 @@ def test_default_initialisation_of_attention_has_pytorchs_bounds():
 
 @pytest.mark.parametrize("name", ["alexnet", "vit"])
 def test_padding_and_pooling_keep_the_edge_of_odd_images(name):
-    """The last row of 31x31 pixels reaches the logits of what pads; what halves may drop it, as ConvNets do."""
+    """Padding adds to what is there, and a convolution before the pooling has seen the last row."""
     network = build(name, (1, 31, 31), 3, stream(0)).eval()
     images = torch.zeros(2, 1, 31, 31)
     images[1, :, -1] = 5.0
