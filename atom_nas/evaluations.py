@@ -106,7 +106,7 @@ def evaluate(
             key = jobs[outcome.job]
             known[key] = outcome.scores["accuracy"]
             _append(plan.record, {**json.loads(key), "accuracy": known[key]})
-        _raise_failures(plan, failed, len(jobs))
+        _raise_failures(plan, sorted(failed, key=lambda outcome: left.index(outcome.job)), len(jobs))
     if on_epoch:
         on_epoch(plan.total_epochs)
     return Found(plan, _gathered(plan, {job: known[key] for job, key in jobs.items()}), reused)
