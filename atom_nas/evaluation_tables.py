@@ -15,8 +15,8 @@ def title(plan: Plan) -> str:
     dataset = plan.sets[0].card["dataset"]
     if plan.split == "test":
         return f"Accuracy on the {dataset['test_images']:,} images of {SPLITS['test']} (%)"
-    fraction = dataset["validation_fraction"]
-    return f"Accuracy on the validation split, {fraction:.3g} of the real training images held out (%)"
+    share = f"{100 * dataset['validation_fraction']:.3g}%"
+    return f"Accuracy on the validation split, {share} of the real training images (%)"
 
 
 def table(found: Found) -> tuple[list[str], list[list[str]]]:

@@ -15,6 +15,10 @@ from reports.canvas import BLUE, DOTS_PER_INCH, INK, house_style, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_PALEST = "#E6F0F7"
+_DARK_FROM = 0.7
+"""From this share of the colours on, white can be read better than ink."""
+
 Row = tuple[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -48,19 +52,18 @@ def matrix_data(rows: Sequence[Row]) -> Matrix:
 
 
 def draw_matrix(data: Matrix, title: str) -> Figure:
-    """One colour from white at the lowest accuracy shown to blue at the highest, with the numbers on it."""
+    """One colour, from pale at the lowest accuracy shown to blue at the highest, with the numbers on it."""
     from matplotlib.colors import LinearSegmentedColormap
 
     columns, rows = len(data.networks), len(data.sets)
-    longest = max(map(len, data.sets))
-    figure, (axes,) = new_figure(max(5.6, 1.6 + 0.08 * longest + 1.25 * columns), 1.5 + 0.5 * rows)
-    colours = LinearSegmentedColormap.from_list("accuracy", ["#FFFFFF", BLUE])
-    colours.set_bad("#FFFFFF")
+    width = 0.6 + 0.08 * max(map(len, data.sets)) + 1.3 * columns
+    figure, (axes,) = new_figure(max(width, 0.4 + 0.09 * len(title)), 1.1 + 0.5 * rows)
+    colours = LinearSegmentedColormap.from_list("accuracy", [_PALEST, BLUE])
     low, high = _range(data.means)
     axes.imshow(data.means, cmap=colours, vmin=low, vmax=high, aspect="auto")
     for row, texts in enumerate(data.texts):
         for column, text in enumerate(texts):
-            dark = data.means[row, column] > (low + high) / 2
+            dark = data.means[row, column] > low + _DARK_FROM * (high - low)
             colour = "white" if dark else INK
             axes.text(column, row, text, ha="center", va="center", color=colour)
     axes.set_xticks(range(columns), data.networks)

@@ -221,4 +221,4 @@ def test_one_set_keeps_its_form(synthetic: SyntheticSet) -> None:
 
 def test_titles_say_what_was_tested_on(synthetic: SyntheticSet) -> None:
     assert title(plan(synthetic)) == "Accuracy on the 450 images of the real test split (%)"
-    assert "validation split, 0.1 of the real training images" in title(plan(synthetic, split="validation"))
+    assert "validation split, 10% of the real training images" in title(plan(synthetic, split="validation"))
