@@ -202,7 +202,7 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
         from reports.matrix import save_matrix
 
         save_matrix([(harmless(name), row) for name, row in matrix(found)], title(plan), output.picture)
-        stderr.print(f"picture: {output.picture}", markup=False)
+        stderr.print(f"picture: {output.picture}", markup=False, soft_wrap=True)
     if output.as_json:
         stdout.print_json(json.dumps(as_record(found)))
     else:
