@@ -4,7 +4,6 @@ exits.
 Commands import what they need when they run: '--help' must answer before torch could be imported.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -14,7 +13,18 @@ import typer
 
 from atom_nas import __version__
 from atom_nas.guard import Commands, guarded
-from atom_nas.options import DataDir, Device, Moved, Resume, Seed, Set, Synthetic, Workers, count
+from atom_nas.options import (
+    DataDir,
+    Device,
+    Moved,
+    Resume,
+    Seed,
+    Set,
+    Synthetic,
+    TrainingWorkers,
+    Workers,
+    count,
+)
 
 app = typer.Typer(
     cls=Commands,
@@ -189,67 +199,72 @@ def merge(
     epilog="\b\nExamples:"
     "\n  atom-nas evaluate runs/digits"
     "\n  atom-nas evaluate runs/c10 --networks convnet3,convnet4 --repeats 5 --json"
+    "\n  atom-nas evaluate runs/atom runs/dm --networks convnet3,alexnet,vgg11,resnet18,vit --picture m.png"
+    "\n  atom-nas evaluate runs/c10 --split validation"
 )
 @guarded
 def evaluate(
-    directory: Synthetic,
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Synthetic sets; several, of one dataset, are shown side by side.", metavar="DIR..."
+        ),
+    ],
     networks: Annotated[
-        str | None, typer.Option(help="Comma-separated; the ConvNet that fits the images by default.")
+        str | None,
+        typer.Option(
+            help="Comma-separated, see 'atom-nas list networks'; the ConvNet that fits the images by default."
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Networks to train of each kind.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the synthetic set.")] = 300,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="test, or validation: the real images that the sets hold out, for tuning settings."
+        ),
+    ] = "test",
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Also train on random real images.")
     ] = True,
     set_: Set = None,
+    workers: TrainingWorkers = None,
     seed: Seed = 0,
     device: Device = "auto",
     dataset: Moved = None,
     data_dir: DataDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what was done before.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Draw sets by networks as a heat map to this file (.png or .svg)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train fresh networks on a synthetic set and test them on the real test split.
+    """Train fresh networks on synthetic sets and test them on real images.
 
     Finished trainings are kept in ~/.cache/atom-nas and not repeated.
     """
-    from atom_nas import evaluations
-    from atom_nas.config import choose_dataset, construct, parse_assignments
-    from atom_nas.console import progress_bar, stderr, stdout, table
-    from atom_nas.terminal import say_unfused
-    from distill import kernels
-    from distill.settings import resolve_device
-    from distill.synthetic import load
-    from distill.training import TrainingConfig
-    from reports.formatting import plural
+    from atom_nas.config import choose_dataset, parse_assignments
+    from atom_nas.terminal import EvaluationOutput, evaluation_plan, show_evaluation
 
-    synthetic = load(directory)
-    real = choose_dataset(dataset) if dataset else None
-    config = construct(TrainingConfig, {"epochs": epochs, **parse_assignments(set_ or [])})
-    resolved = resolve_device(device)
-    config, fallback = config.suited_to(synthetic.card["dataset"]["name"]).settled(resolved)
-    if fallback:
-        stderr.print(fallback, markup=False)
-    plan = evaluations.Plan(
-        synthetic=synthetic,
-        networks=evaluations.choose_networks(networks, synthetic),
+    plan = evaluation_plan(
+        directories,
+        networks=networks,
         repeats=repeats,
-        config=config,
-        seed=seed,
-        device=resolved,
+        training={"epochs": epochs, **parse_assignments(set_ or [])},
+        split=split,
         baseline=baseline,
+        seed=seed,
+        device=device,
     )
-    with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
-        found = evaluations.evaluate(plan, dataset=real, data_dir=data_dir, on_epoch=bar, fresh=fresh)
-    if found["reused"]:
-        done = plural(found["reused"], "training")
-        stderr.print(f"done before, and not repeated: {done} (--fresh trains again)", markup=False)
-    say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
-    if as_json:
-        stdout.print_json(json.dumps(found))
-        return
-    images = synthetic.card["dataset"]["test_images"]
-    table(f"Accuracy on the {images:,} images of the real test split (%)", *evaluations.table(found))
+    show_evaluation(
+        plan,
+        EvaluationOutput(picture=picture, as_json=as_json),
+        dataset=choose_dataset(dataset) if dataset else None,
+        data_dir=data_dir,
+        workers=workers,
+        fresh=fresh,
+    )
 
 
 @app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")

@@ -1,96 +1,72 @@
-"""`evaluate`: accuracies of networks trained on a synthetic set, kept in the cache as they are finished.
+"""`evaluate`: accuracies of networks trained on synthetic sets, kept in the cache as they are finished.
 
-Not beside the set, which may be read-only, or a stranger's who would have measured whatever pleases him.
+Not beside the sets, which may be read-only, or a stranger's who would have measured whatever pleases him.
 """
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from atom_nas import __version__
-from atom_nas.estimators.base import SCORING_VERSION
-from atom_nas.names import choose
+from atom_nas.engines.base import Job, Outcome
+from atom_nas.engines.local import LocalConfig, LocalEngine
+from atom_nas.evaluation_plan import Plan, Subject
+from atom_nas.names import harmless
+from distill import kernels
 from distill.data import RealDataset
-from distill.evaluation import Accuracy, Evaluator, as_json, default_network
-from distill.files import cache_folder
-from distill.networks import NETWORKS
-from distill.synthetic import SyntheticSet
-from distill.training import TrainingConfig
+from distill.environment import usable_cores
+from distill.evaluation import Accuracy, Evaluator
+from reports.formatting import plural
 
-_SUBJECTS = ("synthetic", "random")
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a plan.
+
+    Attributes:
+        plan: the plan.
+        accuracies: of every subject, by network.
+        reused: how many trainings were done before.
+    """
+
+    plan: Plan
+    accuracies: Mapping[Subject, Mapping[str, Accuracy]]
+    reused: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Which networks to train, how often and how.
+class Trainings:
+    """What the workers do: a job is one training, `estimator` the place of its subject, `seed` its repeat.
 
     Attributes:
-        synthetic: the set.
-        networks: of `distill.networks.NETWORKS`.
-        repeats: networks of each kind.
-        config: of every training.
-        seed: see `Evaluator`.
-        device: where to train.
-        baseline: whether to train on random real images as well.
+        evaluators: of each set.
+        subjects: what is trained on.
+        epochs: int64 (jobs,), in memory that all processes share: the epochs that each job has finished.
+        slots: where in `epochs` a job counts.
     """
 
-    synthetic: SyntheticSet
-    networks: tuple[str, ...]
-    repeats: int
-    config: TrainingConfig
-    seed: int
-    device: torch.device
-    baseline: bool = True
+    evaluators: tuple[Evaluator, ...]
+    subjects: tuple[Subject, ...]
+    epochs: Tensor
+    slots: Mapping[Job, int]
 
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """What is trained on: the synthetic set, and random real images if asked for."""
-        return _SUBJECTS if self.baseline else _SUBJECTS[:1]
+    def warm_up(self, device: torch.device) -> None:
+        """Nothing is slow at first but torch itself."""
 
-    @property
-    def record(self) -> Path:
-        """Where finished trainings on this set are kept."""
-        return cache_folder() / "evaluations" / f"{self.synthetic.card['images_sha256']}.jsonl"
+    def scores(self, job: Job, device: torch.device) -> dict[str, float]:  # noqa: ARG002
+        """The accuracy of one fresh network, on the device that the evaluators name."""
+        subject, slot = self.subjects[int(job.estimator)], self.slots[job]
 
-    @property
-    def total_epochs(self) -> int:
-        """Of all trainings together."""
-        return len(self.subjects) * len(self.networks) * self.repeats * self.config.epochs
+        def tick(done: int) -> None:
+            self.epochs[slot] = done
 
-    def key(self, subject: str, network: str, repeat: int) -> str:
-        """What a training's result depends on, as canonical JSON."""
-        parts = {
-            "subject": subject,
-            "network": network,
-            "repeat": repeat,
-            "seed": self.seed,
-            "training": self.config.as_dict(),
-            "device": self.device.type,
-            "set": self.synthetic.card["images_sha256"],
-            "dataset": self.synthetic.card["dataset"]["fingerprint"],
-            "preprocessing": self.synthetic.card["preprocessing"],
-            "torch": torch.__version__,
-            "atom_nas": __version__,
-            "scoring": SCORING_VERSION,
-        }
-        return json.dumps(parts, sort_keys=True)
-
-
-def choose_networks(text: str | None, synthetic: SyntheticSet) -> tuple[str, ...]:
-    """Comma-separated names to names; None gives the field's ConvNet for the images' size.
-
-    Raises:
-        ValueError: on an unknown name, with the nearest matches.
-    """
-    if text is None:
-        return (default_network(synthetic.card["dataset"]["image_shape"]),)
-    names = [name.strip() for name in text.split(",")]
-    return tuple(dict.fromkeys(choose("network", name, NETWORKS) for name in names))
+        evaluator = self.evaluators[subject.place]
+        return {"accuracy": evaluator.accuracy(subject.kind, job.architecture, job.seed, tick)}
 
 
 def evaluate(
@@ -98,58 +74,106 @@ def evaluate(
     *,
     dataset: str | None = None,
     data_dir: Path | None = None,
+    workers: int | None = None,
     on_epoch: Callable[[int], None] | None = None,
     fresh: bool = False,
-) -> dict[str, Any]:
-    """Carry out `plan`, leaving out what was done before.
+) -> Found:
+    """Carry out `plan` in worker processes, leaving out what was done before.
 
     Args:
         dataset, data_dir: where the real dataset is, see `SyntheticSet.real_dataset`.
+        workers: processes, of one thread each; None: the usable cores on a CPU, 1 on a GPU. Results do not
+            depend on it.
         on_epoch: called with the number of epochs done, of `plan.total_epochs`.
         fresh: train again what was done before.
-    Returns:
-        networks: NAME to mean, std, n and values; random_baseline: the same, pooled and by network; reused:
-        how many trainings were done before.
+    Raises:
+        ValueError: if the real dataset is not the sets', or trainings failed; all others are kept.
+        EngineError: if the workers cannot start.
     """
     known = {} if fresh else _read(plan.record)
-    reused = done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if on_epoch:
-            on_epoch(done)
-
-    evaluator: Evaluator | None = None
-    found: dict[str, dict[str, Accuracy]] = {subject: {} for subject in _SUBJECTS}
-    for network in plan.networks:
-        for subject in plan.subjects:
-            values = []
-            for repeat in range(plan.repeats):
-                key = plan.key(subject, network, repeat)
-                if key in known:
-                    done += plan.config.epochs
-                    reused += 1
-                else:
-                    evaluator = evaluator or _evaluator(
-                        plan, plan.synthetic.real_dataset(data_dir, dataset), tick
-                    )
-                    known[key] = evaluator.accuracy(subject, network, repeat)
-                    _append(plan.record, {**json.loads(key), "accuracy": known[key]})
-                values.append(known[key])
-            found[subject][network] = Accuracy(tuple(values))
-    return {**as_json(found["synthetic"], found["random"]), "reused": reused}
+    jobs = {job: plan.key(subject, job.architecture, job.seed) for job, subject in _jobs(plan).items()}
+    left = [job for job, key in jobs.items() if key not in known]
+    reused = len(jobs) - len(left)
+    if left:
+        real = plan.sets[0].real_dataset(data_dir, dataset)
+        spared = reused * plan.config.epochs
+        tell = (lambda done: on_epoch(spared + done)) if on_epoch else None
+        failed = []
+        for outcome in _train(plan, left, real, workers, tell):
+            if outcome.reason:
+                failed.append(outcome)
+                continue
+            key = jobs[outcome.job]
+            known[key] = outcome.scores["accuracy"]
+            _append(plan.record, {**json.loads(key), "accuracy": known[key]})
+        _raise_failures(plan, sorted(failed, key=lambda outcome: left.index(outcome.job)), len(jobs))
+    if on_epoch:
+        on_epoch(plan.total_epochs)
+    return Found(plan, _gathered(plan, {job: known[key] for job, key in jobs.items()}), reused)
 
 
-def _evaluator(plan: Plan, dataset: RealDataset, tick: Callable[[], None]) -> Evaluator:
-    return Evaluator(
-        plan.synthetic,
-        dataset,
-        config=plan.config,
-        seed=plan.seed,
-        device=plan.device,
-        on_epoch=tick,
+def _jobs(plan: Plan) -> dict[Job, Subject]:
+    """All trainings, network by network, so that one that fails is met early."""
+    return {
+        Job(estimator=str(place), architecture=network, seed=repeat): subject
+        for network in plan.networks
+        for place, subject in enumerate(plan.subjects)
+        for repeat in range(plan.repeats)
+    }
+
+
+def _train(
+    plan: Plan,
+    jobs: Sequence[Job],
+    real: RealDataset,
+    workers: int | None,
+    on_epoch: Callable[[int], None] | None,
+) -> Iterator[Outcome]:
+    """The outcomes of the jobs as they finish."""
+    epochs = torch.zeros(len(jobs), dtype=torch.int64).share_memory_()
+    work = Trainings(
+        evaluators=tuple(_evaluators(plan, real)),
+        subjects=plan.subjects,
+        epochs=epochs,
+        slots={job: slot for slot, job in enumerate(jobs)},
     )
+    if plan.device.type == "cpu":
+        # Compiled here, once, if this machine has none yet: workers then find them.
+        kernels.why_unavailable()
+    count = workers or (1 if plan.device.type == "cuda" else usable_cores())
+    on_wait = (lambda: on_epoch(int(epochs.sum()))) if on_epoch else None
+    with LocalEngine(work, LocalConfig(workers=count, device=str(plan.device))) as engine:
+        yield from engine.run(jobs, on_wait)
+
+
+def _evaluators(plan: Plan, real: RealDataset) -> list[Evaluator]:
+    held_out = plan.sets[0].split_real(real)[1] if plan.split == "validation" else None
+    return [
+        Evaluator(each, real, config=plan.config, seed=plan.seed, device=plan.device, test=held_out)
+        for each in plan.sets
+    ]
+
+
+def _raise_failures(plan: Plan, failed: Sequence[Outcome], total: int) -> None:
+    if failed:
+        first = failed[0]
+        subject = plan.subjects[int(first.job.estimator)]
+        raise ValueError(
+            f"{len(failed)} of {plural(total, 'training')} failed, e.g. {first.job.architecture} on "
+            f"{harmless(subject.label)} ({first.reason}): leave such a network out, or train it otherwise "
+            "(--set learning_rate=...); the others are kept and not repeated"
+        )
+
+
+def _gathered(plan: Plan, accuracies: Mapping[Job, float]) -> dict[Subject, dict[str, Accuracy]]:
+    def values(place: int, network: str) -> tuple[float, ...]:
+        jobs = [Job(estimator=str(place), architecture=network, seed=r) for r in range(plan.repeats)]
+        return tuple(accuracies[job] for job in jobs)
+
+    return {
+        subject: {network: Accuracy(values(place, network)) for network in plan.networks}
+        for place, subject in enumerate(plan.subjects)
+    }
 
 
 def _append(path: Path, entry: Mapping[str, Any]) -> None:
@@ -185,17 +209,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
     except (OSError, UnicodeDecodeError):
         return []
-
-
-def table(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The record as a table: a row a network and set, accuracies in percent."""
-    rows = [[name, "synthetic", *_cells(entry)] for name, entry in found["networks"].items()]
-    baseline = found["random_baseline"]
-    if baseline:
-        rows += [[name, "random real", *_cells(entry)] for name, entry in baseline["networks"].items()]
-    return ["network", "trained on", "mean", "std", "n"], rows
-
-
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    std = "–" if entry["std"] is None else f"{100 * entry['std']:.2f}"
-    return [f"{100 * entry['mean']:.2f}", std, str(entry["n"])]

@@ -19,6 +19,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinishe
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes; results do not depend on it.  [default: all cores]")
 ]
+TrainingWorkers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Networks to train side by side; results do not depend on it.  [default: all cores, 1 on a GPU]",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(

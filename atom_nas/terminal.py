@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from reports.formatting import plural
 if TYPE_CHECKING:
     from atom_nas.config import WithPreset
     from atom_nas.console import Bar
+    from atom_nas.evaluation_plan import Plan
     from atom_nas.plan import SearchSettings
     from atom_nas.runner import Progress
     from distill.settings import DistillSettings
@@ -157,14 +159,95 @@ def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None
     stdout.print(f"report: {written.page}", markup=False)
 
 
+def evaluation_plan(
+    directories: Sequence[Path],
+    *,
+    networks: str | None,
+    training: Mapping[str, Any],
+    device: str,
+    **options: Any,
+) -> "Plan":
+    """The plan of an evaluation from what was typed; says if the machine lacks the precision asked for."""
+    from atom_nas.config import construct
+    from atom_nas.evaluation_plan import Plan, choose_networks
+    from distill.settings import resolve_device
+    from distill.synthetic import load
+    from distill.training import TrainingConfig
+
+    sets = tuple(load(directory) for directory in directories)
+    resolved = resolve_device(device)
+    config = construct(TrainingConfig, training).suited_to(sets[0].card["dataset"]["name"])
+    config, fallback = config.settled(resolved)
+    chosen = choose_networks(networks, sets[0])
+    plan = Plan(sets=sets, networks=chosen, config=config, device=resolved, **options)
+    if fallback:
+        stderr.print(fallback, markup=False)
+    return plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOutput:
+    """How an evaluation's result is shown.
+
+    Attributes:
+        picture: the file of a heat map; none if None.
+        as_json: print JSON instead of a table.
+    """
+
+    picture: Path | None = None
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.picture:
+            require_picture("--picture", self.picture)
+
+
+def require_picture(option: str, file: Path) -> None:
+    """Check, before the work, that a file is one that can be drawn.
+
+    Raises:
+        ValueError: if its suffix names no format of ours, or there is no such folder.
+    """
+    if file.suffix not in (".png", ".svg"):
+        raise ValueError(f"{option} draws .png or .svg files, not {file.name!r}")
+    if not file.parent.is_dir():
+        raise ValueError(f"{option}: there is no folder {file.parent}; make it, or name another")
+
+
+def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:
+    """Evaluate with a bar, and show what came of it; `options` are those of `evaluations.evaluate`."""
+    from atom_nas.console import table
+    from atom_nas.evaluation_tables import as_record, matrix, title
+    from atom_nas.evaluation_tables import table as rows
+    from atom_nas.evaluations import evaluate
+    from atom_nas.names import harmless
+    from distill import kernels
+
+    with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
+        found = evaluate(plan, on_epoch=bar, **options)
+    if found.reused:
+        done = plural(found.reused, "training")
+        stderr.print(f"done before, and not repeated: {done} (--fresh trains again)", markup=False)
+    say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
+    if output.picture:
+        from reports.matrix import save_matrix
+
+        save_matrix([(harmless(name), row) for name, row in matrix(found)], title(plan), output.picture)
+        stderr.print(f"picture: {output.picture}", markup=False, soft_wrap=True)
+    if output.as_json:
+        stdout.print_json(json.dumps(as_record(found)))
+    else:
+        table(title(plan), *rows(found))
+
+
 def show_bench(device: str, repeats: int, growth: Path | None, record: Path | None) -> None:
     """Measure, write the numbers to `record` and the drawing to `growth` if asked for, and show tables."""
     from atom_nas.bench import SMALLEST, Plan, bench
     from distill.files import write_text
     from distill.settings import resolve_device
 
-    if growth and growth.suffix not in (".png", ".svg"):
-        raise ValueError(f"--growth draws .png or .svg files, not {growth.name!r}")
+    if growth:
+        require_picture("--growth", growth)
     plan = Plan(device=resolve_device(device), repeats=repeats, growth=SMALLEST if growth else None)
     found = bench(plan, tell=lambda text: stderr.print(f"measuring {text}", markup=False))
     if record:

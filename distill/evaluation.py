@@ -1,4 +1,4 @@
-"""How good a synthetic set is: fresh networks trained on it, tested on the real test split."""
+"""How good a synthetic set is: fresh networks trained on it, tested on real images."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -42,7 +42,6 @@ class Evaluator:
         dataset: its real dataset.
         config: how every network is trained.
         seed: of initial weights, batches and augmentation, and of the random baseline's draw.
-        on_epoch: called after every epoch.
         test: what is tested on; the real test split if None (tuning passes the validation split).
     """
 
@@ -54,15 +53,15 @@ class Evaluator:
         config: TrainingConfig,
         seed: int,
         device: torch.device,
-        on_epoch: Callable[[], None] | None = None,
         test: Split | None = None,
     ) -> None:
         self._synthetic, self._dataset, self._config = synthetic, dataset, config
         self._seed, self._device = seed, device
-        self._on_epoch = on_epoch or (lambda: None)
         self._test = test or dataset.test
 
-    def accuracy(self, subject: str, network: str, repeat: int) -> float:
+    def accuracy(
+        self, subject: str, network: str, repeat: int, on_epoch: Callable[[int], None] | None = None
+    ) -> float:
         """Of one network, on the test images.
 
         Args:
@@ -70,6 +69,10 @@ class Evaluator:
                 another one every repeat.
             network: of `distill.networks.NETWORKS`.
             repeat: names the initial weights, the order of batches and the draw.
+            on_epoch: called with the number of finished epochs.
+        Raises:
+            FloatingPointError: if the training loss is not finite.
+            ValueError: if the images are too small for the network.
         """
         assert subject in ("synthetic", "random"), subject
         images, labels = self._training_set(subject, repeat)
@@ -82,7 +85,7 @@ class Evaluator:
             config=self._config,
             seed=derive_seed(self._seed, "evaluation", repeat),
             device=self._device,
-            on_epoch=lambda _: self._on_epoch(),
+            on_epoch=on_epoch,
         )
         return evaluate(
             fresh,
@@ -111,7 +114,7 @@ class Evaluator:
             device=self._device,
         )
         images = random_method.distill(problem, random_method.Config(), Session())
-        return images, torch.tensor(problem.class_numbers).repeat_interleave(problem.ipc)
+        return images, problem.labels
 
 
 def default_network(image_shape: tuple[int, int, int]) -> str:

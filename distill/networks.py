@@ -1,21 +1,33 @@
-"""ConvNets whose forward returns its feature maps: what is matched, and what evaluation trains.
+"""The networks that evaluation trains, and of them the ConvNets, whose feature maps are matched.
 
 Letters: N images, C channels, H x W map, L blocks.
 """
 
+import importlib
 import math
 from collections.abc import Iterator
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-# name -> one-line summary; `build` reads the number after the name as the depth.
+Network = TypeVar("Network", bound=nn.Module)
+
+# name -> one-line summary; `build` reads the number after `convnet` as the depth, and finds the others in
+# `distill.architectures`.
 NETWORKS: dict[str, str] = {
     "convnet2": "ConvNet-D2: 2 blocks of conv3x3-128, instance norm, ReLU, average pool",
     "convnet3": "ConvNet-D3: 3 such blocks, the field's network for 28x28 and 32x32 images",
     "convnet4": "ConvNet-D4: 4 such blocks, the field's network for 64x64 images",
     "convnet5": "ConvNet-D5: 5 such blocks, for 128x128 images",
+    "alexnet": "AlexNet: 5 convolutions without norm, 3 max poolings; from 8x8 pixels",
+    "vgg11": "VGG11: 8 convolutions with instance norm, one linear layer; from 16x16 pixels",
+    "vgg11bn": "VGG11 with batch norm",
+    "resnet18": "ResNet18: 3x3 stem without pooling, instance norm; from 16x16 pixels",
+    "resnet18bn": "ResNet18 with batch norm",
+    "vit": "vision transformer: 8x8 patches, 6 blocks of width 192; from 8x8 pixels",
 }
 
 
@@ -126,37 +138,76 @@ def convnet(
     """A `ConvNet` on the CPU with weights drawn from `generator`; torch's global generator is not touched."""
     with torch.device("meta"):
         network = ConvNet(image_shape, classes, depth, width)
+    return _drawn(network, generator)
+
+
+def _drawn(network: Network, generator: torch.Generator) -> Network:
+    """The network, which has no memory for its weights yet, with weights drawn from `generator` alone."""
     network.to_empty(device="cpu")
     reinitialise(network, generator)
     return network
 
 
-def build(name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> ConvNet:
-    """A network of `NETWORKS` by name, with weights drawn from `generator`.
+def blank(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A network of `NETWORKS` without weights, on torch's meta device: enough to know that it fits.
 
     Raises:
         ValueError: if the name is unknown or the images are too small for it.
     """
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; allowed: {', '.join(NETWORKS)}")
-    depth = int(name.removeprefix("convnet"))
-    return convnet(image_shape, classes, depth=depth, generator=generator)
+    with torch.device("meta"):
+        if name.startswith("convnet"):
+            return ConvNet(image_shape, classes, int(name.removeprefix("convnet")))
+        # Imported on first use: torchvision's models take a while.
+        make = importlib.import_module("distill.architectures").BUILDERS[name]
+        return make(image_shape, classes)  # type: ignore[no-any-return]
+
+
+def build(
+    name: str, image_shape: tuple[int, int, int], classes: int, generator: torch.Generator
+) -> nn.Module:
+    """A network of `NETWORKS` by name, (N, C, H, W) to logits, with weights drawn from `generator`.
+
+    Raises:
+        ValueError: as `blank`.
+    """
+    return _drawn(blank(name, image_shape, classes), generator)
+
+
+@runtime_checkable
+class DrawsParameters(Protocol):
+    """A module with parameters that no layer of it holds."""
+
+    def draw_parameters(self, generator: torch.Generator) -> None:
+        """Draw those parameters afresh, in place, from `generator` (CPU); gradients are off."""
+        ...
 
 
 @torch.no_grad()
 def reinitialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights afresh, in place, from `generator` (CPU), with PyTorch's default distributions.
 
-    Convolutions and linear layers: uniform in +-1/sqrt(fan_in), weights and biases alike; normalisation
-    layers: scale 1, shift 0. The numbers drawn do not depend on the network's device.
+    Convolutions and linear layers: uniform in +-1/sqrt(fan_in), weights and biases alike; attention: Xavier's
+    uniform for queries, keys and values, biases 0; normalisation layers: scale 1, shift 0, nothing tracked
+    yet; others as they say themselves. The numbers drawn do not depend on the network's device.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, DrawsParameters):
+            module.draw_parameters(generator)
+        elif isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1.0 / math.sqrt(module.weight[0].numel())
-            for parameter in (module.weight, module.bias):
-                if parameter is not None:
-                    drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-                    parameter.copy_(drawn)
-        elif isinstance(module, nn.GroupNorm):
-            module.weight.fill_(1.0)
-            module.bias.fill_(0.0)
+            _uniform(module.weight, bound, generator)
+            if isinstance(module, NonDynamicallyQuantizableLinear):  # the output of an attention
+                module.bias.zero_()
+            elif module.bias is not None:
+                _uniform(module.bias, bound, generator)
+        elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            _uniform(module.in_proj_weight, math.sqrt(6.0 / sum(module.in_proj_weight.shape)), generator)
+            module.in_proj_bias.zero_()
+        elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm):
+            module.reset_parameters()
+
+
+def _uniform(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
+    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))

@@ -82,10 +82,11 @@ def distill(
         tell(f"distilling with {settings.method}")
         with _reproducible(problem):
             images = method.distill(problem, settings.config, session)
-        made_with["kernels"] = _kernels(settings, device)
-        card = {**_card(settings, data, problem, session), "environment": made_with}
-        labels = torch.tensor(problem.class_numbers).repeat_interleave(problem.ipc)
-        return write_set(out, images, labels, problem.preprocessing, card)
+        card = {
+            **_card(settings, data, problem, session),
+            "environment": {**made_with, "kernels": _kernels(settings, device)},
+        }
+        return write_set(out, images, problem.labels, problem.preprocessing, card)
 
 
 def _identity(settings: DistillSettings, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,9 +149,13 @@ class Milestones(Observer):
 
     def _accuracy(self, images: Tensor) -> float | None:
         problem = self._problem
-        labels = torch.tensor(problem.class_numbers).repeat_interleave(problem.ipc)
         now = SyntheticSet(
-            images.detach().cpu().clone(), labels, problem.classes, problem.preprocessing, {}, self._folder
+            images.detach().cpu().clone(),
+            problem.labels,
+            problem.classes,
+            problem.preprocessing,
+            {},
+            self._folder,
         )
         evaluator = Evaluator(
             now,

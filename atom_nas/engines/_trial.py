@@ -1,4 +1,4 @@
-"""One trial, inside a worker: build, count, train, score; every failure becomes an outcome."""
+"""One trial, inside a worker; every failure becomes an outcome."""
 
 import math
 import time
@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 import torch
 
-from atom_nas.engines.base import Job, Outcome, Workload
-from atom_nas.estimators.measure import network_costs
+from atom_nas.engines.base import Job, Outcome, Work
 from distill.environment import begin_measuring, memory_used_mb
 
 _MAX_REASON = 300
 
 
-def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outcome, bool, bool]:
+def run_trial(job: Job, work: Work, device: torch.device) -> tuple[Outcome, bool, bool]:
     """Run one job.
 
     Returns:
@@ -26,7 +25,7 @@ def run_trial(job: Job, workload: Workload, device: torch.device) -> tuple[Outco
     scores: Mapping[str, float] = {}
     reason, spoiled, starved = None, False, False
     try:
-        scores = _scores(job, workload, device)
+        scores = _scores(job, work, device)
     except Exception as error:  # noqa: BLE001 - whatever an architecture does is a result about it
         reason, spoiled = one_line(error), _spoils(error, device)
         starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
@@ -48,14 +47,8 @@ def one_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *lines[:1]])[:_MAX_REASON]
 
 
-def _scores(job: Job, workload: Workload, device: torch.device) -> dict[str, float]:
-    cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
-    estimator = next(each for each in workload.estimators if each.name == job.estimator)
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(job.seed)
-        network = workload.build(job.architecture)
-        costs = network_costs(network, workload.image_shape)
-        scores = estimator.score(network, seed=job.seed, device=device, leg=job.leg) | costs
+def _scores(job: Job, work: Work, device: torch.device) -> Mapping[str, float]:
+    scores = work.scores(job, device)
     for name, value in scores.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}")

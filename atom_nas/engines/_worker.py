@@ -11,8 +11,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from atom_nas.engines._trial import one_line, run_trial
-from atom_nas.engines.base import Outcome, Workload
-from atom_nas.estimators.measure import network_costs
+from atom_nas.engines.base import Outcome, Work
 
 
 @dataclass(frozen=True)
@@ -42,38 +41,38 @@ class Result:
     starved: bool
 
 
-def serve(connection: Connection, workload: Workload, device_name: str) -> None:
+def serve(connection: Connection, work: Work, device_name: str) -> None:
     """Answer each `Job` with a `Result`, until the parent is gone or a trial has spoiled the process."""
     # Ctrl-C reaches the whole process group; stopping is the parent's business, which terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
     device = torch.device(device_name)
     try:
-        _prepare(device, workload.image_shape)
+        _prepare(device, work)
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it as one line
         connection.send(Broken(one_line(error)))
         return
     connection.send(Ready())
     result = None
     while result is None or not result.last:
-        result = Result(*run_trial(connection.recv(), workload, device))
+        result = Result(*run_trial(connection.recv(), work, device))
         connection.send(result)
         # A network in a reference cycle would count in the next trial's memory.
         gc.collect()
 
 
-def _prepare(device: torch.device, image_shape: tuple[int, int, int]) -> None:
+def _prepare(device: torch.device, work: Work) -> None:
     """Make results independent of the number of workers and of what else the process has run.
 
     One thread always: the order of a parallel sum, hence its last bits, follows the number of threads. The
-    settings are global to the process, which is the engine's own. The device and the operation counter are
-    used once, so that their first use is in no trial's time.
+    settings are global to the process, which is the engine's own. The device and what the
+    work needs are used once, so that their first use is in no trial's time.
     """
     torch.set_num_threads(1)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.zeros(1, device=device).add_(1)
-    network_costs(torch.nn.Conv2d(image_shape[0], 1, 1), image_shape)
+    work.warm_up(device)
     # What is loaded by now stays: collections after each trial need not look at it (a third of a second).
     gc.freeze()
 

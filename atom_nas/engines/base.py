@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from atom_nas.estimators.base import Estimator
+from atom_nas.estimators.measure import network_costs
 from atom_nas.leg import Leg
 
 
@@ -19,9 +21,21 @@ class Builder(Protocol):
     def __call__(self, architecture: str) -> nn.Module: ...
 
 
+class Work(Protocol):
+    """What every worker gets once: how its jobs are done. Picklable; its tensors go to shared memory."""
+
+    def warm_up(self, device: torch.device) -> None:
+        """Use once, before any job, what is slow at its first use."""
+        ...
+
+    def scores(self, job: "Job", device: torch.device) -> Mapping[str, float]:
+        """Do a job; whatever it raises is the reason why the job failed."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What every worker needs once.
+    """The `Work` of a search: build an architecture, count what it costs, train and score it.
 
     Attributes:
         build: makes a network of an architecture's string form.
@@ -33,10 +47,24 @@ class Workload:
     estimators: tuple[Estimator, ...]
     image_shape: tuple[int, int, int]
 
+    def warm_up(self, device: torch.device) -> None:  # noqa: ARG002
+        """Use the operation counter once."""
+        network_costs(nn.Conv2d(self.image_shape[0], 1, 1), self.image_shape)
+
+    def scores(self, job: "Job", device: torch.device) -> dict[str, float]:
+        """The scores of a freshly built network by the job's estimator, and its costs."""
+        cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
+        estimator = next(each for each in self.estimators if each.name == job.estimator)
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(job.seed)
+            network = self.build(job.architecture)
+            costs = network_costs(network, self.image_shape)
+            return estimator.score(network, seed=job.seed, device=device, leg=job.leg) | costs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One architecture to score.
+    """One network to score.
 
     Attributes:
         estimator: the name of one of the workload's estimators.

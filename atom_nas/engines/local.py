@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import connection as channels
@@ -22,11 +22,12 @@ from typing import Any
 import torch.multiprocessing as multiprocessing
 
 from atom_nas.engines._worker import Broken, Ready, Result, serve
-from atom_nas.engines.base import EngineError, Job, Outcome, Workload
+from atom_nas.engines.base import EngineError, Job, Outcome, Work
 
 _Process = SpawnProcess | ForkServerProcess
 _MAX_FAILED_STARTS = 3
 _STOP_SECONDS = 5.0
+_WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +76,11 @@ class _Worker:
 
 
 class LocalEngine:
-    """Runs the jobs of one workload. Use as a context manager, or call `close`."""
+    """Runs the jobs of one kind of work. Use as a context manager, or call `close`."""
 
-    def __init__(self, workload: Workload, config: LocalConfig) -> None:
+    def __init__(self, work: Work, config: LocalConfig) -> None:
         """Nothing starts before the first job."""
-        self._workload = workload
+        self._work = work
         self._config = config
         self._context = _context()
         self._workers: list[_Worker] = []
@@ -89,30 +90,32 @@ class LocalEngine:
         self._starved: deque[Job] = deque()
         self._alone = False
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None) -> Iterator[Outcome]:
         """See `Engine.run`.
 
+        Args:
+            on_wait: called about twice a second while workers are busy, in this thread.
         Raises:
             EngineError: several workers in a row died before they could take a job.
         """
         self._pending, self._lost_seconds = deque(jobs), {}
         self._starved, self._alone = deque(), self._config.workers == 1
         try:
-            yield from self._work()
+            yield from self._drain(on_wait)
             if self._starved:
                 self.close()
                 self._pending, self._alone = self._starved, True
-                yield from self._work()
+                yield from self._drain(on_wait)
         finally:
             # Left early (an error in the caller, Ctrl-C): nobody waits for these outcomes any more.
             for worker in self._busy():
                 self._drop(worker)
 
-    def _work(self) -> Iterator[Outcome]:
+    def _drain(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome]:
         while self._pending or self._busy():
             self._start_missing(len(self._pending))
             self._hand_out(self._pending)
-            yield from self._collect()
+            yield from self._collect(on_wait)
 
     def close(self) -> None:
         """Terminate all workers, busy or not."""
@@ -136,7 +139,7 @@ class LocalEngine:
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self._workload, self._config.device), daemon=True, name="trial worker"
+            target=serve, args=(theirs, self._work, self._config.device), daemon=True, name="trial worker"
         )
         with _interrupts_blocked(), _clear_start_errors():
             process.start()
@@ -152,13 +155,15 @@ class LocalEngine:
             else:
                 self._lost(worker)
 
-    def _collect(self) -> Iterator[Outcome]:
-        """Wait for at least one message, and yield the outcomes among all that are there."""
+    def _collect(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome]:
+        """Wait for a message, or for the time to call `on_wait`; yield the outcomes that are there."""
         by_channel = {worker.channel: worker for worker in self._workers}
-        for channel in channels.wait(list(by_channel)):
+        for channel in channels.wait(list(by_channel), _WAIT_SECONDS if on_wait else None):
             outcome = self._receive(by_channel[channel])  # type: ignore[index]
             if outcome is not None:
                 yield outcome
+        if on_wait:
+            on_wait()
 
     def _receive(self, worker: _Worker) -> Outcome | None:
         try:
@@ -242,9 +247,9 @@ def _context() -> ForkServerContext | SpawnContext:
     return context
 
 
-def engine(workload: Workload, **options: Any) -> LocalEngine:
+def engine(work: Work, **options: Any) -> LocalEngine:
     """The engine with a `LocalConfig` of the given options."""
-    return LocalEngine(workload, LocalConfig(**options))
+    return LocalEngine(work, LocalConfig(**options))
 
 
 @contextmanager

@@ -65,6 +65,11 @@ class Problem:
         channels, height, width = self.real.images.shape[1:]
         return int(channels), int(height), int(width)
 
+    @property
+    def labels(self) -> Tensor:
+        """Of what a method returns: int64 (K*I,)."""
+        return torch.tensor(self.class_numbers).repeat_interleave(self.ipc)
+
     def pools(self) -> list[Tensor]:
         """For each class worked on, the int64 positions of its images in `real`."""
         everything = self.real.class_indices(len(self.classes))

@@ -134,6 +134,13 @@ def test_leaving_early_stops_the_busy_workers(warm: LocalEngine) -> None:
     assert not Path(f"/proc/{process}").exists()
 
 
+def test_the_caller_can_do_something_while_workers_are_busy(warm: LocalEngine) -> None:
+    calls: list[int] = []
+    outcomes = list(warm.run([job("fine")], on_wait=lambda: calls.append(1)))
+    assert len(outcomes) == 1
+    assert calls
+
+
 def test_too_little_shared_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(_: object) -> None:
         # What torch raises where /dev/shm is as small as containers have it.

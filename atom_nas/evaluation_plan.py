@@ -1,0 +1,198 @@
+"""What `evaluate` is asked to do: which networks, trained on which sets, tested on which images."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from atom_nas import __version__
+from atom_nas.estimators.base import SCORING_VERSION
+from atom_nas.names import choose
+from distill.evaluation import default_network
+from distill.files import cache_folder, printable
+from distill.networks import NETWORKS, blank
+from distill.synthetic import SyntheticSet
+from distill.training import TrainingConfig
+
+SPLITS: dict[str, str] = {
+    "test": "the real test split",
+    "validation": "the real images that the sets hold out, for tuning",
+}
+"""What networks can be tested on."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What networks are trained on.
+
+    Attributes:
+        label: its name in tables and pictures.
+        place: of a set in `Plan.sets`.
+        kind: that set, or `random` real images, as many as it has and in its model space.
+    """
+
+    label: str
+    place: int
+    kind: Literal["synthetic", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Which networks to train, on what, how often and how.
+
+    Attributes:
+        sets: of one and the same dataset.
+        networks: of `distill.networks.NETWORKS`.
+        repeats: networks of each kind.
+        config: of every training.
+        seed: see `Evaluator`.
+        device: where to train.
+        baseline: whether to train on random real images as well.
+        split: of `SPLITS`.
+    Raises:
+        ValueError: if the sets cannot be compared or a network cannot take their images.
+    """
+
+    sets: tuple[SyntheticSet, ...]
+    networks: tuple[str, ...]
+    repeats: int
+    config: TrainingConfig
+    seed: int
+    device: torch.device
+    baseline: bool = True
+    split: str = "test"
+
+    def __post_init__(self) -> None:
+        choose("split", self.split, SPLITS)
+        if not self.sets:
+            raise ValueError("no synthetic set given: name at least one")
+        for other in self.sets[1:]:
+            _require_same_data(self.sets[0], other)
+        _require_distinct(self.sets)
+        if self.split == "validation":
+            _require_same_validation(self.sets)
+        dataset = self.sets[0].card["dataset"]
+        for name in self.networks:
+            blank(name, tuple(dataset["image_shape"]), len(dataset["classes"]))
+
+    @cached_property
+    def subjects(self) -> tuple[Subject, ...]:
+        """The sets, and random real images if asked for: once for all sets that have as many in one space."""
+        if len(self.sets) == 1:
+            sets = [Subject("synthetic", 0, "synthetic")]
+        else:
+            sets = [Subject(label, i, "synthetic") for i, label in enumerate(_labels(self.sets))]
+        return (*sets, *self._baselines()) if self.baseline else tuple(sets)
+
+    def _baselines(self) -> list[Subject]:
+        firsts: dict[str, int] = {}
+        for place, each in enumerate(self.sets):
+            firsts.setdefault(json.dumps(_space(each), sort_keys=True), place)
+        places = list(firsts.values())
+        sizes = [self.sets[place].card["ipc"] for place in places]
+        if len(places) == 1:
+            names = [""]
+        elif len(set(sizes)) == len(sizes):
+            names = [f", {size} per class" for size in sizes]
+        else:
+            labels = _labels(self.sets)
+            names = [f" as for {labels[place]}" for place in places]
+        return [Subject(f"random real{name}", i, "random") for name, i in zip(names, places, strict=True)]
+
+    @property
+    def record(self) -> Path:
+        """Where finished trainings of this dataset are kept; its fingerprint is a stranger's to choose."""
+        fingerprint = self.sets[0].card["dataset"]["fingerprint"]
+        name = hashlib.sha256(fingerprint.encode()).hexdigest()
+        return cache_folder() / "evaluations" / f"{name}.jsonl"
+
+    @property
+    def total_epochs(self) -> int:
+        """Of all trainings together."""
+        return len(self.subjects) * len(self.networks) * self.repeats * self.config.epochs
+
+    def key(self, subject: Subject, network: str, repeat: int) -> str:
+        """What a training's result depends on, as canonical JSON."""
+        trained_on = self.sets[subject.place]
+        parts = {
+            "subject": subject.kind,
+            "network": network,
+            "repeat": repeat,
+            "seed": self.seed,
+            "split": self.split,
+            "training": self.config.as_dict(),
+            "device": self.device.type,
+            # Random images are those of every set that has as many of them in the same space.
+            "set": trained_on.card["images_sha256"] if subject.kind == "synthetic" else None,
+            **_space(trained_on),
+            "torch": torch.__version__,
+            "atom_nas": __version__,
+            "scoring": SCORING_VERSION,
+        }
+        return json.dumps(parts, sort_keys=True)
+
+
+def choose_networks(text: str | None, synthetic: SyntheticSet) -> tuple[str, ...]:
+    """Comma-separated names to names; None gives the field's ConvNet for the images' size.
+
+    Raises:
+        ValueError: on an unknown name, with the nearest matches.
+    """
+    if text is None:
+        return (default_network(synthetic.card["dataset"]["image_shape"]),)
+    names = [name.strip() for name in text.split(",")]
+    return tuple(dict.fromkeys(choose("network", name, NETWORKS) for name in names))
+
+
+def _space(synthetic: SyntheticSet) -> dict[str, Any]:
+    """What decides which real images stand beside a set, and how they are prepared."""
+    record: Mapping[str, Any] = synthetic.card["dataset"]
+    return {
+        "dataset": record["fingerprint"],
+        "validation": [record["validation_fraction"], record["validation_seed"]],
+        "preprocessing": synthetic.card["preprocessing"],
+        "ipc": synthetic.card["ipc"],
+    }
+
+
+def _labels(sets: tuple[SyntheticSet, ...]) -> list[str]:
+    """The folders' names, or whole paths where names are not enough."""
+    names = [printable(each.path.resolve().name) for each in sets]
+    return names if len(set(names)) == len(names) else [printable(each.path) for each in sets]
+
+
+def _require_distinct(sets: tuple[SyntheticSet, ...]) -> None:
+    paths = [each.path.resolve() for each in sets]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice:
+        raise ValueError(f"{printable(twice)} is given twice: name every set once")
+
+
+def _require_same_data(first: SyntheticSet, other: SyntheticSet) -> None:
+    ours, theirs = first.card["dataset"], other.card["dataset"]
+    if any(ours[part] != theirs[part] for part in ("fingerprint", "classes", "image_shape")):
+        raise ValueError(
+            f"{printable(other.path)} was not distilled from the same data as {printable(first.path)} "
+            f"({theirs['name']} and {ours['name']}, of different fingerprints): only sets of one dataset are "
+            "compared; evaluate them one by one"
+        )
+
+
+def _require_same_validation(sets: tuple[SyntheticSet, ...]) -> None:
+    for each in sets:
+        if not each.card["dataset"]["validation_fraction"]:
+            raise ValueError(
+                f"{printable(each.path)} was distilled with validation_fraction=0, so no real images are "
+                "held out to score on: distill with --set validation_fraction=0.1, or use --split test"
+            )
+    held_out = {tuple(_space(each)["validation"]) for each in sets}
+    if len(held_out) > 1:
+        raise ValueError(
+            "the sets hold out different images for validation (validation_fraction, validation_seed: "
+            f"{' and '.join(map(str, sorted(held_out)))}): evaluate them one by one"
+        )

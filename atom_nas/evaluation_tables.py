@@ -1,0 +1,75 @@
+"""What `evaluate` found, as a table, as JSON values and as the cells of a picture."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from atom_nas.evaluation_plan import SPLITS, Plan, Subject
+from atom_nas.evaluations import Found
+from distill.evaluation import Accuracy, as_json
+
+Entry = dict[str, Any]
+
+
+def title(plan: Plan) -> str:
+    """What the numbers are, for the head of a table or picture."""
+    dataset = plan.sets[0].card["dataset"]
+    if plan.split == "test":
+        return f"Accuracy on the {dataset['test_images']:,} images of {SPLITS['test']} (%)"
+    share = f"{100 * dataset['validation_fraction']:.3g}%"
+    return f"Accuracy on the validation split, {share} of the real training images (%)"
+
+
+def table(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a row a set and network, accuracies in percent."""
+    rows = [
+        [network, subject.label, *_cells(accuracy.as_dict())]
+        for subject, accuracies in found.accuracies.items()
+        for network, accuracy in accuracies.items()
+    ]
+    return ["network", "trained on", "mean", "std", "n"], rows
+
+
+def as_record(found: Found) -> Entry:
+    """What `--json` prints.
+
+    Of one set: networks, NAME to mean, std, n and values; random_baseline, the same, pooled and by network;
+    reused, how many trainings were done before. Of several: sets and random_baselines, a list each of what
+    was trained on. What was tested on is said where it could be either.
+    """
+    plan = found.plan
+    if len(plan.sets) == 1:
+        kinds = {subject.kind: dict(accuracies) for subject, accuracies in found.accuracies.items()}
+        split = {} if plan.split == "test" else {"split": plan.split}
+        return {**as_json(kinds["synthetic"], kinds.get("random", {})), **split, "reused": found.reused}
+    return {
+        "dataset": plan.sets[0].card["dataset"]["name"],
+        "split": plan.split,
+        "sets": [_entry(found, subject) for subject in plan.subjects if subject.kind == "synthetic"],
+        "random_baselines": [_entry(found, subject) for subject in plan.subjects if subject.kind == "random"],
+        "reused": found.reused,
+    }
+
+
+def matrix(found: Found) -> list[tuple[str, dict[str, Entry]]]:
+    """For `reports.matrix`: a row a set, accuracies by network."""
+    return [(subject.label, _by_network(accuracies)) for subject, accuracies in found.accuracies.items()]
+
+
+def _entry(found: Found, subject: Subject) -> Entry:
+    card = found.plan.sets[subject.place].card
+    own = {"path": str(found.plan.sets[subject.place].path), "method": card["method"]}
+    return {
+        "name": subject.label,
+        **(own if subject.kind == "synthetic" else {}),
+        "ipc": card["ipc"],
+        "networks": _by_network(found.accuracies[subject]),
+    }
+
+
+def _by_network(accuracies: Mapping[str, Accuracy]) -> dict[str, Entry]:
+    return {name: accuracy.as_dict() for name, accuracy in accuracies.items()}
+
+
+def _cells(entry: Entry) -> list[str]:
+    std = "–" if entry["std"] is None else f"{100 * entry['std']:.2f}"
+    return [f"{100 * entry['mean']:.2f}", std, str(entry["n"])]
