@@ -83,6 +83,9 @@ class ViT(VisionTransformer):  # type: ignore[misc]
     Always 8x8 patches, of as many pixels as that takes; where their sides are no multiple of 8, images are
     padded to the right and below with zeros, which is the mean in model space.
 
+    The default recipe (SGD, learning rate 0.01) moves it little: trained on 100 digits of 16 pixels, it was
+    right on 20% after 60 epochs (chance: 10%), where VGG11 was on 62% and ResNet18 on 77% after 20.
+
     Raises:
         ValueError: on images that are not square, or of fewer than 8 pixels a side.
     """
