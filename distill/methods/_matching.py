@@ -9,8 +9,9 @@ Letters: K classes worked on, I synthetic images and B real images a class, C ch
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ from distill.seeding import stream
 from distill.session import Session, State
 
 Config = TypeVar("Config", bound="MatchingConfig")
+Loss = TypeVar("Loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +128,48 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
             this machine cannot run `config.precision`.
     """
     config, _ = config.suited(problem)
-    state = session.restore() or _initial_state(problem, config)
-    state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     engine = _Engine(problem, config, weights)
+    return iterate(problem, config, session, engine.descend, engine.point, every=session.log_every)
+
+
+class Iterations(Protocol):
+    """What `iterate` has to know of a configuration."""
+
+    @property
+    def iterations(self) -> int:
+        """How many there are in all."""
+
+    @property
+    def initialization(self) -> Literal["real", "noise"]:
+        """What the images start from."""
+
+
+def iterate(
+    problem: Problem,
+    config: Iterations,
+    session: Session,
+    descend: Callable[[State], Loss],
+    point: Callable[[int, Loss], dict[str, float]],
+    *,
+    every: int,
+) -> Tensor:
+    """Go on from the session's state, or from the start, to the last iteration.
+
+    Args:
+        descend: one iteration, in place.
+        point: what is logged of an iteration's loss, at `every`-th ones and the last.
+    Returns:
+        float32 (K*I, C, H, W) in model space, on the CPU.
+    Raises:
+        ValueError: if the images are not finite in the end; and what `point` raises.
+    """
+    state = session.restore() or _initial_state(problem, config.initialization)
+    state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     while state.iteration < config.iterations:
-        loss = engine.descend(state)
+        loss = descend(state)
         state.iteration += 1
-        if state.iteration % session.log_every == 0 or state.iteration == config.iterations:
-            state.curve.append(_point(state.iteration, loss, problem))
+        if state.iteration % every == 0 or state.iteration == config.iterations:
+            state.curve.append(point(state.iteration, loss))
         session.after(state, config.iterations)
     images = state.images.detach().cpu()
     if not bool(torch.isfinite(images).all()):
@@ -143,8 +179,8 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
     return images
 
 
-def _initial_state(problem: Problem, config: MatchingConfig) -> State:
-    if config.initialization == "noise":
+def _initial_state(problem: Problem, initialization: Literal["real", "noise"]) -> State:
+    if initialization == "noise":
         generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
         shape = (problem.ipc, *problem.image_shape)
         images = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
@@ -209,6 +245,13 @@ class _Engine:
         state.images.sub_(state.momentum, alpha=config.learning_rate)
         return loss
 
+    def point(self, iteration: int, loss: MatchingLoss) -> dict[str, float]:
+        """The loss and its parts, as logged."""
+        total = require_finite(loss.per_class, iteration, self._problem)
+        parts = {"spatial": loss.spatial, "channel": loss.channel, "mmd": loss.mmd}
+        sums = {name: float(part.detach().sum()) for name, part in parts.items()}
+        return {"iteration": iteration, "loss": total, **sums}
+
     def _statistics(self, images: Tensor) -> Statistics:
         with autocast(self._problem.device, self._config.precision):
             maps, embedding = self._network.features(images)
@@ -241,19 +284,19 @@ def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
     return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
 
 
-def _point(iteration: int, loss: MatchingLoss, problem: Problem) -> dict[str, float]:
-    """The loss and its parts, as logged."""
-    per_class = loss.per_class.detach().cpu()
-    if not bool(torch.isfinite(per_class).all()):
-        bad = next(
-            k
-            for k, value in zip(problem.class_numbers, per_class.tolist(), strict=True)
-            if not math.isfinite(value)
-        )
+def require_finite(per_class: Tensor, iteration: int, problem: Problem) -> float:
+    """The sum of the classes' losses (K,).
+
+    Raises:
+        ValueError: if one of them is not finite, naming the class.
+    """
+    values = per_class.detach().cpu()
+    bad = [
+        k for k, value in zip(problem.class_numbers, values.tolist(), strict=True) if not math.isfinite(value)
+    ]
+    if bad:
         raise ValueError(
-            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad]}); "
+            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad[0]]}); "
             "a smaller learning_rate helps"
         )
-    parts = {"spatial": loss.spatial, "channel": loss.channel, "mmd": loss.mmd}
-    sums = {name: float(part.detach().sum()) for name, part in parts.items()}
-    return {"iteration": iteration, "loss": float(per_class.sum()), **sums}
+    return float(values.sum())

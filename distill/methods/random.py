@@ -8,6 +8,8 @@ from distill.methods._matching import random_positions
 from distill.methods.base import Problem
 from distill.session import Session
 
+INDEPENDENT_CLASSES = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
