@@ -67,7 +67,7 @@ def weight_gradients(
         weights: see `matched_weights`; they require gradients.
     """
     targets = torch.full((len(images),), label, device=images.device)
-    loss = F.cross_entropy(network(images).float(), targets)
+    loss = F.cross_entropy(_wide(network(images)), targets)
     return [gradient.flatten(1)[None] for gradient in torch.autograd.grad(loss, weights)]
 
 
