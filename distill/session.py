@@ -83,6 +83,9 @@ class Session:
     def after(self, state: State, total: int) -> None:
         """Called after every iteration with the state so far."""
 
+    def within(self, start: State) -> None:
+        """Called now and then in the midst of a long iteration, with the state that it began with."""
+
     def warn(self, message: str) -> None:
         """Something the user should know."""
 
@@ -96,7 +99,8 @@ class RecordedSession(Session):
         resume: go on from the folder's checkpoint, if there is one.
         checkpoint_seconds: at most this much work is lost to a kill.
         on_progress: called after every iteration.
-        should_stop: polled after every iteration; once true, the state is saved and `Interrupted` raised.
+        should_stop: polled after every iteration, and within long ones, which are then lost; once true, the
+            state is saved and `Interrupted` raised.
         stopwatch: started when the work began whose seconds count, preparation included; now if None.
     Raises:
         ValueError: if there is a checkpoint to go on from, and it is another run's or none of this program.
@@ -168,15 +172,18 @@ class RecordedSession(Session):
         if state.curve and state.curve[-1]["iteration"] == state.iteration:
             with (self._folder / LOG).open("a") as log:
                 log.write(json.dumps(state.curve[-1]) + "\n")
-        if self._should_stop and self._should_stop():
-            self._save(state)
-            raise Interrupted
+        self.within(state)
         if time.perf_counter() - self._saved > self._checkpoint_seconds and state.iteration < total:
             self._save(state)
         if self._on_progress:
             loss = state.curve[-1]["loss"] if state.curve else float("nan")
             fresh, seconds = state.iteration - self._first, time.perf_counter() - self._started
             self._on_progress(Progress(state.iteration, total, loss, fresh, seconds))
+
+    def within(self, start: State) -> None:
+        if self._should_stop and self._should_stop():
+            self._save(start)
+            raise Interrupted
 
     def _save(self, state: State) -> None:
         if not bool(torch.isfinite(state.images).all()):

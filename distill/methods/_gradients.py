@@ -134,7 +134,7 @@ def condense(problem: Problem, config: GradientConfig, augmentation: str, sessio
             iteration and where.
     """
     config, _ = config.suited(problem)
-    engine = _Engine(problem, config, augmentation)
+    engine = _Engine(problem, config, augmentation, session)
     every = max(1, session.log_every // engine.steps)
     return iterate(problem, config, session, engine.descend, engine.point, every=every)
 
@@ -142,12 +142,13 @@ def condense(problem: Problem, config: GradientConfig, augmentation: str, sessio
 class _Engine:
     """What stays the same from iteration to iteration."""
 
-    def __init__(self, problem: Problem, config: GradientConfig, augmentation: str) -> None:
+    def __init__(self, problem: Problem, config: GradientConfig, augmentation: str, session: Session) -> None:
         assert config.pixel_steps != "auto"
         assert config.network_epochs != "auto"
         self.steps = config.pixel_steps
         self._epochs = config.network_epochs
         self._problem, self._config, self._augmentation = problem, config, augmentation
+        self._session = session
         self._preprocessing = problem.preprocessing.to(problem.device)
         self._pools = problem.pools()
         self._labels = torch.arange(len(problem.classes), device=problem.device)
@@ -166,8 +167,11 @@ class _Engine:
         """One iteration, in place: the mean over its pixel steps of each class's distance, (K,)."""
         reinitialise(self._network, stream(self._problem.seed, "network", state.iteration))
         total = torch.zeros(len(self._problem.classes), device=self._problem.device)
+        # An iteration of many steps may take minutes, and its network is in no checkpoint.
+        start = replace(state, images=state.images.clone(), momentum=state.momentum.clone())
         for step in range(self.steps):
-            if step and self._epochs:
+            if step:
+                self._session.within(start)
                 self._train(state, step)
             total += self._pixel_step(state, step)
         return total / self.steps
@@ -228,6 +232,8 @@ class _Engine:
 
     def _train(self, state: State, step: int) -> None:
         """Train the network on the synthetic images as they are."""
+        if not self._epochs:
+            return
         config, problem = self._config, self._problem
         self._network.requires_grad_(True)
         training = TrainingConfig(
