@@ -21,7 +21,8 @@ from torch import Tensor
 from distill.acceleration import Auto
 from distill.augment import Augmentation, augment_classes, draw, parse_strategy
 from distill.gradient_matching import class_gradients, gradient_distance, matched_weights, weight_gradients
-from distill.methods._matching import draw_batch, iterate, require_finite
+from distill.methods._matching import draw_batch
+from distill.methods._pixels import iterate, require_finite
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, fitting_depth, reinitialise
 from distill.precision import PRECISIONS, Precision, autocast, require

@@ -8,10 +8,8 @@ another given the seed, and nothing but pixels and momentum has to be saved.
 Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
 """
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +25,7 @@ from distill.matching import (
     reduce_sums,
     statistics,
 )
+from distill.methods._pixels import iterate, require_finite
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, convnet_operations, fitting_depth, reinitialise
 from distill.precision import PRECISIONS, Precision, autocast, require
@@ -34,7 +33,6 @@ from distill.seeding import stream
 from distill.session import Session, State
 
 Config = TypeVar("Config", bound="MatchingConfig")
-Loss = TypeVar("Loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,72 +130,6 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
     return iterate(problem, config, session, engine.descend, engine.point, every=session.log_every)
 
 
-class Iterations(Protocol):
-    """What `iterate` has to know of a configuration."""
-
-    @property
-    def iterations(self) -> int:
-        """How many there are in all."""
-
-    @property
-    def initialization(self) -> Literal["real", "noise"]:
-        """What the images start from."""
-
-
-def iterate(
-    problem: Problem,
-    config: Iterations,
-    session: Session,
-    descend: Callable[[State], Loss],
-    point: Callable[[int, Loss], dict[str, float]],
-    *,
-    every: int,
-) -> Tensor:
-    """Go on from the session's state, or from the start, to the last iteration.
-
-    Args:
-        descend: one iteration, in place.
-        point: what is logged of an iteration's loss, at `every`-th ones and the last.
-    Returns:
-        float32 (K*I, C, H, W) in model space, on the CPU.
-    Raises:
-        ValueError: if the images are not finite in the end; and what `point` raises.
-    """
-    state = session.restore() or _initial_state(problem, config.initialization)
-    state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
-    while state.iteration < config.iterations:
-        loss = descend(state)
-        state.iteration += 1
-        if state.iteration % every == 0 or state.iteration == config.iterations:
-            state.curve.append(point(state.iteration, loss))
-        session.after(state, config.iterations)
-    images = state.images.detach().cpu()
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError(
-            f"the images are not finite after iteration {state.iteration}; a smaller learning_rate helps"
-        )
-    return images
-
-
-def _initial_state(problem: Problem, initialization: Literal["real", "noise"]) -> State:
-    if initialization == "noise":
-        generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
-        shape = (problem.ipc, *problem.image_shape)
-        images = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-    else:
-        images = problem.prepare(random_positions(problem))
-    return State(0, images, torch.zeros_like(images))
-
-
-def random_positions(problem: Problem) -> Tensor:
-    """I positions of each class, drawn at random without repeats: int64 (K*I,)."""
-    drawn = [
-        pool[torch.randperm(len(pool), generator=stream(problem.seed, "initial", k))[: problem.ipc]]
-        for k, pool in zip(problem.class_numbers, problem.pools(), strict=True)
-    ]
-    return torch.cat(drawn)
-
-
 class _Engine:
     """What stays the same from iteration to iteration."""
 
@@ -282,21 +214,3 @@ def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
 def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
     """Each class's images through its own transform: (K*n, C, H, W) to the same."""
     return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
-
-
-def require_finite(per_class: Tensor, iteration: int, problem: Problem) -> float:
-    """The sum of the classes' losses (K,).
-
-    Raises:
-        ValueError: if one of them is not finite, naming the class.
-    """
-    values = per_class.detach().cpu()
-    bad = [
-        k for k, value in zip(problem.class_numbers, values.tolist(), strict=True) if not math.isfinite(value)
-    ]
-    if bad:
-        raise ValueError(
-            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad[0]]}); "
-            "a smaller learning_rate helps"
-        )
-    return float(values.sum())
