@@ -76,7 +76,7 @@ def test_it_is_what_a_plain_script_gives(method, width, steps, names):
     )
     found = run(method, iterations=2, pixel_steps=steps, network_epochs=3, width=width)
     assert float((expected - start).norm()) > 1e-3
-    assert float((found - expected).norm() / (expected - start).norm()) < 2e-2
+    assert float((found - expected).norm() / (expected - start).norm()) < 1e-3
 
 
 def test_the_methods_are_one_code():
