@@ -91,7 +91,8 @@ def distill(
     iterations: Annotated[
         int | None,
         typer.Option(
-            help="Networks that atom, datadam and dm match on; 20000 in the papers.  [default: 1000]"
+            help="Networks that matching methods draw; 20000 in the papers, 1000 for dc and dsa."
+            "  [default: 1000]"
         ),
     ] = None,
     seed: Annotated[

@@ -120,6 +120,9 @@ class Session:
     def after(self, state: State, total: int) -> None:
         """Called after every iteration with the state so far."""
 
+    def within(self, start: State) -> None:
+        """Called now and then in the midst of a long iteration, with the state that it began with."""
+
     def warn(self, message: str) -> None:
         """Something the user should know."""
 
@@ -133,7 +136,8 @@ class RecordedSession(Session):
         resume: go on from the folder's checkpoint, if there is one.
         checkpoint_seconds: at most this much work is lost to a kill.
         on_progress: called after every iteration.
-        should_stop: polled after every iteration; once true, the state is saved and `Interrupted` raised.
+        should_stop: polled after every iteration, and within long ones, which are then lost; once true, the
+            state is saved and `Interrupted` raised.
         stopwatch: started when the work began whose seconds count, preparation included; now if None.
         observer: shown the state after every iteration, before it is saved; the caller closes it.
     Raises:
@@ -224,9 +228,7 @@ class RecordedSession(Session):
             self._observer.look(state, total)
             if state.iteration == total:  # There will be a set, and a finished run is not seen again.
                 self._observer.flush()
-        if self._should_stop and self._should_stop():
-            self._save(state)
-            raise Interrupted
+        self.within(state)
         if time.perf_counter() - self._saved > self._checkpoint_seconds and state.iteration < total:
             self._save(state)
         if self._on_progress:
@@ -238,6 +240,11 @@ class RecordedSession(Session):
     def _uncounted(self) -> Iterator[None]:
         with self._stopwatch.standing_still(), self._iterating.standing_still():
             yield
+
+    def within(self, start: State) -> None:
+        if self._should_stop and self._should_stop():
+            self._save(start)
+            raise Interrupted
 
     def _save(self, state: State) -> None:
         if not bool(torch.isfinite(state.images).all()):

@@ -67,6 +67,11 @@ class DistillSettings:
     def __post_init__(self) -> None:
         if self.shard is not None:
             object.__setattr__(self, "shard", str(Shard.parse(self.shard)))
+            if not methods.load(self.method).INDEPENDENT_CLASSES:
+                raise ValueError(
+                    f"{self.method} trains its networks on all classes, so that none can be distilled apart: "
+                    "leave out shard, or choose another method"
+                )
         for name in ("out", "data_dir"):
             value = getattr(self, name)
             # Scripts give paths as text as well.

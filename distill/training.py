@@ -22,7 +22,7 @@ from distill.preprocessing import Preprocessing
 from distill.seeding import stream
 from distill.sources import suited_augmentation
 
-Schedule = Literal["step", "cosine", "onecycle"]
+Schedule = Literal["step", "cosine", "onecycle", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class TrainingConfig:
         learning_rate: of SGD.
         momentum: of SGD, without Nesterov's correction.
         weight_decay: of SGD, on every parameter.
-        schedule: `step` (x0.1 at half time), `cosine` to zero, or `onecycle` (linear warm-up over 30%).
+        schedule: `step` (x0.1 at half time), `cosine` to zero, `onecycle` (linear warm-up over 30%), or
+            `constant`.
         augmentation: `dsa`, `none`, or transforms joined by `_` (color, crop, cutout, flip, scale, rotate).
         precision: `bfloat16` runs convolutions, on a GPU also matrix products, in bfloat16; the commands fall
             back to float32, and say so, on machines that do not have it.
@@ -246,6 +247,8 @@ def _scheduler(
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.learning_rate, steps, anneal_strategy="linear", cycle_momentum=False
         )
+    if config.schedule == "constant":
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, [])
     # One batch may be the whole training: then there is no second half.
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, steps // 2)])
 

@@ -1,7 +1,7 @@
 """How a synthetic set is made: one file a method, one line here.
 
-A method's module defines `Config`, a frozen keyword-only dataclass, and `distill(problem, config, session)`
-(see `distill.methods.base`).
+A method's module defines `Config`, a frozen keyword-only dataclass, `distill(problem, config, session)` and
+`INDEPENDENT_CLASSES` (see `distill.methods.base.Method`).
 """
 
 import importlib
@@ -14,6 +14,8 @@ METHODS: dict[str, str] = {
     "atom": "match spatial and channel attention and mean features (Khaki et al. 2024)",
     "datadam": "match spatial attention and mean features (Sajedi et al. 2023)",
     "dm": "match mean features (Zhao and Bilen 2023)",
+    "dc": "match gradients of a network's weights (Zhao et al. 2021)",
+    "dsa": "match gradients of a network's weights under augmentation (Zhao and Bilen 2021)",
     "random": "real images drawn at random from each class",
     "herding": "real images whose running mean follows the class mean in feature space (Welling 2009)",
     "kcenter": "real images that cover each class in feature space (Sener and Savarese 2018)",

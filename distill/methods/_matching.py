@@ -8,7 +8,6 @@ another given the seed, and nothing but pixels and momentum has to be saved.
 Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
 """
 
-import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeVar
@@ -27,6 +26,7 @@ from distill.matching import (
     reduce_sums,
     statistics,
 )
+from distill.methods._pixels import iterate, require_finite
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, convnet_operations, fitting_depth, reinitialise
 from distill.precision import PRECISIONS, Precision, autocast, require
@@ -150,40 +150,8 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
             this machine cannot run `config.precision`.
     """
     config, _ = config.suited(problem)
-    state = session.restore() or _initial_state(problem, config)
-    state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     engine = _Engine(problem, config, weights)
-    while state.iteration < config.iterations:
-        loss = engine.descend(state)
-        state.iteration += 1
-        if state.iteration % session.log_every == 0 or state.iteration == config.iterations:
-            state.curve.append(_point(state.iteration, loss, problem))
-        session.after(state, config.iterations)
-    images = state.images.detach().cpu()
-    if not bool(torch.isfinite(images).all()):
-        raise ValueError(
-            f"the images are not finite after iteration {state.iteration}; a smaller learning_rate helps"
-        )
-    return images
-
-
-def _initial_state(problem: Problem, config: MatchingConfig) -> State:
-    if config.initialization == "noise":
-        generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
-        shape = (problem.ipc, *problem.image_shape)
-        images = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
-    else:
-        images = problem.prepare(random_positions(problem))
-    return State(0, images, torch.zeros_like(images))
-
-
-def random_positions(problem: Problem) -> Tensor:
-    """I positions of each class, drawn at random without repeats: int64 (K*I,)."""
-    drawn = [
-        pool[torch.randperm(len(pool), generator=stream(problem.seed, "initial", k))[: problem.ipc]]
-        for k, pool in zip(problem.class_numbers, problem.pools(), strict=True)
-    ]
-    return torch.cat(drawn)
+    return iterate(problem, config, session, engine.descend, engine.point, every=session.log_every)
 
 
 class _Engine:
@@ -241,6 +209,13 @@ class _Engine:
         state.images[rows].sub_(momentum, alpha=config.learning_rate)
         return MatchingLoss(loss.spatial.detach(), loss.channel.detach(), loss.mmd.detach())
 
+    def point(self, iteration: int, loss: MatchingLoss) -> dict[str, float]:
+        """The loss and its parts, as logged."""
+        total = require_finite(loss.per_class, iteration, self._problem)
+        parts = {"spatial": loss.spatial, "channel": loss.channel, "mmd": loss.mmd}
+        sums = {name: float(part.detach().sum()) for name, part in parts.items()}
+        return {"iteration": iteration, "loss": total, **sums}
+
     def _augmented_synthetic(self, images: Tensor, augmentations: list[Augmentation]) -> Tensor:
         """As `_augmented`; deterministic runs on a GPU go by the CPU.
 
@@ -295,21 +270,3 @@ def _joined(losses: list[MatchingLoss]) -> MatchingLoss:
 def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
     """Each class's images through its own transform: (K*n, C, H, W) to the same."""
     return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
-
-
-def _point(iteration: int, loss: MatchingLoss, problem: Problem) -> dict[str, float]:
-    """The loss and its parts, as logged."""
-    per_class = loss.per_class.detach().cpu()
-    if not bool(torch.isfinite(per_class).all()):
-        bad = next(
-            k
-            for k, value in zip(problem.class_numbers, per_class.tolist(), strict=True)
-            if not math.isfinite(value)
-        )
-        raise ValueError(
-            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad]}); "
-            "a smaller learning_rate helps"
-        )
-    parts = {"spatial": loss.spatial, "channel": loss.channel, "mmd": loss.mmd}
-    sums = {name: float(part.detach().sum()) for name, part in parts.items()}
-    return {"iteration": iteration, "loss": float(per_class.sum()), **sums}

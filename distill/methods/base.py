@@ -25,8 +25,9 @@ class Problem:
         ipc: images per class.
         seed: names every random stream.
         device: where to compute.
-        subset: the class numbers to work on; all of them if None. Classes are independent given the
-            seed, so disjoint subsets together give what one run over all classes gives.
+        subset: the class numbers to work on; all of them if None. Where a method's classes are independent
+            given the seed, disjoint subsets together give what one run over all classes gives; other methods
+            refuse a subset.
         deterministic: compute each class by itself, in batches of fixed shape, so that disjoint subsets give
             the bits that one run over all classes gives; without it they give the same up to rounding.
     Raises:
@@ -96,9 +97,11 @@ class Method(Protocol):
 
     `distill` returns float32 (K*I, C, H, W) in model space on the CPU, class by class in the order of
     `problem.class_numbers`. It is a pure function of problem and config: `session` only watches it,
-    interrupts it and lets it continue.
+    interrupts it and lets it continue. `INDEPENDENT_CLASSES` says whether what becomes of a class depends on
+    none of the other synthetic images; if not, `distill` refuses a `problem.subset` with a ValueError.
     """
 
     Config: type[Any]
+    INDEPENDENT_CLASSES: bool
 
     def distill(self, problem: Problem, config: Any, session: Session) -> Tensor: ...

@@ -9,6 +9,8 @@ from distill.methods._matching import MatchingConfig, match
 from distill.methods.base import Problem
 from distill.session import Session
 
+INDEPENDENT_CLASSES = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MatchingConfig):

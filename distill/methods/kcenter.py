@@ -9,6 +9,8 @@ from distill.methods._features import FeatureConfig, select
 from distill.methods.base import Problem
 from distill.session import Session
 
+INDEPENDENT_CLASSES = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(FeatureConfig):

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from distill.methods._matching import random_positions
+from distill.methods._pixels import random_positions
 from distill.methods.base import Problem
 from distill.session import Session
+
+INDEPENDENT_CLASSES = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,13 @@ import pytest
 import torch
 
 import distill
+from distill.data import Split
 from distill.merging import merge
 from distill.methods import METHODS, load
+from distill.methods.base import Problem
+from distill.preprocessing import fit_preprocessing
+from distill.seeding import stream
+from distill.session import Session
 from distill.settings import DistillSettings
 
 SMALL = {"iterations": 3, "width": 8, "batch_real": 8, "feature_epochs": 1}
@@ -22,6 +27,21 @@ def small_config(method):
 def run(method, out, **changes):
     settings = {"dataset": "digits", "method": method, "method_config": small_config(method), "ipc": 2}
     return distill.distill(DistillSettings(out=out, **{**settings, **changes}))
+
+
+def run_on_noise(method, subset=None):
+    """What `distill` gives for four classes of noise, or for those of `subset`."""
+    pixels = torch.randint(256, (40, 1, 8, 8), generator=stream(0, "pixels")).to(torch.uint8)
+    problem = Problem(
+        real=Split(pixels, torch.arange(40) % 4),
+        classes=("a", "b", "c", "d"),
+        preprocessing=fit_preprocessing(pixels, zca=False),
+        ipc=2,
+        seed=0,
+        device=torch.device("cpu"),
+        subset=subset,
+    )
+    return load(method).distill(problem, small_config(method), Session())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -44,6 +64,10 @@ class TestEveryMethod:
     @pytest.mark.parametrize("width", [8, 16], ids=["eager", "fused"])
     def test_shards_make_what_one_process_makes(self, method, width, parts, deterministic, tmp_path):
         config = small_config(method)
+        if not load(method).INDEPENDENT_CLASSES:
+            with pytest.raises(ValueError, match="leave out shard"):
+                run(method, tmp_path / "part", shard="1/2")
+            return
         if hasattr(config, "width"):
             config = replace(config, width=width)
         options = {"method_config": config, "ipc": 1, "zca": True, "deterministic": deterministic}
@@ -80,6 +104,17 @@ class TestEveryMethod:
 
     def test_works_for_one_image_per_class(self, method, tmp_path):
         assert len(run(method, tmp_path / "set", ipc=1)) == 10
+
+    def test_works_on_some_classes_alone_if_they_are_independent_else_refuses(self, method):
+        subset = (2, 0)
+        if load(method).INDEPENDENT_CLASSES:
+            whole = run_on_noise(method).unflatten(0, (4, 2))
+            part = run_on_noise(method, subset).unflatten(0, (2, 2))
+            assert torch.allclose(part, whole[list(subset)], atol=1e-4)
+        else:
+            with pytest.raises(ValueError, match="leave out subset") as refusal:
+                run_on_noise(method, subset)
+            assert "\n" not in str(refusal.value)
 
 
 def test_selected_images_are_real_ones(tmp_path):

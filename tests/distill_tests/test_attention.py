@@ -9,6 +9,7 @@ from distill import attention, kernels, methods
 from distill.attention import attention_sums, runs_fused
 from distill.matching import LossWeights, Sums, channel_sums, matching_loss, reduce_sums, spatial_sums
 from distill.methods import _matching
+from distill.methods._pixels import initial_state
 from distill.networks import ConvNet, convnet
 from distill.precision import runs_bfloat16
 from distill.seeding import stream
@@ -135,7 +136,7 @@ def test_a_distillation_comes_out_as_the_eager_one(name, monkeypatch):
     fused = module.distill(posed, config, Session())
     monkeypatch.setattr(_matching, "runs_fused", lambda *_: False)
     eager = module.distill(posed, config, Session())
-    moved = (eager - _matching._initial_state(posed, config).images).norm()
+    moved = (eager - initial_state(posed, config.initialization).images).norm()
     assert (fused - eager).norm() < 1e-2 * moved
     assert not torch.equal(fused, eager)  # else one of them was not what it is called
 

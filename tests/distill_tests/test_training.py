@@ -105,7 +105,7 @@ def test_one_step_equals_sgd_by_hand():
         assert torch.allclose(moved, start - 0.1 * step, atol=2e-5)
 
 
-@pytest.mark.parametrize("schedule", ["step", "cosine", "onecycle"])
+@pytest.mark.parametrize("schedule", ["step", "cosine", "onecycle", "constant"])
 def test_schedules_run_to_the_end(schedule):
     _, record = trained(TrainingConfig(epochs=4, batch_size=16, schedule=schedule))
     assert len(record.epoch_losses) == 4

@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill import kernels
-from distill.methods import _matching, atom
+from distill.methods import _matching, atom, dc
 from distill.networks import ConvNet, convnet
 from distill.seeding import stream
 from distill.session import Session
@@ -104,6 +104,24 @@ def test_an_iterations_operations_do_not_grow_with_images_or_iterations() -> Non
     assert per_iteration((96, 96), augmentation="none") == one
     # A class more costs its random draws, not passes of its own.
     assert per_iteration((24, 24, 24), augmentation="none") - one <= 10
+
+
+@fused
+def test_real_gradients_and_the_networks_training_run_on_the_kernels(calls: Calls) -> None:
+    counted = []
+    for iterations, steps in ((1, 1), (2, 1), (1, 2)):
+        calls.counts.clear()
+        loops = {"iterations": iterations, "pixel_steps": steps, "network_epochs": 4}
+        config = dc.Config(width=32, depth=2, batch_real=8, **loops)
+        dc.distill(problem((24, 24), ipc=2, side=16), config, Session())
+        counted.append(Counter(calls.counts))
+    one, two, trained = counted
+    once = {name: one[name] for name in ("patches_forward", "patches_gradient", "winograd_gradient")}
+    assert once == dict.fromkeys(once, 2)  # one a class
+    assert one["tail_backward"] == 4
+    assert two == one + one
+    assert (trained - one - one)["patches_gradient"] == 4  # one an epoch, all classes together
+    assert one["patches_backward"] == 0  # the pictures' gradient is not the kernels' business
 
 
 def test_the_network_is_drawn_afresh_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
