@@ -158,7 +158,7 @@ class HalvingConfig:
 
 StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig | HalvingConfig
 
-# Name -> options and summary. The algorithm of that name is NNI's: see `search_spaces._nni`.
+# Name -> options and summary.
 STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
     "random": (RandomConfig, "uniformly at random, without repeats"),
     "grid": (GridConfig, "in the space's own order, the last choice varying fastest"),
@@ -175,6 +175,11 @@ STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
         "as random, but only the best of each rung of epochs train on: several times cheaper",
     ),
 }
+
+
+def algorithm(name: str) -> str:
+    """The NNI algorithm that proposes for a strategy, see `search_spaces._nni`."""
+    return "random" if STRATEGIES[name][0] is HalvingConfig else name
 
 
 def configure(name: str, options: Mapping[str, Any], samples: int) -> StrategyConfig:
@@ -231,7 +236,7 @@ def run_strategy(
     explore(
         space,
         image_shape,
-        strategy="random" if isinstance(config, HalvingConfig) else name,
+        strategy=algorithm(name),
         samples=samples,
         seed=seed,
         batch=settings.pop("batch", None),

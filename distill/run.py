@@ -82,10 +82,8 @@ def distill(
         tell(f"distilling with {settings.method}")
         with _reproducible(problem):
             images = method.distill(problem, settings.config, session)
-        card = {
-            **_card(settings, data, problem, session),
-            "environment": {**made_with, "kernels": _kernels(settings, device)},
-        }
+        made_with["kernels"] = _kernels(settings, device)
+        card = _card(settings, data, problem, session) | {"environment": made_with}
         return write_set(out, images, problem.labels, problem.preprocessing, card)
 
 

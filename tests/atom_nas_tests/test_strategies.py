@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from atom_nas.strategies import STRATEGIES, EvolutionConfig, TpeConfig, configure, run_strategy
+from atom_nas.strategies import STRATEGIES, EvolutionConfig, TpeConfig, algorithm, configure, run_strategy
 from search_spaces import load
 
 
 def test_every_strategy_has_an_algorithm() -> None:
     from search_spaces import _nni
 
-    assert _nni._STRATEGIES.keys() == STRATEGIES.keys()
+    assert _nni._STRATEGIES.keys() == {algorithm(name) for name in STRATEGIES}
 
 
 @pytest.mark.parametrize(
