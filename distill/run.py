@@ -52,7 +52,6 @@ def distill(
     stopwatch = Stopwatch()
     tell = on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
-    method = methods.load(settings.method)
     device = resolve_device(settings.device)
     out, resolved = settings.out, settings.resolved()
     finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
@@ -81,7 +80,7 @@ def distill(
             session.begin_anew()
         tell(f"distilling with {settings.method}")
         with _reproducible(problem):
-            images = method.distill(problem, settings.config, session)
+            images = methods.load(settings.method).distill(problem, settings.config, session)
         made_with["kernels"] = _kernels(settings, device)
         card = _card(settings, data, problem, session) | {"environment": made_with}
         return write_set(out, images, problem.labels, problem.preprocessing, card)
