@@ -267,7 +267,7 @@ def evaluate(
     *,
     device: torch.device,
     preprocessing: Preprocessing | None = None,
-    batch_size: int = 500,
+    batch_size: int = 125,
     precision: Precision = "float32",
 ) -> Evaluation:
     """Accuracy and mean cross-entropy in evaluation mode.
