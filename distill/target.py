@@ -33,7 +33,7 @@ _OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
 _BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
 
 
-LATER: dict[str, Any] = {"deterministic": False, "shard": None, "classes_at_once": 0}
+LATER: dict[str, Any] = {"deterministic": False, "shard": None, "classes_at_once": 0, "schedule": "constant"}
 """Settings that earlier versions did not have and did not write down; they worked as if these were given."""
 
 

@@ -8,9 +8,10 @@ another given the seed, and nothing but pixels and momentum has to be saved.
 Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
 """
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ from distill.precision import PRECISIONS, Precision, autocast, require
 from distill.seeding import stream
 from distill.session import Session, State
 
+Schedule = Literal["constant", "cosine"]
 Config = TypeVar("Config", bound="MatchingConfig")
 
 PORTION_BYTES = 512 * 2**20
@@ -46,6 +48,8 @@ class MatchingConfig:
     Attributes:
         iterations: networks drawn; the papers use 20,000.
         learning_rate, momentum: of SGD on the pixels.
+        schedule: `constant` as in the papers, or `cosine`: the learning rate falls to zero over the
+            iterations, which averages the noise of the random networks out of the pixels.
         batch_real: real images a class and iteration; a class with fewer repeats some.
         initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
         augmentation: `dsa`, `none`, or transforms joined by `_` (color, crop, cutout, flip, scale, rotate);
@@ -64,6 +68,7 @@ class MatchingConfig:
     iterations: int = 1000
     learning_rate: float = 1.0
     momentum: float = 0.5
+    schedule: Schedule = "constant"
     batch_real: int = 64
     initialization: Literal["real", "noise"] = "real"
     augmentation: str = "dsa"
@@ -79,6 +84,9 @@ class MatchingConfig:
                 raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
+        if self.schedule not in get_args(Schedule):
+            allowed = " or ".join(get_args(Schedule))
+            raise ValueError(f"schedule must be {allowed}, not {self.schedule!r}")
         if self.depth != 0 and self.depth < 2:
             raise ValueError(f"depth must be 0 (chosen for you) or at least 2, not {self.depth}")
         if self.precision not in PRECISIONS:
@@ -87,6 +95,12 @@ class MatchingConfig:
             raise ValueError(f"classes_at_once must be 0 (chosen) or positive, not {self.classes_at_once}")
         parse_strategy(self.augmentation)
         _ = self.weights  # Building them checks them, before any image is read.
+
+    def rate(self, iteration: int) -> float:
+        """The learning rate of an iteration, counted from 0."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * (1 + math.cos(math.pi * iteration / self.iterations)) / 2
 
     @property
     def weights(self) -> LossWeights:
@@ -206,7 +220,7 @@ class _Engine:
         (gradient,) = torch.autograd.grad(loss.total, images)
 
         momentum = state.momentum[rows].mul_(config.momentum).add_(gradient)
-        state.images[rows].sub_(momentum, alpha=config.learning_rate)
+        state.images[rows].sub_(momentum, alpha=config.rate(state.iteration))
         return MatchingLoss(loss.spatial.detach(), loss.channel.detach(), loss.mmd.detach())
 
     def point(self, iteration: int, loss: MatchingLoss) -> dict[str, float]:

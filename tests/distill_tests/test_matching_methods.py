@@ -1,5 +1,7 @@
 """The matching engine: classes are independent, the family is one code, and a run can be cut anywhere."""
 
+import math
+
 import pytest
 import torch
 from distill_helpers import problem
@@ -39,6 +41,17 @@ def test_members_of_the_family_are_weights_of_one_code():
     assert torch.equal(match(p, settings, weights, session), run("dm"))
     assert issubclass(atom.Config, MatchingConfig)
     assert dm.match is datadam.match is atom.match
+
+
+def test_the_learning_rate_may_fall_to_zero():
+    config = atom.Config(schedule="cosine", iterations=8, learning_rate=2.0)
+    assert [config.rate(i) for i in (0, 4)] == pytest.approx([2.0, 1.0])
+    assert config.rate(7) == pytest.approx(2.0 * math.sin(math.pi / 16) ** 2)
+    assert atom.Config(iterations=8).rate(7) == 1.0
+    assert torch.equal(run("atom", iterations=1, schedule="cosine"), run("atom", iterations=1))
+    assert not torch.equal(run("atom", schedule="cosine"), run("atom"))
+    with pytest.raises(ValueError, match="schedule must be constant or cosine"):
+        atom.Config(schedule="linear")
 
 
 @pytest.mark.parametrize("method", MATCHING)
