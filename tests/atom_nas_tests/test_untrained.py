@@ -85,7 +85,7 @@ def test_fisher() -> None:
     for channel in range(3):
         squares = [
             sum(
-                float(maps[n, channel, y, x] * maps.grad[n, channel, y, x])
+                float((maps[n, channel, y, x] * maps.grad[n, channel, y, x]).detach())
                 for y in range(4)
                 for x in range(4)
             )
