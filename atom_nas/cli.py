@@ -12,19 +12,8 @@ from typing import Annotated
 import typer
 
 from atom_nas import __version__
+from atom_nas import options as opt
 from atom_nas.guard import Commands, guarded
-from atom_nas.options import (
-    DataDir,
-    Device,
-    Moved,
-    Resume,
-    Seed,
-    Set,
-    Synthetic,
-    TrainingWorkers,
-    Workers,
-    count,
-)
 
 app = typer.Typer(
     cls=Commands,
@@ -75,81 +64,26 @@ def _root(
 )
 @guarded
 def distill(
-    out: Annotated[
-        Path | None, typer.Option(help="The folder to write the synthetic set to.  [required]")
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.  [required]"),
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Settings that belong together; see 'atom-nas list presets'. Options win."),
-    ] = None,
-    ipc: Annotated[int | None, typer.Option(help="Synthetic images per class.  [default: 10]")] = None,
-    iterations: Annotated[
-        int | None,
-        typer.Option(
-            help="Networks that matching methods draw; 20000 in the papers, 1000 for dc and dsa."
-            "  [default: 1000]"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Names every random number.  [default: 0]")
-    ] = None,
-    device: Device = "auto",
-    zca: Annotated[
-        bool | None,
-        typer.Option("--zca/--no-zca", help="Whiten the images; on for CIFAR by default, as in the papers."),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side that images of folder:PATH and tinyimagenet are resized to.")
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="A YAML file of settings, required ones too; options and --set override it."),
-    ] = None,
-    set_: Set = None,
-    data_dir: DataDir = None,
-    tensorboard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[DIR]",
-            help="Write losses and images for TensorBoard, to OUT/tensorboard or to a folder of its own; "
-            "needs pip install 'atom-nas[tensorboard]'.",
-        ),
-    ] = None,
-    images_every: Annotated[
-        int | None,
-        count("Iterations between two grids of images in TensorBoard.  [default: a tenth of --iterations]"),
-    ] = None,
-    evaluate_every: Annotated[
-        int | None,
-        count(
-            "Iterations between two short trainings on the images so far, scored on held-out validation "
-            "images into OUT/evaluations.jsonl; the set stays the same, and its seconds do not count them.  "
-            "[default: never]"
-        ),
-    ] = None,
-    resume: Resume = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="INDEX/COUNT",
-            help="Distill one part of the classes, e.g. 2/8, on a machine of its own; 'atom-nas merge' puts "
-            "the parts together.",
-        ),
-    ] = None,
-    deterministic: Annotated[
-        bool | None,
-        typer.Option(
-            "--deterministic/--no-deterministic",
-            help="Compute class after class: merged shards are to the bit what one process gives. Without it "
-            "they differ from that in rounding.",
-        ),
-    ] = None,
+    out: opt.SetFolder = None,
+    dataset: opt.Dataset = None,
+    method: opt.Method = None,
+    preset: opt.Preset = None,
+    ipc: opt.Ipc = None,
+    iterations: opt.Iterations = None,
+    seed: opt.DistillSeed = None,
+    device: opt.Device = "auto",
+    zca: opt.Zca = None,
+    image_size: opt.ImageSize = None,
+    config: opt.Config = None,
+    set_: opt.Set = None,
+    data_dir: opt.DataDir = None,
+    tensorboard: opt.Tensorboard = None,
+    images_every: opt.ImagesEvery = None,
+    evaluate_every: opt.EvaluateEvery = None,
+    resume: opt.Resume = False,
+    overwrite: opt.Overwrite = False,
+    shard: opt.Shard = None,
+    deterministic: opt.Deterministic = None,
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
     from atom_nas.config import distill_settings, given, parse_assignments, read_config, with_preset
@@ -205,41 +139,21 @@ def merge(
 )
 @guarded
 def evaluate(
-    directories: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Synthetic sets; several, of one dataset, are shown side by side.", metavar="DIR..."
-        ),
-    ],
-    networks: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated, see 'atom-nas list networks'; the ConvNet that fits the images by default."
-        ),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Networks to train of each kind.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the synthetic set.")] = 300,
-    split: Annotated[
-        str,
-        typer.Option(
-            help="test, or validation: the real images that the sets hold out, for tuning settings."
-        ),
-    ] = "test",
-    baseline: Annotated[
-        bool, typer.Option("--baseline/--no-baseline", help="Also train on random real images.")
-    ] = True,
-    set_: Set = None,
-    workers: TrainingWorkers = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dataset: Moved = None,
-    data_dir: DataDir = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what was done before.")] = False,
-    picture: Annotated[
-        Path | None,
-        typer.Option(help="Draw sets by networks as a heat map to this file (.png or .svg)."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    directories: opt.Directories,
+    networks: opt.Networks = None,
+    repeats: opt.Repeats = 5,
+    epochs: opt.TrainingEpochs = 300,
+    split: opt.SplitName = "test",
+    baseline: opt.Baseline = True,
+    set_: opt.Set = None,
+    workers: opt.TrainingWorkers = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    dataset: opt.Moved = None,
+    data_dir: opt.DataDir = None,
+    fresh: opt.Fresh = False,
+    picture: opt.Picture = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Train fresh networks on synthetic sets and test them on real images.
 
@@ -271,7 +185,7 @@ def evaluate(
 @app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")
 @guarded
 def export(
-    directory: Synthetic,
+    directory: opt.Synthetic,
     to: Annotated[str, typer.Option(help="folder (PNG per class), npz or pt.")],
     out: Annotated[Path | None, typer.Option(help="Where to; DIR/export... by default.")] = None,
 ) -> None:
@@ -294,7 +208,7 @@ def export(
 )
 @guarded
 def push(
-    directory: Synthetic,
+    directory: opt.Synthetic,
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="A dataset repository; made if need be.")],
     private: Annotated[
         bool | None,
@@ -321,97 +235,49 @@ def push(
 )
 @guarded
 def search(
-    directory: Synthetic,
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
-    space: Annotated[str, typer.Option(help="See 'atom-nas list spaces'.")] = "convnet",
-    samples: Annotated[int, typer.Option(min=1, help="Architectures to rank.")] = 48,
-    strategy: Annotated[str, typer.Option(help="See 'atom-nas list strategies'.")] = "random",
-    architectures: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV with a column 'architecture', all of the space: rank these instead of sampling."
-        ),
-    ] = None,
-    reference: Annotated[
-        str,
-        typer.Option(
-            help="real (train on real data), none, or a CSV with columns architecture, score; it may hold "
-            "more than the space."
-        ),
-    ] = "real",
-    reference_samples: Annotated[
-        int | None, count("Train the reference of this many only.  [default: all]")
-    ] = None,
-    reference_images: Annotated[
-        int | None, count("Real images to train the reference on.  [default: all]")
-    ] = None,
-    reference_epochs: Annotated[int | None, count("Epochs of the reference.  [default: 30]")] = None,
-    epochs: Annotated[int | None, count("Epochs on the synthetic set.  [default: 100]")] = None,
-    score: Annotated[str, typer.Option(help="The score to rank by.")] = "validation_accuracy",
-    validation_images: Annotated[
-        int | None, count("Real images to score on.  [default: all held out]")
-    ] = None,
-    set_: Set = None,
-    set_reference: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A training setting of the reference, repeatable."),
-    ] = None,
-    set_space: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Narrow the space, e.g. 'width=[32, 64]', repeatable."),
-    ] = None,
-    estimators: Annotated[
-        str,
-        typer.Option(
-            help="Training-free estimators to compare, comma-separated, or training-free for all of them; "
-            "see 'atom-nas list estimators'."
-        ),
-    ] = "",
-    set_strategy: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
-    ] = None,
-    workers: Workers = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dataset: Moved = None,
-    data_dir: DataDir = None,
-    resume: Resume = False,
+    directory: opt.Synthetic,
+    out: opt.RunFolder,
+    space: opt.Space = "convnet",
+    samples: opt.Samples = 48,
+    strategy: opt.Strategy = "random",
+    architectures: opt.Architectures = None,
+    reference: opt.Reference = "real",
+    reference_samples: opt.ReferenceSamples = None,
+    reference_images: opt.ReferenceImages = None,
+    reference_epochs: opt.ReferenceEpochs = None,
+    epochs: opt.ProxyEpochs = None,
+    score: opt.Score = "validation_accuracy",
+    validation_images: opt.ValidationImages = None,
+    set_: opt.Set = None,
+    set_reference: opt.SetReference = None,
+    set_space: opt.SetSpace = None,
+    estimators: opt.Estimators = "",
+    set_strategy: opt.SetStrategy = None,
+    workers: opt.Workers = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = "auto",
+    dataset: opt.Moved = None,
+    data_dir: opt.DataDir = None,
+    resume: opt.Resume = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     from atom_nas.config import choose_dataset, given, parse_assignments
     from atom_nas.plan import SearchSettings
     from atom_nas.terminal import show_report, show_search
 
-    limits = given(
-        reference_samples=reference_samples,
-        reference_images=reference_images,
-        reference_epochs=reference_epochs,
-        epochs=epochs,
-        validation_images=validation_images,
-    )
     settings = SearchSettings(
-        synthetic=directory,
-        out=out,
-        space=space,
-        samples=samples,
-        strategy=strategy,
-        architectures=architectures,
-        workers=workers,
-        dataset=choose_dataset(dataset) if dataset else None,
-        data_dir=data_dir,
-        reference=reference,
-        estimators=(estimators,),
-        score=score,
-        training=parse_assignments(set_ or []),
-        reference_training=parse_assignments(set_reference or []),
+        synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
+        architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
+        dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
+        estimators=(estimators,), resume=resume, command=_command(),
+        training=parse_assignments(set_ or []), reference_training=parse_assignments(set_reference or []),
         strategy_options=parse_assignments(set_strategy or []),
         space_options=parse_assignments(set_space or []),
-        seed=seed,
-        device=device,
-        resume=resume,
-        command=_command(),
-        **limits,
-    )
+        **given(
+            reference_samples=reference_samples, reference_images=reference_images,
+            reference_epochs=reference_epochs, epochs=epochs, validation_images=validation_images,
+        ),
+    )  # fmt: skip
     show_search(settings)
     show_report([out])
 
@@ -442,10 +308,10 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="The folder for the set, the run and its report.")] = Path(
         "quickstart"
     ),
-    seed: Seed = 0,
-    workers: Workers = None,
-    device: Device = "auto",
-    resume: Resume = False,
+    seed: opt.Seed = 0,
+    workers: opt.Workers = None,
+    device: opt.Device = "auto",
+    resume: opt.Resume = False,
 ) -> None:
     """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
     from atom_nas.quickstart import distill_plan, search_plan
@@ -464,7 +330,7 @@ def quickstart(
 @app.command(epilog="\b\nExample:\n  atom-nas bench --json bench.json --growth growth.png")
 @guarded
 def bench(
-    device: Device = "auto",
+    device: opt.Device = "auto",
     repeats: Annotated[
         int, typer.Option(min=1, help="Training steps and distillation iterations a way; medians count.")
     ] = 7,

@@ -15,7 +15,6 @@ from atom_nas.leg import Leg
 from atom_nas.runner import Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
-from reports.scores import describe_score
 from search_spaces.base import Architecture
 
 PLACE = "halving_place"
@@ -74,7 +73,8 @@ class Halving:
             trials = {name: self._stored(rung, name) for name in running}
             for name, trial in trials.items():
                 ends[name].append(trial)
-            values = {name: self._value(trial) for name, trial in trials.items() if trial.done}
+            worths = {name: trial.worth(self._score) for name, trial in trials.items()}
+            values = {name: worth for name, worth in worths.items() if worth is not None}
             places |= {name: number + _beaten(name, values) for name in values}
             places = {name: place for name, place in places.items() if ends[name][-1].done}
             running = self._best(values) if number + 1 < len(self._rungs) else running
@@ -91,9 +91,6 @@ class Halving:
         trial = self._store.get(rung.stored_as, name)
         assert trial is not None
         return trial
-
-    def _value(self, trial: Trial) -> float:
-        return describe_score(self._score).sign * trial.scores[self._score]
 
     def _best(self, values: dict[str, float]) -> list[str]:
         """Those that go on, in the order of proposal; of equals those proposed first."""

@@ -1,4 +1,4 @@
-"""The options that several commands share, declared once: name, help and bounds."""
+"""The options of the commands: name, help and bounds; first those that several share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,3 +38,140 @@ def count(text: str) -> typer.models.OptionInfo:
     """An optional number of things, at least one."""
     option: typer.models.OptionInfo = typer.Option(min=1, help=text)
     return option
+
+
+# Of `distill`.
+SetFolder = Annotated[Path | None, typer.Option(help="The folder to write the synthetic set to.  [required]")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.  [required]"),
+]
+Method = Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="Settings that belong together; see 'atom-nas list presets'. Options win."),
+]
+Ipc = Annotated[int | None, typer.Option(help="Synthetic images per class.  [default: 10]")]
+Iterations = Annotated[
+    int | None,
+    typer.Option(
+        help="Networks that matching methods draw; 20000 in the papers, 1000 for dc and dsa.  [default: 1000]"
+    ),
+]
+DistillSeed = Annotated[
+    int | None, typer.Option(min=0, max=2**63 - 1, help="Names every random number.  [default: 0]")
+]
+Zca = Annotated[
+    bool | None,
+    typer.Option("--zca/--no-zca", help="Whiten the images; on for CIFAR by default, as in the papers."),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side that images of folder:PATH and tinyimagenet are resized to.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file of settings, required ones too; options and --set override it."),
+]
+Tensorboard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[DIR]",
+        help="Write losses and images for TensorBoard, to OUT/tensorboard or to a folder of its own; "
+        "needs pip install 'atom-nas[tensorboard]'.",
+    ),
+]
+ImagesEvery = Annotated[
+    int | None,
+    count("Iterations between two grids of images in TensorBoard.  [default: a tenth of --iterations]"),
+]
+EvaluateEvery = Annotated[
+    int | None,
+    count(
+        "Iterations between two short trainings on the images so far, scored on held-out validation "
+        "images into OUT/evaluations.jsonl; the set stays the same, and its seconds do not count them.  "
+        "[default: never]"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INDEX/COUNT",
+        help="Distill one part of the classes, e.g. 2/8, on a machine of its own; 'atom-nas merge' puts "
+        "the parts together.",
+    ),
+]
+Deterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--deterministic/--no-deterministic",
+        help="Compute class after class: merged shards are to the bit what one process gives. Without it "
+        "they differ from that in rounding.",
+    ),
+]
+
+# Of `evaluate`.
+Directories = Annotated[
+    list[Path],
+    typer.Argument(help="Synthetic sets; several, of one dataset, are shown side by side.", metavar="DIR..."),
+]
+Networks = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated, see 'atom-nas list networks'; the ConvNet that fits the images by default."
+    ),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Networks to train of each kind.")]
+TrainingEpochs = Annotated[int, typer.Option(min=1, help="Passes over the synthetic set.")]
+SplitName = Annotated[
+    str,
+    typer.Option(help="test, or validation: the real images that the sets hold out, for tuning settings."),
+]
+Baseline = Annotated[bool, typer.Option("--baseline/--no-baseline", help="Also train on random real images.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what was done before.")]
+Picture = Annotated[
+    Path | None,
+    typer.Option(help="Draw sets by networks as a heat map to this file (.png or .svg)."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+# Of `search`.
+RunFolder = Annotated[Path, typer.Option(help="The run's folder.")]
+Space = Annotated[str, typer.Option(help="See 'atom-nas list spaces'.")]
+Samples = Annotated[int, typer.Option(min=1, help="Architectures to rank.")]
+Strategy = Annotated[str, typer.Option(help="See 'atom-nas list strategies'.")]
+Architectures = Annotated[
+    Path | None,
+    typer.Option(help="CSV with a column 'architecture', all of the space: rank these instead of sampling."),
+]
+Reference = Annotated[
+    str,
+    typer.Option(
+        help="real (train on real data), none, or a CSV with columns architecture, score; it may hold "
+        "more than the space."
+    ),
+]
+ReferenceSamples = Annotated[int | None, count("Train the reference of this many only.  [default: all]")]
+ReferenceImages = Annotated[int | None, count("Real images to train the reference on.  [default: all]")]
+ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [default: 30]")]
+ProxyEpochs = Annotated[int | None, count("Epochs on the synthetic set.  [default: 100]")]
+Score = Annotated[str, typer.Option(help="The score to rank by.")]
+ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
+SetReference = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A training setting of the reference, repeatable."),
+]
+SetSpace = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Narrow the space, e.g. 'width=[32, 64]', repeatable."),
+]
+Estimators = Annotated[
+    str,
+    typer.Option(
+        help="Training-free estimators to compare, comma-separated, or training-free for all of them; "
+        "see 'atom-nas list estimators'."
+    ),
+]
+SetStrategy = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
+]

@@ -7,7 +7,7 @@ and ends as if it had never been interrupted.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from distill.synthetic import grid
-from reports.scores import describe_score
 from search_spaces.base import Architecture
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
@@ -176,9 +175,8 @@ class _Session:
         ).evaluate
 
     def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:
-        title = f"proxy, {rung.epochs} epochs"
-        stage = self._stage(title, self._plan.proxy, self._settings.score, total)
-        return replace(stage, stored_as=rung.stored_as, leg=leg)
+        title, score = f"proxy, {rung.epochs} epochs", self._settings.score
+        return self._stage(title, self._plan.proxy, score, total, stored_as=rung.stored_as, leg=leg)
 
     def refer(self) -> None:
         """Get the reference scores of what was scored."""
@@ -251,6 +249,8 @@ class _Session:
         score: str,
         total: int,
         cache: ReferenceCache | None = None,
+        stored_as: str | None = None,
+        leg: Callable[[str], Leg] | None = None,
     ) -> Stage:
         return Stage(
             title=title,
@@ -264,6 +264,8 @@ class _Session:
             store=self._folder.store,
             cache=cache,
             on_trial=self._tell,
+            stored_as=stored_as,
+            leg=leg,
         )
 
     def _misfit(self, architecture: str) -> str | None:
@@ -297,9 +299,7 @@ class Proposals:
     def _value(self, architecture: str) -> float | None:
         trial = self._stage.store.get(self._stage.estimator, architecture)
         assert trial is not None
-        if not trial.done:
-            return None
-        return describe_score(self._score).sign * trial.scores[self._score]
+        return trial.worth(self._score)
 
 
 def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> list[Trial]:

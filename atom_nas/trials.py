@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reports.scores import describe_score
+
 APPLICATION_ID = 0x41544F4D  # "ATOM": tells our files from other programs' SQLite files
 FORMAT_VERSION = 1
 BUSY_SECONDS = 60.0
@@ -68,6 +70,10 @@ class Trial:
     cached: bool
     seed: int
     device: str
+
+    def worth(self, score: str) -> float | None:
+        """The score turned so that higher is better; None if the trial failed."""
+        return describe_score(score).sign * self.scores[score] if self.done else None
 
     @property
     def done(self) -> bool:

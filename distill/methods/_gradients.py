@@ -13,19 +13,18 @@ Letters: K classes, I synthetic images and B real images a class, C channels, H 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from distill.acceleration import Auto
-from distill.augment import Augmentation, augment_classes, draw, parse_strategy
+from distill.augment import Augmentation, draw, parse_strategy
 from distill.gradient_matching import class_gradients, gradient_distance, matched_weights, weight_gradients
-from distill.methods._matching import draw_batch
-from distill.methods._pixels import iterate, require_finite
+from distill.methods._pixels import PixelConfig, RealImages, augmented, iterate, move, require_finite
 from distill.methods.base import Problem
-from distill.networks import ConvNet, convnet, fitting_depth, reinitialise
-from distill.precision import PRECISIONS, Precision, autocast, require
+from distill.networks import reinitialise
+from distill.precision import autocast
 from distill.seeding import derive_seed, stream
 from distill.session import Session, State
 from distill.training import TrainingConfig, accelerated, train
@@ -39,52 +38,28 @@ _TOGETHER = {"cpu": 16, "cuda": 256}
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientConfig:
-    """Settings that the methods share. An iteration is one network, with all its steps.
+class GradientConfig(PixelConfig):
+    """Settings that the methods share. An iteration is one network with all its steps; 1,000 in the papers.
 
     Attributes:
-        iterations: networks drawn; 1,000 in the papers.
-        learning_rate, momentum: of SGD on the pixels.
-        batch_real: real images a class and pixel step; a class with fewer repeats some.
-        initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
         pixel_steps: steps on the pixels a network. `auto` takes the authors' number for the images per class
             (1 at 1, 10 at 10, 50 at 50), or for the next smaller number of images that they have one for.
         network_epochs: passes over the synthetic set that train the network between two pixel steps. `auto`
             takes the authors' number (50 at 10 images per class, 10 at 50); 0 leaves the network untrained.
         network_learning_rate: of SGD on the network, without momentum and weight decay.
         network_batch: synthetic images a step of that training; a smaller set is one batch.
-        depth: blocks of the ConvNet; 0 chooses the field's depth for the image size.
-        width: channels of each block.
-        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
-            others `atom-nas distill` falls back to float32 and says so.
     """
 
-    iterations: int = 1000
     learning_rate: float = 0.1
-    momentum: float = 0.5
     batch_real: int = 256
-    initialization: Literal["real", "noise"] = "real"
     pixel_steps: int | Auto = "auto"
     network_epochs: int | Auto = "auto"
     network_learning_rate: float = 0.01
     network_batch: int = 256
-    depth: int = 0
-    width: int = 128
-    precision: Precision = "float32"
+    positive: ClassVar[tuple[str, ...]] = (*PixelConfig.positive, "network_learning_rate", "network_batch")
 
     def __post_init__(self) -> None:
-        positive = (
-            "iterations", "learning_rate", "batch_real", "network_learning_rate", "network_batch", "width"
-        )  # fmt: skip
-        for field in positive:
-            if not 0 < getattr(self, field) <= 1e30:
-                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
-        if self.depth < 0:
-            raise ValueError(f"depth must be 0 (chosen for you) or positive, not {self.depth}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        super().__post_init__()
         for field, least in (("pixel_steps", 1), ("network_epochs", 0)):
             value = getattr(self, field)
             if value != "auto" and not (isinstance(value, int) and value >= least):
@@ -102,10 +77,7 @@ class GradientConfig:
                 "matching gradients needs all classes at once, since the network is trained on all of them; "
                 "leave out subset, or use a method whose classes are independent (atom, datadam, dm)"
             )
-        depth = self.depth or fitting_depth(problem.image_shape)
-        with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
-            ConvNet(problem.image_shape, len(problem.classes), depth, self.width)
-        require(self.precision, problem.device)
+        super().require_runnable(problem)
 
     def suited(self: Config, problem: Problem) -> tuple[Config, str]:
         """The same with the number of steps decided for the problem, and why nothing is compiled.
@@ -150,17 +122,9 @@ class _Engine:
         self._epochs = config.network_epochs
         self._problem, self._config, self._augmentation = problem, config, augmentation
         self._session = session
-        self._preprocessing = problem.preprocessing.to(problem.device)
-        self._pools = problem.pools()
+        self._real = RealImages(problem)
         self._labels = torch.arange(len(problem.classes), device=problem.device)
-        network = convnet(
-            problem.image_shape,
-            len(problem.classes),
-            depth=config.depth or fitting_depth(problem.image_shape),
-            width=config.width,
-            generator=stream(problem.seed, "network"),
-        )
-        network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = config.network(problem)
         self._network, self._weights = network, matched_weights(network)
         self._once = accelerated(network, problem.device)
 
@@ -193,43 +157,37 @@ class _Engine:
         """The pixel step of a few neighbouring classes."""
         problem, config = self._problem, self._config
         generators = [stream(problem.seed, "class", state.iteration, step, k) for k in numbers]
-        batches = [self._real_batch(k, generator) for k, generator in zip(numbers, generators, strict=True)]
+        real = self._real.batch(numbers, generators, config.batch_real)
         names = parse_strategy(self._augmentation)
         augmentations = [draw(names, generator) for generator in generators]
 
-        target = self._real_gradients(numbers, batches, augmentations)
+        target = self._real_gradients(numbers, real, augmentations)
         rows = slice(numbers[0] * problem.ipc, (numbers[-1] + 1) * problem.ipc)
         images = state.images[rows].detach().requires_grad_(True)
         with autocast(problem.device, config.precision):
             source = class_gradients(
-                self._network, _augmented(images, augmentations), self._labels[list(numbers)]
+                self._network, augmented(images, augmentations), self._labels[list(numbers)]
             )
         distances = gradient_distance(target, source)
         (gradient,) = torch.autograd.grad(distances.sum(), images)
 
-        momentum = state.momentum[rows].mul_(config.momentum).add_(gradient)
-        state.images[rows].sub_(momentum, alpha=config.learning_rate)
+        move(state, rows, gradient, rate=config.learning_rate, momentum=config.momentum)
         return distances.detach()
 
     def _real_gradients(
-        self, numbers: tuple[int, ...], batches: list[Tensor], augmentations: list[Augmentation]
+        self, numbers: tuple[int, ...], real: Tensor, augmentations: list[Augmentation]
     ) -> list[Tensor]:
         """(K, O, P) a layer, of the real images of a few classes."""
         for weight in self._weights:
             weight.requires_grad_(True)
         gradients = []
+        batches = real.split(self._config.batch_real)
         for k, batch, augmentation in zip(numbers, batches, augmentations, strict=True):
-            images = _augmented(batch, [augmentation])
+            images = augmented(batch, [augmentation])
             with autocast(self._problem.device, self._config.precision):
                 gradients.append(weight_gradients(self._once, images, k, self._weights))
         self._network.requires_grad_(False)
         return [torch.cat(layer) for layer in zip(*gradients, strict=True)]
-
-    def _real_batch(self, number: int, generator: torch.Generator) -> Tensor:
-        """Real images of a class in model space: (B, C, H, W) on the device."""
-        chosen = draw_batch(self._pools[number], self._config.batch_real, generator)
-        pixels = self._problem.real.images[chosen]
-        return self._preprocessing(pixels.to(self._problem.device, non_blocking=True))
 
     def _train(self, state: State, step: int) -> None:
         """Train the network on the synthetic images as they are."""
@@ -256,8 +214,3 @@ class _Engine:
                 f"{error} of the network of iteration {state.iteration + 1}; a smaller learning_rate or "
                 "network_learning_rate helps"
             ) from None
-
-
-def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
-    """Each class's images through its own transform: (K*n, C, H, W) to the same."""
-    return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)

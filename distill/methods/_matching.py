@@ -11,14 +11,14 @@ Letters: K classes worked on, I synthetic images and B real images a class, C ch
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, TypeVar, get_args
+from typing import ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from distill.acceleration import Auto, Work, decide
 from distill.attention import attention_sums, runs_fused
-from distill.augment import Augmentation, augment_classes, draw, parse_strategy
+from distill.augment import Augmentation, draw, parse_strategy
 from distill.matching import (
     LossWeights,
     MatchingLoss,
@@ -27,10 +27,10 @@ from distill.matching import (
     reduce_sums,
     statistics,
 )
-from distill.methods._pixels import iterate, require_finite
+from distill.methods._pixels import PixelConfig, RealImages, augmented, iterate, move, require_finite
 from distill.methods.base import Problem
-from distill.networks import ConvNet, convnet, convnet_operations, fitting_depth, reinitialise
-from distill.precision import PRECISIONS, Precision, autocast, require
+from distill.networks import convnet_operations, reinitialise
+from distill.precision import autocast, require
 from distill.seeding import stream
 from distill.session import Session, State
 
@@ -42,22 +42,14 @@ PORTION_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchingConfig:
-    """Settings that the matching methods share.
+class MatchingConfig(PixelConfig):
+    """Settings that the matching methods share. An iteration is one step; the papers take 20,000.
 
     Attributes:
-        iterations: networks drawn; the papers use 20,000.
-        learning_rate, momentum: of SGD on the pixels.
         schedule: `constant` as in the papers, or `cosine`: the learning rate falls to zero over the
             iterations, which averages the noise of the random networks out of the pixels.
-        batch_real: real images a class and iteration; a class with fewer repeats some.
-        initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
         augmentation: `dsa`, `none`, or transforms joined by `_` (color, crop, cutout, flip, scale, rotate);
             the same for real and synthetic images.
-        depth: blocks of the matching ConvNet; 0 chooses the field's depth for the image size.
-        width: channels of each block.
-        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
-            others `atom-nas distill` falls back to float32 and says so.
         compile: fuse network and statistics with torch.compile; `auto` does so where there are no fused
             kernels of our own (on a GPU, or at a width that is no multiple of 16) and the run is long enough.
         classes_at_once: classes computed together; fewer take less memory. 0 takes as many as keep the first
@@ -65,32 +57,17 @@ class MatchingConfig:
             runs take one class at a time.
     """
 
-    iterations: int = 1000
-    learning_rate: float = 1.0
-    momentum: float = 0.5
     schedule: Schedule = "constant"
-    batch_real: int = 64
-    initialization: Literal["real", "noise"] = "real"
     augmentation: str = "dsa"
-    depth: int = 0
-    width: int = 128
-    precision: Precision = "float32"
     compile: bool | Auto = "auto"
     classes_at_once: int = 0
+    shallowest: ClassVar[int] = 2  # attention is matched below the last block
 
     def __post_init__(self) -> None:
-        for field in ("iterations", "learning_rate", "batch_real", "width"):
-            if not 0 < getattr(self, field) <= 1e30:
-                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
+        super().__post_init__()
         if self.schedule not in get_args(Schedule):
             allowed = " or ".join(get_args(Schedule))
             raise ValueError(f"schedule must be {allowed}, not {self.schedule!r}")
-        if self.depth != 0 and self.depth < 2:
-            raise ValueError(f"depth must be 0 (chosen for you) or at least 2, not {self.depth}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
         if self.classes_at_once < 0:
             raise ValueError(f"classes_at_once must be 0 (chosen) or positive, not {self.classes_at_once}")
         parse_strategy(self.augmentation)
@@ -107,17 +84,6 @@ class MatchingConfig:
         """Of the parts of the loss: those of L_MMD alone, unless a method has more parts."""
         return LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
 
-    def require_runnable(self, problem: Problem) -> None:
-        """Refuse settings that cannot work for this problem on this machine, before anything is done.
-
-        Raises:
-            ValueError: if the images are too small for the depth, or the precision cannot be had here.
-        """
-        depth = self.depth or fitting_depth(problem.image_shape)
-        with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
-            ConvNet(problem.image_shape, len(problem.classes), depth, self.width)
-        require(self.precision, problem.device)
-
     def suited(self: Config, problem: Problem) -> tuple[Config, str]:
         """The same with `compile` decided for problem and machine, and why.
 
@@ -133,9 +99,8 @@ class MatchingConfig:
             return replace(self, compile=False), "fused kernels need no compiling"
         if problem.deterministic:
             return replace(self, compile=False), "deterministic runs are not"
-        depth = self.depth or fitting_depth(problem.image_shape)
         passes = self.batch_real + 3 * problem.ipc  # backward costs two forward passes
-        operations = convnet_operations(problem.image_shape, depth, self.width)
+        operations = convnet_operations(problem.image_shape, self.blocks(problem), self.width)
         work = Work(
             iterations=self.iterations,
             operations=self.iterations * len(problem.classes) * passes * operations,
@@ -174,20 +139,9 @@ class _Engine:
     def __init__(self, problem: Problem, config: MatchingConfig, weights: LossWeights) -> None:
         require(config.precision, problem.device)
         self._problem, self._config, self._weights = problem, config, weights
-        self._preprocessing = problem.preprocessing.to(problem.device)
-        self._real = _resident(problem.real.images, problem.device)
-        self._pools = problem.pools()
+        self._real = RealImages(problem)
         self._portions = config.portions(problem)
-        depth = config.depth or fitting_depth(problem.image_shape)
-        network = convnet(
-            problem.image_shape,
-            len(problem.classes),
-            depth=depth,
-            width=config.width,
-            generator=stream(problem.seed, "network"),
-        )
-        network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = network.requires_grad_(False)
+        self._network = config.network(problem).requires_grad_(False)
         self._reduce = self._statistics
         if config.compile:
             # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
@@ -204,14 +158,14 @@ class _Engine:
     def _descend(self, state: State, portion: slice) -> MatchingLoss:
         """The same for the classes of one portion."""
         problem, config = self._problem, self._config
-        numbers, pools = problem.class_numbers[portion], self._pools[portion]
+        numbers = problem.class_numbers[portion]
         generators = [stream(problem.seed, "class", state.iteration, k) for k in numbers]
-        real = self._real_batch(pools, generators)
+        real = self._real.batch(range(portion.start, portion.stop), generators, config.batch_real)
         names = parse_strategy(config.augmentation)
         augmentations = [draw(names, generator) for generator in generators]
 
         with torch.no_grad():
-            target = self._reduce(_augmented(real, augmentations), len(numbers))
+            target = self._reduce(augmented(real, augmentations), len(numbers))
         rows = slice(portion.start * problem.ipc, portion.stop * problem.ipc)
         # A copy: where in memory a part of a tensor begins depends on what stands before it.
         images = state.images[rows].clone().requires_grad_(True)
@@ -219,8 +173,7 @@ class _Engine:
         loss = matching_loss(target, source, weights=self._weights)
         (gradient,) = torch.autograd.grad(loss.total, images)
 
-        momentum = state.momentum[rows].mul_(config.momentum).add_(gradient)
-        state.images[rows].sub_(momentum, alpha=config.rate(state.iteration))
+        move(state, rows, gradient, rate=config.rate(state.iteration), momentum=config.momentum)
         return MatchingLoss(loss.spatial.detach(), loss.channel.detach(), loss.mmd.detach())
 
     def point(self, iteration: int, loss: MatchingLoss) -> dict[str, float]:
@@ -231,14 +184,14 @@ class _Engine:
         return {"iteration": iteration, "loss": total, **sums}
 
     def _augmented_synthetic(self, images: Tensor, augmentations: list[Augmentation]) -> Tensor:
-        """As `_augmented`; deterministic runs on a GPU go by the CPU.
+        """As `augmented`; deterministic runs on a GPU go by the CPU.
 
         There the gradient of sampling from a grid is summed in whatever order the threads come.
         """
         if not self._problem.deterministic or images.device.type == "cpu":
-            return _augmented(images, augmentations)
-        augmented = _augmented(images.cpu(), augmentations)
-        return augmented.to(images.device, memory_format=torch.channels_last)
+            return augmented(images, augmentations)
+        by_cpu = augmented(images.cpu(), augmentations)
+        return by_cpu.to(images.device, memory_format=torch.channels_last)
 
     def _statistics(self, images: Tensor, classes: int) -> Statistics:
         with autocast(self._problem.device, self._config.precision):
@@ -249,38 +202,8 @@ class _Engine:
         sums = attention_sums(self._network, images, self._weights, self._config.precision)
         return reduce_sums(sums, classes=classes, weights=self._weights)
 
-    def _real_batch(self, pools: list[Tensor], generators: list[torch.Generator]) -> Tensor:
-        """Real images in model space, B for each of the pools: (K*B, C, H, W) on the device."""
-        size = self._config.batch_real
-        chosen = [draw_batch(pool, size, g) for pool, g in zip(pools, generators, strict=True)]
-        pixels = self._real[torch.cat(chosen).to(self._real.device)]
-        return self._preprocessing(pixels.to(self._problem.device))
-
-
-def _resident(images: Tensor, device: torch.device) -> Tensor:
-    """The stored pixels, on a GPU if they take no more than a quarter of what is free there."""
-    if device.type != "cuda":
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes <= free // 4 else images
-
-
-def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """`size` random members of `pool`, without repeats as long as it has that many.
-
-    A smaller class goes round again, so that every class fills a batch of the same size and what one
-    class draws does not depend on the others.
-    """
-    rounds = [torch.randperm(len(pool), generator=generator) for _ in range(-(-size // len(pool)))]
-    return pool[torch.cat(rounds)[:size]]
-
 
 def _joined(losses: list[MatchingLoss]) -> MatchingLoss:
     """The losses of portions as one of all their classes."""
     parts = [(loss.spatial, loss.channel, loss.mmd) for loss in losses]
     return MatchingLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def _augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
-    """Each class's images through its own transform: (K*n, C, H, W) to the same."""
-    return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)

@@ -1,37 +1,91 @@
-"""What methods that move the pixels of synthetic images share: their start, and the loop over iterations.
+"""What methods that move the pixels of synthetic images share: settings, start, loop, real batches, step.
 
-Letters: K classes worked on, I images per class, C channels, H x W pixels.
+Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from distill.augment import Augmentation, augment_classes
 from distill.methods.base import Problem
+from distill.networks import ConvNet, convnet, fitting_depth
+from distill.precision import PRECISIONS, Precision, require
 from distill.seeding import stream
 from distill.session import Session, State
 
 Loss = TypeVar("Loss")
 
 
-class Iterations(Protocol):
-    """What `iterate` has to know of a configuration."""
+@dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """Settings that all of them have.
 
-    @property
-    def iterations(self) -> int:
-        """How many there are in all."""
+    Attributes:
+        iterations: networks drawn.
+        learning_rate, momentum: of SGD on the pixels.
+        batch_real: real images a class and step; a class with fewer repeats some.
+        initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
+        depth: blocks of the ConvNet; 0 chooses the field's depth for the image size.
+        width: channels of each block.
+        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
+            others `atom-nas distill` falls back to float32 and says so.
+    """
 
-    @property
-    def initialization(self) -> Literal["real", "noise"]:
-        """What the images start from."""
+    iterations: int = 1000
+    learning_rate: float = 1.0
+    momentum: float = 0.5
+    batch_real: int = 64
+    initialization: Literal["real", "noise"] = "real"
+    depth: int = 0
+    width: int = 128
+    precision: Precision = "float32"
+    positive: ClassVar[tuple[str, ...]] = ("iterations", "learning_rate", "batch_real", "width")
+    shallowest: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for field in self.positive:
+            if not 0 < getattr(self, field) <= 1e30:
+                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
+        if self.depth != 0 and self.depth < self.shallowest:
+            raise ValueError(
+                f"depth must be 0 (chosen for you) or at least {self.shallowest}, not {self.depth}"
+            )
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+
+    def require_runnable(self, problem: Problem) -> None:
+        """Refuse settings that cannot work for this problem on this machine, before anything is done.
+
+        Raises:
+            ValueError: if the images are too small for the depth, or the precision cannot be had here.
+        """
+        with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
+            ConvNet(problem.image_shape, len(problem.classes), self.blocks(problem), self.width)
+        require(self.precision, problem.device)
+
+    def blocks(self, problem: Problem) -> int:
+        """The depth, chosen for the image size if it is 0."""
+        return self.depth or fitting_depth(problem.image_shape)
+
+    def network(self, problem: Problem) -> ConvNet:
+        """The ConvNet on the problem's device, whose weights every iteration draws anew."""
+        generator = stream(problem.seed, "network")
+        shape, classes, depth = problem.image_shape, len(problem.classes), self.blocks(problem)
+        network = convnet(shape, classes, depth=depth, width=self.width, generator=generator)
+        network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
 
 def iterate(
     problem: Problem,
-    config: Iterations,
+    config: PixelConfig,
     session: Session,
     descend: Callable[[State], Loss],
     point: Callable[[int, Loss], dict[str, float]],
@@ -99,3 +153,52 @@ def require_finite(per_class: Tensor, iteration: int, problem: Problem) -> float
             "a smaller learning_rate helps"
         )
     return float(values.sum())
+
+
+class RealImages:
+    """The real images of the classes worked on, from which batches are drawn.
+
+    The stored pixels lie on a GPU if they take no more than a quarter of what is free there.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._device = problem.device
+        self._preprocessing = problem.preprocessing.to(problem.device)
+        self._pixels = problem.real.images
+        self._pools = problem.pools()
+        if problem.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(problem.device)
+            if self._pixels.nbytes <= free // 4:
+                self._pixels = self._pixels.to(problem.device)
+
+    def batch(self, places: Sequence[int], generators: Sequence[torch.Generator], size: int) -> Tensor:
+        """`size` images of each of some classes, in model space: (len * size, C, H, W) on the device.
+
+        Args:
+            places: of the classes among those worked on.
+            generators: one a class.
+        """
+        chosen = [draw_batch(self._pools[k], size, g) for k, g in zip(places, generators, strict=True)]
+        pixels = self._pixels[torch.cat(chosen).to(self._pixels.device)]
+        return self._preprocessing(pixels.to(self._device))
+
+
+def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """`size` random members of `pool`, without repeats as long as it has that many.
+
+    A smaller class goes round again, so that every class fills a batch of the same size and what one
+    class draws does not depend on the others.
+    """
+    rounds = [torch.randperm(len(pool), generator=generator) for _ in range(-(-size // len(pool)))]
+    return pool[torch.cat(rounds)[:size]]
+
+
+def augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
+    """Each class's images through its own transform: (K*n, C, H, W) to the same."""
+    return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
+
+
+def move(state: State, rows: slice, gradient: Tensor, *, rate: float, momentum: float) -> None:
+    """SGD with momentum on some of the images, in place."""
+    moved = state.momentum[rows].mul_(momentum).add_(gradient)
+    state.images[rows].sub_(moved, alpha=rate)

@@ -2,6 +2,8 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -26,3 +28,20 @@ def digits_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets") / "random"
     distill(DistillSettings(dataset="digits", method="random", ipc=10, out=folder))
     return folder
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> "list[tuple[str, str]]":
+    """Run trials inline; gives the list of those that ran."""
+    from trial_helpers import InlineEngine
+
+    from atom_nas import engines
+
+    jobs: list[tuple[str, str]] = []
+
+    def engine(workload: Any, **options: Any) -> InlineEngine:
+        assert set(options) == {"workers", "device"}
+        return InlineEngine(workload, jobs)
+
+    monkeypatch.setattr(engines, "load", lambda _: SimpleNamespace(engine=engine))
+    return jobs

@@ -2,15 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from trial_helpers import InlineEngine
 
-from atom_nas import engines
 from atom_nas.halving import CHECKPOINTS, EPOCHS, PLACE
 from atom_nas.leg import Leg, keep, take_up
 from atom_nas.run_folder import read_record
@@ -23,15 +20,6 @@ from distill.training import TrainingRecord
 from reports import write_report
 
 Ran = list[tuple[str, str]]
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """Run trials inline; gives the list of those that ran."""
-    jobs: Ran = []
-    made = SimpleNamespace(engine=lambda workload, **_: InlineEngine(workload, jobs))
-    monkeypatch.setattr(engines, "load", lambda _: made)
-    return jobs
 
 
 @pytest.fixture

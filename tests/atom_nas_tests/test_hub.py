@@ -213,8 +213,8 @@ def test_names_that_are_let_through_are_names_to_the_hub(folder, api):
     from huggingface_hub.utils import validate_repo_id
 
     for repo in ("ada/photos", "a/b", "Ada-1/photos_2.v3", "ada/_x"):
-        validate_repo_id(repo)
-        push(folder, repo)
+        validate_repo_id(repo)  # raises on any other
+        assert push(folder, repo).url.endswith(repo)
 
 
 def refused(folder, *options):

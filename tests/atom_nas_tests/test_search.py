@@ -8,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from trial_helpers import InlineEngine, trial
+from trial_helpers import trial
 
-from atom_nas import engines
 from atom_nas.estimators.real import RealEstimator
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
@@ -20,19 +19,6 @@ from reports import write_report
 
 Ran = list[tuple[str, str]]
 FITTING, OTHER, MISFIT = "w32-d1-none-relu-avg", "w32-d2-batch-relu-max", "w32-d4-none-relu-avg"
-
-
-@pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """Run trials inline; gives the list of those that ran."""
-    jobs: Ran = []
-
-    def engine(workload: Any, **options: Any) -> InlineEngine:
-        assert set(options) == {"workers", "device"}
-        return InlineEngine(workload, jobs)
-
-    monkeypatch.setattr(engines, "load", lambda _: SimpleNamespace(engine=engine))
-    return jobs
 
 
 @pytest.fixture

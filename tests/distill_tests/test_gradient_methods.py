@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from distill.augment import DSA, draw
 from distill.methods import _gradients, dc, dsa, load
-from distill.methods._matching import draw_batch
+from distill.methods._pixels import draw_batch
 from distill.networks import convnet
 from distill.precision import runs_bfloat16
 from distill.seeding import stream

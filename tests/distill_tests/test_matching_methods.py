@@ -7,7 +7,8 @@ import torch
 from distill_helpers import problem
 
 from distill.methods import atom, datadam, dm, load
-from distill.methods._matching import MatchingConfig, draw_batch, match
+from distill.methods._matching import MatchingConfig, match
+from distill.methods._pixels import draw_batch
 from distill.precision import runs_bfloat16
 from distill.seeding import stream
 from distill.session import Interrupted, RecordedSession, Session

@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill import kernels
-from distill.methods import _matching, atom, dc
+from distill.methods import _matching, _pixels, atom, dc
 from distill.networks import ConvNet, convnet
 from distill.seeding import stream
 from distill.session import Session
@@ -136,7 +136,7 @@ def test_the_network_is_drawn_afresh_in_place(monkeypatch: pytest.MonkeyPatch) -
         places.add(tuple(parameter.data_ptr() for parameter in network.parameters()))
 
     reinitialise = _matching.reinitialise
-    monkeypatch.setattr(_matching, "convnet", build)
+    monkeypatch.setattr(_pixels, "convnet", build)
     monkeypatch.setattr(_matching, "reinitialise", note)
     distill(4)
     assert len(built) == len(places) == 1
