@@ -5,61 +5,12 @@ import json
 
 import pytest
 import typer
-from typer.testing import CliRunner
+from cli_helpers import call, done, refused
 
 from atom_nas.cli import app
 from atom_nas.guard import spread_settings
-from distill.files import cache_folder
 
-QUICK = ["--set", "width=8", "--set", "batch_real=8"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Nothing is read from or left in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATOM_NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def done(*arguments):
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def refused(*arguments):
-    """The one line that a user error prints."""
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    lines = [line for line in result.stderr.splitlines() if line.startswith("atom-nas: ")]
-    assert len(lines) == 1, result.output
-    assert "Traceback" not in result.output
-    return lines[0]
-
-
-@pytest.fixture(scope="module")
-def synthetic(tmp_path_factory):
-    out = tmp_path_factory.mktemp("path") / "set"
-    done(
-        "distill",
-        "--dataset",
-        "digits",
-        "--method",
-        "atom",
-        "--ipc",
-        2,
-        "--iterations",
-        5,
-        "--out",
-        out,
-        *QUICK,
-    )
-    return out
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -81,74 +32,6 @@ def run(synthetic):
 def test_distill_writes_the_artifact(synthetic):
     names = {path.name for path in synthetic.iterdir()} - {".lock"}
     assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl", "README.md"}
-
-
-def test_evaluate_prints_the_promised_json_and_repeats_nothing(synthetic):
-    command = ["evaluate", synthetic, "--repeats", 2, "--epochs", 3, "--networks", "convnet2", "--json"]
-    found = json.loads(done(*command).stdout)
-    entry = found["networks"]["convnet2"]
-    assert set(entry) >= {"mean", "std", "n"}
-    assert 0 <= entry["mean"] <= 1
-    assert entry["n"] == found["random_baseline"]["n"] == 2
-    (record,) = (cache_folder() / "evaluations").iterdir()
-    lines = record.read_text()
-    again = done(*command)
-    assert found.pop("reused") == 0
-    assert json.loads(again.stdout) == {**found, "reused": 4}
-    assert "not repeated: 4 trainings" in again.stderr
-    assert record.read_text() == lines
-    assert len(lines.splitlines()) == 4
-    assert "random real" in done(*command[:-1]).stdout
-    assert json.loads(done(*command, "--fresh").stdout) == {**found, "reused": 0}
-
-
-def test_evaluate_shows_several_sets_side_by_side(synthetic, tmp_path):
-    other, picture = tmp_path / "other", tmp_path / "matrix.svg"
-    done("distill", "--dataset", "digits", "--method", "random", "--ipc", 2, "--out", other)
-    command = ["evaluate", synthetic, other, "--repeats", 1, "--epochs", 1, "--networks", "convnet2,alexnet"]
-    command += ["--split", "validation", "--workers", 2]
-    shown = done(*command, "--picture", picture)
-    assert "validation split" in shown.stdout
-    assert [name in shown.stdout for name in ("set", "other", "random real", "alexnet")] == [True] * 4
-    assert f"picture: {picture}" in shown.stderr
-    assert b"<svg" in picture.read_bytes()
-    found = json.loads(done(*command, "--json").stdout)
-    assert found["reused"] == 6
-    assert [entry["method"] for entry in found["sets"]] == ["atom", "random"]
-    assert "draws .png or .svg" in refused(*command, "--picture", tmp_path / "matrix.pdf")
-    assert "no folder" in refused(*command, "--picture", tmp_path / "none" / "matrix.png")
-    assert "given twice" in refused("evaluate", other, other)
-    assert "did you mean 'validation'" in refused("evaluate", other, "--split", "validaton")
-    assert "at least 16x16 pixels, not 8x8" in refused("evaluate", other, "--networks", "resnet18")
-
-
-def test_a_set_without_validation_images_cannot_be_tuned_on_them(tmp_path):
-    out = tmp_path / "set"
-    done(
-        "distill", "--dataset", "digits", "--method", "random", "--set", "validation_fraction=0", "--out", out
-    )
-    assert "distilled with validation_fraction=0" in refused("evaluate", out, "--split", "validation")
-
-
-def test_what_a_set_says_of_its_own_accuracy_is_not_believed(synthetic, monkeypatch, tmp_path):
-    command = ["evaluate", synthetic, "--repeats", 1, "--epochs", 1, "--no-baseline", "--json"]
-    found = json.loads(done(*command).stdout)
-    (record,) = (cache_folder() / "evaluations").iterdir()
-    forged = [json.dumps({**json.loads(line), "accuracy": 0.999}) for line in record.read_text().splitlines()]
-    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "other"))
-    planted = synthetic / "evaluations.jsonl"
-    planted.write_text("\n".join(forged) + "\n")
-    assert json.loads(done(*command).stdout) == found
-    planted.unlink()
-
-
-def test_a_cache_that_cannot_be_written_is_a_warning(synthetic, monkeypatch, tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("ATOM_NAS_CACHE", str(blocked))
-    command = ["evaluate", synthetic, "--repeats", 1, "--epochs", 1, "--no-baseline", "--json"]
-    with pytest.warns(UserWarning, match="finished trainings are not kept"):
-        assert json.loads(done(*command).stdout)["reused"] == 0
 
 
 @pytest.mark.parametrize(("kind", "name"), [("folder", "export"), ("npz", "export.npz"), ("pt", "export.pt")])

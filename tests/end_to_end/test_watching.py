@@ -7,9 +7,8 @@ import sys
 import time
 
 import pytest
-from typer.testing import CliRunner
+from cli_helpers import call
 
-from atom_nas.cli import app
 from atom_nas.guard import fill_optional
 
 QUICK = [
@@ -40,10 +39,6 @@ settings = DistillSettings(
 )
 distill(settings, resume=True, checkpoint_seconds=0.0, on_progress=lambda _: time.sleep(float(sys.argv[2])))
 """
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def steps(folder):

@@ -1,0 +1,27 @@
+"""Commands as a user types them, in the test's own process."""
+
+from typer.testing import CliRunner
+
+from atom_nas.cli import app
+
+QUICK = ["--set", "width=8", "--set", "batch_real=8"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def done(*arguments):
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments):
+    """The one line that a user error prints."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("atom-nas: ")]
+    assert len(lines) == 1, result.output
+    assert "Traceback" not in result.output
+    return lines[0]
