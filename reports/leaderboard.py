@@ -89,6 +89,7 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
             va="center",
             fontsize=8.5,
             color=INK if ruler.front else GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
         )
     return figure
