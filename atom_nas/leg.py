@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import nn
+from torch import Tensor, nn
 
 from distill.files import write_bytes
 from distill.training import TrainingRecord
@@ -30,6 +30,25 @@ class Leg:
 
     until: int
     checkpoint: Path
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint says of itself: the epochs done, and the wall and CPU seconds that they took."""
+
+    epochs: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+def glance(checkpoint: Path) -> Kept:
+    """What a checkpoint says of itself, without reading its tensors; nothing where there is none."""
+    try:
+        with safe_open(checkpoint, framework="pt") as file:
+            about = file.metadata()
+            return Kept(len(json.loads(about["epoch_losses"])), *json.loads(about["spent"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return Kept()
 
 
 def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
@@ -56,10 +75,20 @@ def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
     return TrainingRecord(losses, 0.0, tuple(tensors[f"{_MOMENTUM}{i}"] for i in range(count)))
 
 
-def keep(leg: Leg, network: nn.Module, record: TrainingRecord) -> None:
-    """Write what the next leg needs."""
+def keep(
+    leg: Leg, network: nn.Module, record: TrainingRecord, spent: tuple[float, float] = (0.0, 0.0)
+) -> None:
+    """Write what the next leg needs, and the wall and CPU seconds spent on it so far, for `glance`."""
     tensors = {f"{_NETWORK}{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"{_MOMENTUM}{i}": tensor for i, tensor in enumerate(record.momentum)}
     leg.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(leg.checkpoint, serialize(whole, {"epoch_losses": json.dumps(record.epoch_losses)}))
+    about = {"epoch_losses": json.dumps(record.epoch_losses), "spent": json.dumps(spent)}
+    write_bytes(leg.checkpoint, serialize(whole, about))
+
+
+def trained_network(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights alone that a leg left behind, by their names in the network."""
+    with safe_open(checkpoint, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(_NETWORK)]  # noqa: SIM118 - no mapping
+        return {name.removeprefix(_NETWORK): file.get_tensor(name) for name in names}

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from distill.card import FORMAT_VERSION, Card, ShardCard, read_card, read_shard_card
+from distill.card import FORMAT_VERSION, Card, PreprocessingCard, ShardCard, read_card, read_shard_card
 from distill.data import RealDataset, Split
 from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing, Whitening
@@ -149,8 +149,8 @@ def save(
         "format_version": FORMAT_VERSION,
         **card,
         "images": len(images),
-        "images_sha256": _digest(folder / IMAGES),
-        "preprocessing": _save_preprocessing(folder, preprocessing),
+        "images_sha256": digest(folder / IMAGES),
+        "preprocessing": save_preprocessing(folder, preprocessing),
     }
     kind = ShardCard if "shard" in card else Card
     checked = kind.model_validate(whole).model_dump(mode="json")
@@ -169,7 +169,8 @@ def save(
     return synthetic
 
 
-def _save_preprocessing(folder: Path, preprocessing: Preprocessing) -> dict[str, Any]:
+def save_preprocessing(folder: Path, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Write the whitening to `folder`, if there is one; what a card says, as `PreprocessingCard` has it."""
     record: dict[str, Any] = {
         "space": "(pixels / 255 - mean) / std per channel, then ZCA where given: (x - zca mean) @ zca matrix",
         "mean": preprocessing.mean.tolist(),
@@ -179,11 +180,12 @@ def _save_preprocessing(folder: Path, preprocessing: Preprocessing) -> dict[str,
     if preprocessing.whitening:
         tensors = {"mean": preprocessing.whitening.mean, "matrix": preprocessing.whitening.matrix}
         write_bytes(folder / WHITENING, serialize(tensors))
-        record["zca"] = {"file": WHITENING, "sha256": _digest(folder / WHITENING)}
+        record["zca"] = {"file": WHITENING, "sha256": digest(folder / WHITENING)}
     return record
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, as cards have it."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -204,7 +206,7 @@ def load_shard(directory: Path | str) -> SyntheticSet:
 
 
 def _load(folder: Path, card: Card) -> SyntheticSet:
-    tensors = _load_tensors(folder / IMAGES, card.images_sha256, card)
+    tensors = load_tensors(folder / IMAGES, card.images_sha256, file=card.file, what=card.what)
     images, labels = tensors.get("images"), tensors.get("labels")
     if images is None or labels is None or images.shape[1:] != torch.Size(card.dataset.image_shape):
         raise ValueError(f"{folder / IMAGES} does not hold the images that {card.file} describes")
@@ -216,23 +218,33 @@ def _load(folder: Path, card: Card) -> SyntheticSet:
     _require_even(folder, labels, card)
     if images.dtype != torch.float32 or not bool(torch.isfinite(images).all()):
         raise ValueError(f"{folder / IMAGES} holds values that are no finite float32 numbers")
-    preprocessing = _load_preprocessing(folder, card)
+    shape, named = card.dataset.image_shape, {"file": card.file, "what": card.what}
+    preprocessing = load_preprocessing(folder, card.preprocessing, shape, **named)
     return SyntheticSet(
         images, labels, tuple(card.dataset.classes), preprocessing, card.model_dump(mode="json"), folder
     )
 
 
-def _load_preprocessing(folder: Path, card: Card) -> Preprocessing:
-    record, shape = card.preprocessing, card.dataset.image_shape
+def load_preprocessing(
+    folder: Path, record: PreprocessingCard, shape: tuple[int, int, int], *, file: str, what: str
+) -> Preprocessing:
+    """What `save_preprocessing` wrote.
+
+    Args:
+        folder: where the whitening is.
+        record: what the card says.
+        shape: (C, H, W) of the images.
+        file, what: the name of the card, and what it is the card of, for messages.
+    Raises:
+        ValueError: if the statistics are not those of such images, or the whitening is missing or changed.
+    """
     mean, std = torch.tensor(record.mean), torch.tensor(record.std)
     right_size = len(mean) == len(std) == shape[0]
     if not (right_size and bool(torch.isfinite(mean).all()) and bool(((std > 0) & std.isfinite()).all())):
-        raise ValueError(
-            f"{folder / card.file} needs a finite mean and a positive std for {shape[0]} channels"
-        )
+        raise ValueError(f"{folder / file} needs a finite mean and a positive std for {shape[0]} channels")
     if not record.zca:
         return Preprocessing(mean, std)
-    arrays = _load_tensors(folder / WHITENING, str(record.zca.get("sha256")), card)
+    arrays = load_tensors(folder / WHITENING, str(record.zca.get("sha256")), file=file, what=what)
     size = shape[0] * shape[1] * shape[2]
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     if found != {"mean": (size,), "matrix": (size, size)}:
@@ -263,11 +275,18 @@ def _require_whitening(path: Path, arrays: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{path} holds a matrix that is not symmetric, as ZCA's is")
 
 
-def _load_tensors(path: Path, digest: str, card: Card) -> dict[str, Tensor]:
+def load_tensors(path: Path, sha256: str, *, file: str, what: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file of which a card has the digest.
+
+    Args:
+        file, what: the name of the card, and what it is the card of, for messages.
+    Raises:
+        ValueError: if there is no such file, it was changed, or it is none.
+    """
     if not path.is_file():
-        raise ValueError(f"{path} is missing: the {card.what} is incomplete")
-    if _digest(path) != digest:
-        raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {card.file}")
+        raise ValueError(f"{path} is missing: the {what} is incomplete")
+    if digest(path) != sha256:
+        raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {file}")
     try:
         return load_file(path)
     except SafetensorError as error:

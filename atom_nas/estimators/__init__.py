@@ -20,6 +20,7 @@ TRAINING_FREE: dict[str, str] = {
 ESTIMATORS: dict[str, str] = {
     "proxy": "train on the synthetic set, score on real validation images",
     "real": "train on the real training images, score on real validation and test images (the reference)",
+    "confirm": "likewise, by a recipe of its own and with checkpoints: the networks that --confirm keeps",
     **{name: f"training-free: {summary}" for name, summary in TRAINING_FREE.items()},
 }
 

@@ -17,7 +17,7 @@ from atom_nas.names import choose
 from distill.data import Split, stratified_subset
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
-from distill.training import TrainingConfig, evaluate, train
+from distill.training import TrainingConfig, TrainingRecord, evaluate, train
 
 # Part of every estimator's settings, hence of the keys of cached references: raise it whenever a change
 # of this file, or of the training loop, alters scores.
@@ -120,6 +120,18 @@ def train_and_score(
     )
     if leg:
         keep(leg, network, record)
+    return read_scores(network, record, validation=validation, preprocessing=preprocessing, device=device)
+
+
+def read_scores(
+    network: nn.Module,
+    record: TrainingRecord,
+    *,
+    validation: Split,
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> dict[str, float]:
+    """What is free once a network is trained: its training losses, validation accuracy and loss."""
     held_out = evaluate(
         network, validation.images, validation.labels, device=device, preprocessing=preprocessing
     )

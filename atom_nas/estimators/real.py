@@ -89,10 +89,13 @@ class RealEstimator:
             device=device,
             leg=leg,
         )
+        return scores | self._tested(network, device)
+
+    def _tested(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         tested = evaluate(
             network, self._test.images, self._test.labels, device=device, preprocessing=self._preprocessing
         )
-        return scores | {"test_accuracy": tested.accuracy}
+        return {"test_accuracy": tested.accuracy}
 
 
 def estimator(data: SearchData, **options: Any) -> RealEstimator:
