@@ -1,0 +1,100 @@
+"""The confirmation: train the chosen few on the real images, to be kept.
+
+As the reference does, but with a recipe of its own, and with checkpoints on the way: these are the longest
+trainings of a search.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from atom_nas.estimators.base import SearchData, configure, read_scores
+from atom_nas.estimators.real import RealConfig, RealEstimator
+from atom_nas.leg import Leg, glance, keep, take_up
+from distill.training import TrainingConfig, TrainingRecord, train
+
+EPOCHS = 100
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmConfig(RealConfig):
+    """How the confirmation trains; what it scores on is said by `RealConfig`.
+
+    Attributes:
+        training: of every network on the real images; `EPOCHS` epochs of the field's recipe by default.
+    """
+
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=EPOCHS))
+
+
+class ConfirmEstimator(RealEstimator):
+    """Trains on the real training images without the validation images, in parts that are kept.
+
+    Chosen is by validation accuracy; the test split is read for the report alone.
+    """
+
+    name = "confirm"
+
+    def score(
+        self, network: nn.Module, *, seed: int, device: torch.device, leg: Leg | None = None
+    ) -> dict[str, float]:
+        """See `RealEstimator.score`; with a leg, its checkpoint is renewed every `CHECKPOINT_SECONDS`."""
+        record = self._train(network, seed, device, leg)
+        scores = read_scores(
+            network, record, validation=self._validation, preprocessing=self._preprocessing, device=device
+        )
+        return scores | self._tested(network, device)
+
+    def _train(self, network: nn.Module, seed: int, device: torch.device, leg: Leg | None) -> TrainingRecord:
+        """Parts of as many epochs as fit between two checkpoints: where they are cut changes no bit."""
+        if leg is None:
+            return self._part(network, seed, device, None, None)
+        clock, record, epochs = _Clock(leg), take_up(leg, network), 1
+        while True:
+            started, done = time.perf_counter(), len(record.epoch_losses) if record else 0
+            record = self._part(network, seed, device, min(done + epochs, leg.until), record)
+            keep(leg, network, record, clock.spent())
+            if len(record.epoch_losses) >= leg.until:
+                return record
+            epochs = max(1, int(epochs * CHECKPOINT_SECONDS / (time.perf_counter() - started)))
+
+    def _part(
+        self,
+        network: nn.Module,
+        seed: int,
+        device: torch.device,
+        until: int | None,
+        after: TrainingRecord | None,
+    ) -> TrainingRecord:
+        return train(
+            network,
+            self._fit.images,
+            self._fit.labels,
+            config=self.config.training,
+            seed=seed,
+            device=device,
+            preprocessing=self._preprocessing,
+            until=until,
+            after=after,
+        )
+
+
+class _Clock:
+    """Wall and CPU seconds, on top of those that the checkpoint says were spent before."""
+
+    def __init__(self, leg: Leg) -> None:
+        before = glance(leg.checkpoint)
+        self._wall = before.seconds - time.perf_counter()
+        self._cpu = before.cpu_seconds - time.process_time()
+
+    def spent(self) -> tuple[float, float]:
+        return self._wall + time.perf_counter(), self._cpu + time.process_time()
+
+
+def estimator(data: SearchData, **options: Any) -> ConfirmEstimator:
+    """The estimator with a `ConfirmConfig` of the given options."""
+    return ConfirmEstimator(data, configure(ConfirmConfig, "confirm", options))
