@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atom_nas.hub import push
     from atom_nas.search import SearchSettings, run_search
+    from atom_nas.trained import Architecture, load_architecture
     from distill.merging import merge
     from distill.run import distill
     from distill.settings import DistillSettings
@@ -23,11 +24,13 @@ __version__ = "0.1.0"
 
 # Names resolve on first use, so that `atom-nas --help` imports neither torch nor nni nor matplotlib.
 _HOMES = {
+    "Architecture": "atom_nas.trained",
     "DistillSettings": "distill.settings",
     "SearchSettings": "atom_nas.search",
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
     "load": "distill.synthetic",
+    "load_architecture": "atom_nas.trained",
     "merge": "distill.merging",
     "push": "atom_nas.hub",
     "run_search": "atom_nas.search",
@@ -35,12 +38,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Architecture",
     "DistillSettings",
     "SearchSettings",
     "SyntheticSet",
     "__version__",
     "distill",
     "load",
+    "load_architecture",
     "merge",
     "push",
     "run_search",

@@ -73,7 +73,7 @@ def _formats() -> list[Sheet]:
 
 def _settings() -> list[Sheet]:
     """Every key that the `--set` options take, by the command or part that takes it."""
-    from atom_nas.estimators import proxy, real
+    from atom_nas.estimators import confirm, proxy, real
     from atom_nas.strategies import STRATEGIES
     from distill import methods
     from distill.settings import DistillSettings
@@ -87,9 +87,10 @@ def _settings() -> list[Sheet]:
             for name in methods.METHODS
         ),
         _fields_of(
-            "evaluate (--set); search (--set for the proxy, --set-reference)",
+            "evaluate (--set); search (--set for the proxy, --set-reference, --set-confirm)",
             TrainingConfig,
-            epochs=f"{TrainingConfig.epochs}; search: {proxy.EPOCHS}, its reference {real.EPOCHS}",
+            epochs=f"{TrainingConfig.epochs}; search: {proxy.EPOCHS}, its reference {real.EPOCHS}, "
+            f"--confirm {confirm.EPOCHS}",
         ),
         *(
             _fields_of(f"search --strategy {name} (--set-strategy)", config)

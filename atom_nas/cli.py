@@ -44,6 +44,12 @@ def _command() -> str:
     return shlex.join(["atom-nas", *(word for word in sys.argv[1:] if word != "--resume")])
 
 
+def _said(context: typer.Context) -> set[str]:
+    """The parameters that were typed, as against those that are at their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+
+
 @app.callback()
 def _root(
     version: Annotated[
@@ -232,9 +238,11 @@ def push(
     "\n  atom-nas search runs/digits --samples 48 --out runs/search"
     "\n  atom-nas search runs/c10 --strategy evolution --reference none --out runs/evolution"
     "\n  atom-nas search runs/c10 --reference-images 5000 --reference-samples 24 --out runs/c10-search"
+    "\n  atom-nas search runs/c10 --out runs/c10-search --resume --confirm 3"
 )
 @guarded
 def search(
+    context: typer.Context,
     directory: opt.Synthetic,
     out: opt.RunFolder,
     space: opt.Space = "convnet",
@@ -248,6 +256,9 @@ def search(
     epochs: opt.ProxyEpochs = None,
     score: opt.Score = "validation_accuracy",
     validation_images: opt.ValidationImages = None,
+    confirm: opt.Confirm = None,
+    confirm_epochs: opt.ConfirmEpochs = None,
+    set_confirm: opt.SetConfirm = None,
     set_: opt.Set = None,
     set_reference: opt.SetReference = None,
     set_space: opt.SetSpace = None,
@@ -258,25 +269,25 @@ def search(
     device: opt.Device = "auto",
     dataset: opt.Moved = None,
     data_dir: opt.DataDir = None,
-    resume: opt.Resume = False,
+    resume: opt.ResumeSearch = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
-    from atom_nas.config import choose_dataset, given, parse_assignments
-    from atom_nas.plan import SearchSettings
+    from atom_nas.config import choose_dataset, parse_assignments
+    from atom_nas.resuming import search_settings
     from atom_nas.terminal import show_report, show_search
 
-    settings = SearchSettings(
+    settings = search_settings(
+        {opt.FIELDS.get(name, name) for name in _said(context)},
         synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
         architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
         dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
-        estimators=(estimators,), resume=resume, command=_command(),
+        estimators=(estimators,), resume=resume, command=_command(), confirm=confirm,
         training=parse_assignments(set_ or []), reference_training=parse_assignments(set_reference or []),
-        strategy_options=parse_assignments(set_strategy or []),
+        strategy_options=parse_assignments(set_strategy or []), confirm_epochs=confirm_epochs,
         space_options=parse_assignments(set_space or []),
-        **given(
-            reference_samples=reference_samples, reference_images=reference_images,
-            reference_epochs=reference_epochs, epochs=epochs, validation_images=validation_images,
-        ),
+        confirm_training=parse_assignments(set_confirm or []), reference_samples=reference_samples,
+        reference_images=reference_images,
+        reference_epochs=reference_epochs, epochs=epochs, validation_images=validation_images,
     )  # fmt: skip
     show_search(settings)
     show_report([out])

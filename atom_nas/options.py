@@ -16,6 +16,12 @@ Moved = Annotated[
     typer.Option("--dataset", help="Where the real data is now, if not where the set's card says."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
+ResumeSearch = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the run in --out; what is not said anew is as it was said there."
+    ),
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes; results do not depend on it.  [default: all cores]")
 ]
@@ -157,6 +163,19 @@ ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [defaul
 ProxyEpochs = Annotated[int | None, count("Epochs on the synthetic set.  [default: 100]")]
 Score = Annotated[str, typer.Option(help="The score to rank by.")]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
+Confirm = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="Then train the best K on the real training images and keep their weights: the final models.",
+    ),
+]
+ConfirmEpochs = Annotated[int | None, count("Epochs of these trainings.  [default: 100]")]
+SetConfirm = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A training setting of --confirm, repeatable."),
+]
 SetReference = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="A training setting of the reference, repeatable."),
@@ -175,3 +194,13 @@ Estimators = Annotated[
 SetStrategy = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
 ]
+
+FIELDS = {
+    "directory": "synthetic",
+    "set_": "training",
+    "set_reference": "reference_training",
+    "set_confirm": "confirm_training",
+    "set_strategy": "strategy_options",
+    "set_space": "space_options",
+}
+"""Where a parameter of `search` is not called as the field of `SearchSettings` that it sets."""

@@ -11,6 +11,8 @@ import search_spaces
 from atom_nas import engines, estimators
 from atom_nas.estimators import proxy, real
 from atom_nas.estimators.base import Estimator, SearchData, configure
+from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
+from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
 from atom_nas.names import choose
 from atom_nas.run_folder import RECORD, read_record
 from atom_nas.strategies import HalvingConfig
@@ -47,6 +49,9 @@ class SearchSettings:
         epochs: of the proxy.
         training: other fields of the proxy's `TrainingConfig`.
         validation_images: score on a subset of this many validation images; None: on all.
+        confirm: train so many of the best on the real images, and keep their weights; None: none.
+        confirm_epochs: of these trainings.
+        confirm_training: other fields of their `TrainingConfig`.
         estimators: names of training-free estimators to score with besides.
         score: the score that ranks, and that strategies learn from; with successive halving, the one by which
             architectures go on.
@@ -77,6 +82,9 @@ class SearchSettings:
     epochs: int = proxy.EPOCHS
     training: Mapping[str, Any] = field(default_factory=dict)
     validation_images: int | None = None
+    confirm: int | None = None
+    confirm_epochs: int = CONFIRM_EPOCHS
+    confirm_training: Mapping[str, Any] = field(default_factory=dict)
     estimators: tuple[str, ...] = ()
     score: str = "validation_accuracy"
     engine: str = "local"
@@ -98,7 +106,7 @@ class SearchSettings:
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
             _at_least(1, name, getattr(self, name))
-        for name in ("epochs", "reference_epochs"):
+        for name in ("epochs", "reference_epochs", "confirm", "confirm_epochs"):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "seed", self.seed)
 
@@ -127,6 +135,7 @@ class Plan:
         proxy: the cheap estimator.
         others: training-free ones.
         reference: the reference estimator, or None.
+        confirm: the estimator that trains the best to be kept, or None.
         device: where trials run.
         workers: processes.
         fallback: why trainings are in another precision than was asked for; None if they are not.
@@ -147,6 +156,7 @@ class Plan:
     proxy: Estimator
     others: tuple[Estimator, ...]
     reference: Estimator | None
+    confirm: ConfirmEstimator | None
     device: torch.device
     workers: int
     fallback: str | None
@@ -175,14 +185,7 @@ def prepare(settings: SearchSettings) -> Plan:
     device = resolve_device(settings.device)
     synthetic = synthetic_sets.load(settings.synthetic)
     name = synthetic.card["dataset"]["name"]
-    training = _training(settings.training, settings.epochs, name)
-    reference_training = None
-    if settings.reference_kind == "real":
-        reference_training = _training(settings.reference_training, settings.reference_epochs, name)
-    training, fallback = training.settled(device)
-    if reference_training:
-        reference_training, other = reference_training.settled(device)
-        fallback = fallback or other
+    trainings, fallback = _trainings(settings, name, device)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -200,20 +203,48 @@ def prepare(settings: SearchSettings) -> Plan:
         size=size,
         strategy_options=asdict(strategy),
         halving=strategy if isinstance(strategy, HalvingConfig) else None,
-        space_options={name: list(space.choices[name]) for name in sorted(settings.space_options)},
+        space_options=_space_options(settings, space),
         listed=listed,
         table=table,
         proxy=estimators.load("proxy").estimator(
             data,
-            training=training,
+            training=trainings["proxy"],
             validation_images=settings.validation_images,
         ),
         others=tuple(estimators.load(name).estimator(data) for name in settings.estimators),
-        reference=_reference(settings, data, reference_training),
+        reference=_reference(settings, data, trainings["reference"]),
+        confirm=_confirm(data, trainings["confirm"]),
         device=device,
         workers=settings.workers or _default_workers(device),
         fallback=fallback,
     )
+
+
+def _trainings(
+    settings: SearchSettings, dataset: str, device: torch.device
+) -> tuple[dict[str, TrainingConfig | None], str | None]:
+    """How each stage trains, None for one that there is not; and why not in the precision asked for."""
+    asked: dict[str, TrainingConfig | None] = {
+        "proxy": _training(settings.training, settings.epochs, dataset),
+        "reference": None,
+        "confirm": None,
+    }
+    if settings.reference_kind == "real":
+        asked["reference"] = _training(settings.reference_training, settings.reference_epochs, dataset)
+    if settings.confirm:
+        asked["confirm"] = _training(settings.confirm_training, settings.confirm_epochs, dataset)
+    settled = {stage: each.settled(device) for stage, each in asked.items() if each}
+    reasons = [reason for _, reason in settled.values() if reason]
+    return asked | {stage: each for stage, (each, _) in settled.items()}, next(iter(reasons), None)
+
+
+def _space_options(settings: SearchSettings, space: Space) -> dict[str, Any]:
+    """As the space understood them: of a choice all values that are left."""
+    given = sorted(settings.space_options)
+    return {
+        name: list(space.choices[name]) if name in space.choices else settings.space_options[name]
+        for name in given
+    }
 
 
 def _default_workers(device: torch.device) -> int:
@@ -284,6 +315,10 @@ def _reference(
         validation_images=settings.validation_images,
     )
     return reference
+
+
+def _confirm(data: SearchData, training: TrainingConfig | None) -> ConfirmEstimator | None:
+    return ConfirmEstimator(data, ConfirmConfig(training=training)) if training else None
 
 
 def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:

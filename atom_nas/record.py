@@ -9,6 +9,7 @@ from typing import Any
 from atom_nas.estimators.base import fingerprint
 from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
+from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
 from distill.environment import describe
 
@@ -39,12 +40,15 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "proxy": plan.proxy.settings(),
         "estimators": {each.name: each.settings() for each in plan.others},
         "reference": _reference(plan),
+        "confirm": _confirm(plan),
         "workers": plan.workers,
         "device": plan.device.type,
         "search_wall_seconds": 0.0,
         "reference_wall_seconds": None,
+        "confirm_wall_seconds": None,
         "complete": False,
         "environment": describe(),
+        "settings": kept(settings),
     }
 
 
@@ -88,6 +92,12 @@ def _reference(plan: Plan) -> dict[str, Any]:
         "samples": plan.settings.reference_samples,
         "matched": 0,
     }
+
+
+def _confirm(plan: Plan) -> dict[str, Any] | None:
+    if plan.confirm is None:
+        return None
+    return {"count": plan.settings.confirm, "settings": plan.confirm.settings()}
 
 
 def _version() -> str:

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from atom_nas.trials import TrialStore
 from distill.files import lock_folder, write_text
+from reports.confirmed import FOLDER
 
 RECORD_FORMAT = 1
 RECORD = "run.json"
@@ -87,6 +88,9 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         # Again, now that nobody else can write: another search may have come first.
         earlier = check_run(path, record, resume=resume)
         carried = {name: value for name, value in earlier.items() if name.endswith("_wall_seconds")}
+        if not record.get("confirm"):
+            # What an earlier session has confirmed is there, whether or not this one confirms.
+            carried["confirm"] = earlier.get("confirm")
         # The record first: a folder with a record and no store resumes, one with a store alone could not.
         write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)
@@ -113,6 +117,7 @@ def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[st
         return {}
     earlier = read_record(path)
     _require_same(earlier, record, path)
+    _require_same_confirmation(earlier, record, path)
     return earlier
 
 
@@ -150,6 +155,17 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         raise ValueError(
             f"{path} has finished with its {before} architectures, and more would change which of them went "
             "on: begin a new run with as many samples as you want"
+        )
+
+
+def _require_same_confirmation(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Networks that are to be chosen among are trained alike."""
+    before, after = (_entry(record, "confirm.settings") for record in (earlier, now))
+    found = first_difference("confirm", before, after) if before and after else None
+    if found and any((path / FOLDER).glob("*.json")):
+        raise ValueError(
+            f"{path} holds architectures that were confirmed with other settings: {found}; to train them "
+            f"anew, move {path / FOLDER} away"
         )
 
 

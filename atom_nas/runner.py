@@ -19,10 +19,11 @@ class Progress:
     """Where a stage stands, after a trial or at its start.
 
     Attributes:
-        stage: "proxy" or "reference".
-        done: architectures with a result by now, failures and earlier sessions' included.
+        stage: "proxy", "reference" or what else the stage is called.
+        done: architectures with a result by now, failures and earlier sessions' included; epochs, where the
+            title says so.
         total: how many there will be at most.
-        failed: how many of `done` failed.
+        failed: how many architectures failed.
         cached: how many of `done` came from the reference cache.
         reused: how many of `done` an earlier session had stored.
         architecture: the last one; None at the start of a stage.
@@ -77,6 +78,8 @@ class Stage:
         on_trial: called after each stored trial, with the progress.
         stored_as: the name under which trials are stored, if it is not the estimator's.
         leg: the part of an architecture's training that is asked for; None: all of it.
+        finish: makes of a trial that was run the one to be stored; None: as it is.
+        on_wait: called now and then while trials run.
     """
 
     title: str
@@ -92,6 +95,8 @@ class Stage:
     on_trial: Callable[[Progress], None]
     stored_as: str | None = None
     leg: Callable[[str], Leg] | None = None
+    finish: Callable[[Trial], Trial] | None = None
+    on_wait: Callable[[], None] | None = None
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
 
@@ -114,8 +119,9 @@ class Stage:
         wanted = [name for name in positions if name not in self._seen]
         left = [name for name in wanted if not self._take(name, positions[name])]
         jobs = [self._job(name) for name in left]
-        for outcome in self.engine.run(jobs):
+        for outcome in self.engine.run(jobs, self.on_wait):
             trial = self._trial(outcome, positions[outcome.job.architecture])
+            trial = self.finish(trial) if self.finish else trial
             self._keep(trial)
             if self.cache:
                 self.cache.add(trial)

@@ -1,4 +1,4 @@
-"""`search`: rank architectures on a synthetic set, and get a reference to judge the ranking by.
+"""`search`: rank architectures on a synthetic set, judge the ranking by a reference, train the best for good.
 
 A search is a replay: proposals depend on the seed and on scores alone, and every architecture that has a
 stored trial is answered from the store. So an interrupted run, run again, repeats nothing that was finished
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from atom_nas import engines
+from atom_nas.confirmation import Confirmation, best
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung
@@ -31,6 +32,7 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from distill.synthetic import grid
+from reports.confirmed import ESTIMATOR
 from search_spaces.base import Architecture
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
@@ -53,6 +55,8 @@ class SearchSummary:
         matched: how many scored architectures have a reference score.
         cached: how many of those were trained by an earlier run.
         reference_failed, reference_reason: how many reference trials failed, and why one of them did.
+        confirmed: how many architectures are there with trained weights.
+        confirm_failed, confirm_reason: how many of those to be confirmed failed, and why one of them did.
         foreign: a word on the rows of the reference table that are not of the space; None if all are.
         fallback: why trainings were in another precision than was asked for; None if they were not.
         unfused: why training did not run on fused kernels; None if it did, or ran on a GPU.
@@ -69,13 +73,16 @@ class SearchSummary:
     cached: int
     reference_failed: int
     reference_reason: str | None
+    confirmed: int
+    confirm_failed: int
+    confirm_reason: str | None
     foreign: str | None
     fallback: str | None
     unfused: str | None
 
 
 def run_search(settings: SearchSettings, *, progress: Report | None = None) -> SearchSummary:
-    """Propose and score architectures, then the reference; the run folder holds the result.
+    """Propose and score architectures, get the reference, confirm the best; the run folder holds the result.
 
     Args:
         settings: what to do.
@@ -98,11 +105,12 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         session.rank()
         session.look()
         session.refer()
+        session.confirm()
         return session.finish()
 
 
 def _engine(plan: Plan) -> Engine:
-    """One engine for both stages, so that its workers start once."""
+    """One engine for all stages, so that its workers start once."""
     settings, shape = plan.settings, plan.data.image_shape
     build = SpaceBuilder(
         space=settings.space,
@@ -110,7 +118,8 @@ def _engine(plan: Plan) -> Engine:
         image_shape=shape,
         classes=plan.data.classes,
     )
-    chosen = (plan.proxy, *plan.others, *([plan.reference] if plan.reference else []))
+    optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
+    chosen = (plan.proxy, *plan.others, *optional)
     workload = Workload(build=build, estimators=chosen, image_shape=shape)
     made: Engine = engines.load(settings.engine).engine(
         workload, workers=plan.workers, device=str(plan.device)
@@ -191,12 +200,21 @@ class _Session:
         if self._plan.reference and scored:
             self._train_reference(self._plan.reference, scored)
 
+    def confirm(self) -> None:
+        """Train the best on the real images, and keep them."""
+        if self._settings.confirm:
+            ranked = self._folder.store.trials("proxy")
+            chosen = best(ranked, self._folder.record["score"], self._settings.confirm)
+            with self._folder.timing("confirm_wall_seconds"):
+                Confirmation(self._plan, self._folder, self._stage, self._tell).ensure(chosen)
+
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
         record["complete"] = True
         self._folder.save()
         trials, references = store.trials("proxy"), store.trials("real")
+        confirmed = store.trials(ESTIMATOR)
         return SearchSummary(
             path=self._folder.path,
             asked=len(listed.architectures) if listed else self._settings.samples,
@@ -209,6 +227,9 @@ class _Session:
             cached=sum(trial.cached for trial in references),
             reference_failed=sum(not trial.done for trial in references),
             reference_reason=next((trial.reason for trial in references if not trial.done), None),
+            confirmed=sum(trial.done for trial in confirmed),
+            confirm_failed=sum(not trial.done for trial in confirmed),
+            confirm_reason=next((trial.reason for trial in confirmed if not trial.done), None),
             foreign=_foreign(self._plan.table),
             fallback=self._plan.fallback,
             unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
@@ -219,7 +240,7 @@ class _Session:
         cache = ReferenceCache(self._cache_key(estimator))
         try:
             with self._folder.timing("reference_wall_seconds"):
-                stage = self._stage("reference", estimator, "test_accuracy", len(chosen), cache)
+                stage = self._stage("reference", estimator, "test_accuracy", len(chosen), cache=cache)
                 # The costliest first, so that no worker is left alone with one at the end.
                 costliest = sorted(chosen, key=lambda trial: -trial.scores.get("flops", 0.0))
                 stage.ensure({trial.architecture: trial.position for trial in costliest})
@@ -248,10 +269,9 @@ class _Session:
         estimator: Estimator,
         score: str,
         total: int,
-        cache: ReferenceCache | None = None,
-        stored_as: str | None = None,
-        leg: Callable[[str], Leg] | None = None,
+        **more: Any,
     ) -> Stage:
+        """A stage of this run; `more` is what else a `Stage` takes."""
         return Stage(
             title=title,
             estimator=estimator.name,
@@ -262,10 +282,7 @@ class _Session:
             misfit=self._misfit,
             engine=self._engine,
             store=self._folder.store,
-            cache=cache,
-            on_trial=self._tell,
-            stored_as=stored_as,
-            leg=leg,
+            **{"cache": None, "on_trial": self._tell, **more},
         )
 
     def _misfit(self, architecture: str) -> str | None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from atom_nas.console import stdout, table
-from reports.formatting import UNKNOWN, by_count, decimals, interval, plural, seconds
+from reports.formatting import UNKNOWN, accuracy, by_count, decimals, interval, plural, seconds
 
 if TYPE_CHECKING:
     from reports.document import Report, ScoreReport
@@ -16,6 +16,7 @@ def show_essence(written: "WrittenReport") -> None:
     if len(written.sections) == 1:
         _show_ranking(written.sections[0])
         _show_scores(written.report)
+        _show_confirmed(written.report)
     else:
         _show_runs(written.sections)
     for label, report in zip(written.labels, written.reports, strict=True):
@@ -57,6 +58,30 @@ def _agreement(score: "ScoreReport") -> list[str]:
     found, top = score.spearman, score.spearman_top_20
     between = interval(found.low, found.high)
     return [decimals(found.value), between, str(found.n), f"{decimals(top.value)} ({top.n})"]
+
+
+def _show_confirmed(report: "Report") -> None:
+    confirmed = report.confirmed
+    if confirmed is None:
+        return
+    rows = [
+        [
+            str(row.rank or UNKNOWN),
+            row.architecture,
+            str(row.proxy_rank or UNKNOWN),
+            accuracy(row.validation_accuracy),
+            accuracy(row.test_accuracy),
+            seconds(row.seconds),
+        ]
+        for row in confirmed.rows
+    ]
+    header = ["rank", "architecture", "rank by proxy", "validation", "test", "seconds"]
+    table("Confirmed on real data", header, rows)
+    for row in confirmed.rows:
+        if not row.weights:
+            stdout.print(f"without weights: {row.architecture} ({row.reason or 'missing'})", markup=False)
+    if confirmed.load:
+        stdout.print(f"load the best with its weights: {confirmed.load}", markup=False)
 
 
 def _show_runs(sections: "tuple[Section, ...]") -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from atom_nas.evaluation_plan import Plan
     from atom_nas.plan import SearchSettings
     from atom_nas.runner import Progress
+    from atom_nas.search import SearchSummary
     from distill.settings import DistillSettings
 
 
@@ -135,6 +136,7 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    _say_confirmed(summary, settings.confirm)
     if summary.fallback:
         stderr.print(summary.fallback, markup=False)
     say_unfused(summary.unfused)
@@ -147,6 +149,20 @@ def show_search(settings: "SearchSettings") -> None:
     if summary.cached:
         scores = plural(summary.cached, "reference score")
         stderr.print(f"taken from the cache of an earlier run: {scores}")
+
+
+def _say_confirmed(summary: "SearchSummary", asked: int | None) -> None:
+    """Say what is missing of the architectures to be confirmed; where none were asked for, how to ask."""
+    if summary.confirm_failed:
+        trainings = plural(summary.confirm_failed, "training")
+        why = f"{trainings} of --confirm failed ({summary.confirm_reason}); --resume tries again"
+        stderr.print(why, markup=False)
+    elif asked and summary.confirmed < asked:
+        stderr.print(
+            f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
+        )
+    elif not summary.confirmed:
+        stderr.print("for the best with trained weights: the same command with --resume --confirm 3")
 
 
 def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None = None) -> None:

@@ -44,7 +44,7 @@ class Trial:
     """One architecture scored, or failed, by one estimator: a row of the store.
 
     Attributes:
-        estimator: "proxy" or "real".
+        estimator: "proxy", "real", ...: see `Stage.name`.
         architecture: the space's string form.
         position: 0-based order of proposal.
         status: "done" or "failed".
@@ -141,6 +141,11 @@ class TrialStore:
     def add_if_absent(self, trial: Trial) -> None:
         """Store one finished trial unless this estimator and architecture are stored already."""
         self._insert("INSERT OR IGNORE", trial)
+
+    def discard(self, estimator: str, architecture: str) -> None:
+        """Forget the trial of this estimator and architecture, if there is one."""
+        query = "DELETE FROM trials WHERE estimator = ? AND architecture = ?"
+        self._run(lambda: self._connection.execute(query, (estimator, architecture)))
 
     def get(self, estimator: str, architecture: str) -> Trial | None:
         """The stored trial of this estimator and architecture, or None."""

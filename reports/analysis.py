@@ -11,6 +11,7 @@ import numpy as np
 
 from reports import formatting
 from reports.bootstrap import CONFIDENCE, Interval, spearman_interval
+from reports.confirmation import describe_confirmed
 from reports.correlation import count_tied, kendall_tau_b, pearson, spearman, spearman_p_value, usable_pairs
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport, StageSeconds
 from reports.notes import write_notes
@@ -57,6 +58,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         wall_seconds=_wall_seconds(run),
         cpu_seconds=_cpu_seconds(run),
         notes=write_notes(run, counts, savings),
+        confirmed=describe_confirmed(run, _compute_seconds(run)[0]),
     )
 
 
@@ -208,6 +210,7 @@ def _wall_seconds(run: Run) -> StageSeconds:
         distill=info.synthetic.distill_seconds,
         search=info.search_wall_seconds,
         reference=info.reference_wall_seconds,
+        confirm=None if run.confirmed.empty else info.confirm_wall_seconds,
     )
 
 
@@ -217,6 +220,7 @@ def _cpu_seconds(run: Run) -> StageSeconds:
         distill=run.info.synthetic.distill_cpu_seconds,
         search=float(run.trials["cpu_seconds"].sum()),
         reference=float(run.reference["cpu_seconds"].sum()) if measured else None,
+        confirm=None if run.confirmed.empty else float(run.confirmed["cpu_seconds"].sum()),
     )
 
 

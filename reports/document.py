@@ -78,6 +78,43 @@ class StageSeconds(_Part):
     distill: float | None
     search: float | None
     reference: float | None
+    confirm: float | None = None
+
+
+class ConfirmedRow(_Part):
+    """One architecture trained on the real images.
+
+    rank: among them, by validation accuracy; null if the training failed. proxy_rank: in the run's ranking.
+    weights: the file, below the run's folder; null if it is not there. load: the Python that loads it.
+    """
+
+    rank: int | None
+    proxy_rank: int | None
+    architecture: str
+    validation_accuracy: float | None
+    test_accuracy: float | None
+    seconds: float
+    cpu_seconds: float
+    weights: str | None
+    load: str | None
+    reason: str | None
+
+
+class Confirmed(_Part):
+    """The architectures trained on the real images, the best first; asked: how many were to be.
+
+    seconds: compute-seconds, counted apart from those of the ranking and of the reference.
+    """
+
+    asked: int | None
+    settings: EstimatorInfo
+    rows: list[ConfirmedRow]
+    seconds: float
+
+    @property
+    def load(self) -> str | None:
+        """The line of Python that loads the best of those whose weights are there."""
+        return next((row.load for row in self.rows if row.load), None)
 
 
 class RunSummary(_Part):
@@ -133,6 +170,7 @@ class Report(_Part):
     wall_seconds: StageSeconds
     cpu_seconds: StageSeconds
     notes: list[str]
+    confirmed: Confirmed | None = None
     comparison: list[ComparisonRow] | None = None
 
     @property

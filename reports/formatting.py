@@ -66,6 +66,11 @@ def score_value(value: float, *, fraction: bool) -> str:
     return f"{100 * value:.1f}%" if fraction and value == value else quantity(value)
 
 
+def accuracy(value: float | None) -> str:
+    """61.3%; a dash where unknown."""
+    return UNKNOWN if value is None else score_value(value, fraction=True)
+
+
 def interval(low: float | None, high: float | None) -> str:
     """0.52 to 0.83."""
     return UNKNOWN if low is None or high is None else f"{decimals(low)} to {decimals(high)}"

@@ -74,6 +74,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         seconds=formatting.seconds,
         factor=formatting.factor,
         quantity=formatting.quantity,
+        accuracy=formatting.accuracy,
         cell=formatting.markdown_cell,
         code=formatting.markdown_code,
     )
@@ -81,6 +82,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         plural=formatting.plural,
         images_of=words.images_of,
         ranking_caption=words.ranking_caption,
+        confirmed_caption=words.confirmed_caption,
         interval=formatting.interval,
         gap=formatting.difference,
         break_even=formatting.break_even,

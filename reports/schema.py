@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reports.confirmed import ESTIMATOR
 from reports.scores import RANKING_COLUMNS
 from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 
@@ -96,6 +97,13 @@ class ReferenceInfo(_Part):
     matched: Count | None = None
 
 
+class ConfirmInfo(_Part):
+    """How many of the best were to be trained on the real images, and how."""
+
+    count: Count | None = None
+    settings: EstimatorInfo = EstimatorInfo()
+
+
 class RunInfo(_Part):
     """run.json."""
 
@@ -111,10 +119,12 @@ class RunInfo(_Part):
     proxy: EstimatorInfo = EstimatorInfo()
     estimators: dict[str, EstimatorInfo] = {}
     reference: ReferenceInfo = ReferenceInfo()
+    confirm: ConfirmInfo | None = None
     workers: Count | None = None
     device: str = ""
     search_wall_seconds: Seconds | None = None
     reference_wall_seconds: Seconds | None = None
+    confirm_wall_seconds: Seconds | None = None
     complete: bool = False
     environment: dict[str, Any] = {}
 
@@ -131,12 +141,14 @@ class Run:
             where missing); for another estimator NAME also `seconds:NAME` and `cpu_seconds:NAME`, its own.
         reference: the reference's, with the same columns; those of a table hold architecture, status, an
             empty reason and its score.
+        confirmed: those of the trainings whose weights are kept, likewise.
     """
 
     folder: Path
     info: RunInfo
     trials: pd.DataFrame
     reference: pd.DataFrame
+    confirmed: pd.DataFrame
 
     @property
     def name(self) -> str:
@@ -181,7 +193,8 @@ def read_run(folder: Path | str) -> Run:
         reference = _frame(
             [row for row in rows if row["estimator"] == "real" and info.reference.kind == "real"]
         )
-    return Run(folder=folder, info=info, trials=trials, reference=reference)
+    confirmed = _frame([row for row in rows if row["estimator"] == ESTIMATOR])
+    return Run(folder=folder, info=info, trials=trials, reference=reference, confirmed=confirmed)
 
 
 def _read_info(path: Path) -> RunInfo:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from reports import formatting
 from reports.bootstrap import RESAMPLES, Difference
-from reports.document import RunSummary
+from reports.document import Confirmed, RunSummary
 from reports.formatting import by_count, plural
 from reports.schema import EstimatorInfo
 from reports.section import SHOWN, Section
@@ -101,6 +101,20 @@ def ranking_caption(section: Section) -> tuple[str, str]:
     missing = counts.proposed - counts.ranked
     why = f", and why {missing} {by_count(missing, 'has', 'have')} no rank" if missing else ""
     return "", f" holds every score{why}."
+
+
+def confirmed_caption(confirmed: Confirmed) -> str:
+    """How the confirmed were trained and chosen among, above their table."""
+    settings = confirmed.settings
+    held, tested = settings.validation_images, settings.test_images
+    trained = plural(settings.training_images, "image") if settings.training_images else "images"
+    epochs = _count(" for", settings.training.epochs if settings.training else None, "epoch")
+    on_test = f" ({plural(tested, 'image')})" if tested else ""
+    return (
+        f"Trained on {trained} of the real data{epochs}; the best first, by accuracy on "
+        f"{plural(held, 'held-out validation image') if held else 'held-out validation images'}. The test "
+        f"accuracy{on_test} is read for this report and decides nothing: quote that of the first row."
+    )
 
 
 def _set_of(section: Section) -> str:

@@ -1,6 +1,6 @@
 """What an engine takes and gives: jobs in, outcomes out as they finish."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -104,9 +104,11 @@ class Outcome:
 class Engine(Protocol):
     """Runs jobs; each failure is one outcome with a reason, never an exception."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None) -> Iterator[Outcome]:
         """Yield the outcome of every job as it finishes, in any order.
 
+        Args:
+            on_wait: called now and then while jobs run.
         Raises:
             EngineError: the engine itself cannot work.
         """

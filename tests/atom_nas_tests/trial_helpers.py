@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -144,8 +144,10 @@ class InlineEngine:
         self._workload = workload
         self._ran = ran
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None) -> Iterator[Outcome]:
         for job in jobs:
+            if on_wait:
+                on_wait()
             self._ran.append((job.estimator, job.architecture))
             yield run_trial(job, self._workload, torch.device("cpu"))[0]
 

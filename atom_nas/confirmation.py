@@ -1,0 +1,155 @@
+"""The best of a ranking, trained on the real images and kept with their weights.
+
+What has a whole card is done. What was being trained when the search was stopped goes on from a checkpoint of
+its epochs to the same bits.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from atom_nas.leg import Kept, Leg, glance, trained_network
+from atom_nas.plan import Plan
+from atom_nas.run_folder import RunFolder
+from atom_nas.runner import Progress, Stage
+from atom_nas.trained import is_whole, save_trained
+from atom_nas.trials import Trial
+from distill.files import is_temporary
+from distill.synthetic import save_preprocessing
+from reports.confirmed import ESTIMATOR, FOLDER
+from reports.scores import describe_score
+
+UNFINISHED = "unfinished"
+TITLE = "confirm (epochs)"
+
+
+def best(trials: Sequence[Trial], score: str, count: int) -> list[Trial]:
+    """The best by a recorded score, the best first; of equals those that come first."""
+    done, sign = [trial for trial in trials if trial.done], describe_score(score).sign
+    return sorted(done, key=lambda trial: -sign * trial.scores[score])[:count]
+
+
+class Confirmation:
+    """The confirmation of one session.
+
+    Args:
+        plan: whose estimator trains.
+        folder: the run's.
+        stage: makes the stage, of what a `Stage` takes besides.
+        tell: called with the progress, in epochs.
+    """
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, stage: Callable[..., Stage], tell: Callable[[Progress], None]
+    ) -> None:
+        assert plan.confirm is not None
+        self._plan, self._run, self._stage, self._tell_session = plan, folder, stage, tell
+        self._estimator, self._epochs = plan.confirm, plan.confirm.config.training.epochs
+        self._settings = plan.confirm.settings()
+        self._models = folder.path / FOLDER
+        self._legs: dict[str, Leg] = {}
+        self._before: dict[str, Kept] = {}
+        self._running: set[str] = set()
+        self._preprocessing: Mapping[str, Any] = {}
+        self._progress = self._told = Progress(stage=TITLE, done=0, total=0)
+
+    def ensure(self, chosen: Sequence[Trial]) -> None:
+        """Train what is not whole, and keep it.
+
+        Raises:
+            EngineError: the engine cannot work.
+            OSError: the run's folder cannot be written; everything before is kept.
+        """
+        self._tidy()
+        # The costliest first, so that no worker is left alone with one at the end.
+        costliest = sorted(chosen, key=lambda trial: -trial.scores.get("flops", 0.0))
+        positions = {trial.architecture: trial.position for trial in costliest}
+        self._legs = {name: self._leg(name) for name in positions}
+        self._running = {name for name in positions if not self._run.store.get(ESTIMATOR, name)}
+        self._before = {name: glance(self._legs[name].checkpoint) for name in self._running}
+        stage = self._stage(
+            title=TITLE,
+            estimator=self._estimator,
+            score="validation_accuracy",
+            total=len(positions),
+            leg=self._legs.__getitem__,
+            finish=self._finish,
+            on_trial=self._tell,
+            on_wait=self._look,
+        )
+        stage.ensure(positions)
+        shutil.rmtree(self._models / UNFINISHED, ignore_errors=True)
+
+    def _tidy(self) -> None:
+        """Forget trials that have no whole network, failed ones too, and what a kill left half written."""
+        self._models.mkdir(exist_ok=True)
+        for path in self._models.iterdir():
+            if is_temporary(path):
+                path.unlink()
+        for trial in self._run.store.trials(ESTIMATOR):
+            if not (trial.done and is_whole(self._models, trial.architecture)):
+                self._run.store.discard(ESTIMATOR, trial.architecture)
+        self._preprocessing = save_preprocessing(self._models, self._plan.synthetic.preprocessing)
+
+    def _leg(self, architecture: str) -> Leg:
+        """All of a training; its checkpoint is of no use to one with other settings."""
+        key = json.dumps([architecture, self._plan.settings.seed, self._settings])
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+        return Leg(until=self._epochs, checkpoint=self._models / UNFINISHED / name)
+
+    def _finish(self, trial: Trial) -> Trial:
+        """Keep the network, and count what earlier sessions spent on it."""
+        before = self._before[trial.architecture]
+        seconds, cpu_seconds = trial.seconds + before.seconds, trial.cpu_seconds + before.cpu_seconds
+        whole = replace(trial, seconds=seconds, cpu_seconds=cpu_seconds)
+        if trial.done:
+            weights = trained_network(self._legs[trial.architecture].checkpoint)
+            save_trained(self._models, weights, self._card(whole))
+        return whole
+
+    def _card(self, trial: Trial) -> dict[str, Any]:
+        plan, settings, record = self._plan, self._settings, self._run.record
+        images = ("training_images", "validation_images", "test_images")
+        return {
+            "architecture": trial.architecture,
+            "position": trial.position,
+            "space": {"name": plan.settings.space, "options": plan.space_options},
+            "dataset": {"name": plan.dataset.name, "fingerprint": plan.dataset.fingerprint},
+            "image_shape": plan.data.image_shape,
+            "classes": list(plan.synthetic.classes),
+            "preprocessing": self._preprocessing,
+            **trial.scores,
+            **{name: settings[name] for name in images},
+            "recipe": settings["training"],
+            "seed": trial.seed,
+            "device": trial.device,
+            "seconds": trial.seconds,
+            "cpu_seconds": trial.cpu_seconds,
+            "peak_memory_mb": trial.peak_memory_mb,
+            "atom_nas_version": record["atom_nas_version"],
+            "environment": record["environment"],
+        }
+
+    def _tell(self, progress: Progress) -> None:
+        self._progress = progress
+        self._running -= {progress.architecture or ""}
+        self._told = self._in_epochs()
+        self._tell_session(self._told)
+
+    def _look(self) -> None:
+        """Tell of epochs that were finished meanwhile, as far as checkpoints say."""
+        now = self._in_epochs()
+        if now != self._told:
+            self._told = now
+            self._tell_session(now)
+
+    def _in_epochs(self) -> Progress:
+        now, each = self._progress, self._epochs
+        running = sum(min(each, glance(self._legs[name].checkpoint).epochs) for name in self._running)
+        known = sum(min(each, kept.epochs) for kept in self._before.values())
+        return replace(
+            now, done=now.done * each + running, total=now.total * each, reused=now.reused * each + known
+        )

@@ -1,0 +1,68 @@
+"""What a search was asked to do, kept in its record: a command that goes on with it says only what is new."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atom_nas.config import construct, given
+from atom_nas.run_folder import RECORD, read_record
+
+if TYPE_CHECKING:
+    from atom_nas.plan import SearchSettings
+
+KEPT = "settings"
+"""The entry of the record."""
+_OF_A_SESSION = ("out", "resume", "command", "workers")
+_THEN = " && "
+
+
+def kept(settings: "SearchSettings") -> dict[str, Any]:
+    """The settings as JSON values, with paths made absolute, less those that concern one session alone."""
+    values = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    if settings.reference_kind == "table":
+        values["reference"] = Path(settings.reference)
+    return {name: _plain(value) for name, value in values.items() if name not in _OF_A_SESSION}
+
+
+def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings":
+    """The settings of a search from fields by name; where it resumes, what was not said is as the run has it.
+
+    Args:
+        said: the names of the fields that the user gave.
+        values: of the fields; None stands for the default.
+    Raises:
+        ValueError: a setting is wrong, or the record of the run is damaged.
+    """
+    from atom_nas.plan import SearchSettings
+
+    record = _record(values["out"]) if values["resume"] else {}
+    before = record.get(KEPT)
+    known = {each.name for each in fields(SearchSettings)} - {*_OF_A_SESSION, *said}
+    restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
+    command = _continued(record.get("command"), values["command"])
+    settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
+    if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):
+        raise ValueError("--confirm-epochs and --set-confirm say how to confirm: add --confirm K")
+    return settings
+
+
+def _record(out: Path) -> dict[str, Any]:
+    return read_record(out) if (out / RECORD).is_file() else {}
+
+
+def _continued(earlier: Any, command: str) -> str:
+    """The command line for the record: what was typed, after what the run began with if that is another."""
+    if not isinstance(earlier, str) or not earlier:
+        return command
+    again = f"{command} --resume"
+    commands = earlier.split(_THEN)
+    return earlier if command == commands[0] or again in commands else f"{earlier}{_THEN}{again}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,257 @@
+"""The artifact of a confirmation: networks with their weights, in the folder `confirmed` of a run.
+
+    NAME.safetensors        the weights, by their names in the network
+    NAME.json               the card: space, image shape, classes, preprocessing, accuracies, recipe, versions
+    whitening.safetensors   of the ZCA, only if the set was made with it; the same for all
+
+The folder is enough to load from, wherever it is. Nothing here is ever unpickled.
+"""
+
+import difflib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
+
+import search_spaces
+from atom_nas.estimators.base import fingerprint
+from atom_nas.resuming import KEPT
+from atom_nas.run_folder import RECORD, STORE, read_record
+from distill import synthetic as synthetic_sets
+from distill.card import PreprocessingCard, Side
+from distill.files import write_bytes, write_text
+from distill.preprocessing import Preprocessing
+from distill.synthetic import digest, load_preprocessing, load_tensors
+from reports.confirmed import FOLDER, merit, stem
+from reports.scores import describe_score
+from reports.store import read_rows
+
+FORMAT_VERSION = 1
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Loose(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class SpaceCard(_Loose):
+    """The search space, as `search_spaces.load` takes it."""
+
+    name: str
+    options: dict[str, Any]
+
+
+class TrainedCard(_Loose):
+    """What a card must hold; more is allowed and kept."""
+
+    format_version: int
+    architecture: str
+    position: int
+    space: SpaceCard
+    image_shape: tuple[Side, Side, Side]
+    classes: list[str] = Field(min_length=2)
+    preprocessing: PreprocessingCard
+    weights_sha256: str
+    validation_accuracy: Fraction
+    validation_loss: float
+    test_accuracy: Fraction
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network of a run, ready to use.
+
+    Attributes:
+        network: float32 (N, C, H, W) in model space to logits (N, classes), on the CPU. With its weights in
+            evaluation mode; without, freshly initialised in training mode.
+        classes: names; logit k is that of `classes[k]`.
+        preprocessing: brings real uint8 images (N, C, H, W) into model space: `preprocessing(images)`.
+        card: what is known of it; with weights the whole card, with accuracies and recipe.
+    """
+
+    network: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    card: dict[str, Any]
+
+    def __repr__(self) -> str:
+        known = {name: self.card.get(name) for name in ("validation_accuracy", "test_accuracy")}
+        scores = [f", {name} {value:.4f}" for name, value in known.items() if value is not None]
+        return f"Architecture({self.card['architecture']}, {len(self.classes)} classes{''.join(scores)})"
+
+
+def save_trained(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write a network's weights, then its card, so that what has a card is whole.
+
+    Args:
+        folder: exists already, and holds the whitening if there is one.
+        weights: the network's state.
+        card: what `TrainedCard` asks for, less format version and digest, which are added.
+    """
+    file = folder / f"{stem(card['architecture'])}.safetensors"
+    write_bytes(file, serialize({name: tensor.contiguous() for name, tensor in weights.items()}))
+    whole = {"format_version": FORMAT_VERSION, **card, "weights_sha256": digest(file)}
+    checked = TrainedCard.model_validate(whole).model_dump(mode="json")
+    write_text(file.with_suffix(".json"), json.dumps(checked, indent=1, allow_nan=False) + "\n")
+
+
+def is_whole(folder: Path, architecture: str) -> bool:
+    """Whether card and weights of an architecture are there and undamaged."""
+    card = folder / f"{stem(architecture)}.json"
+    try:
+        return digest(card.with_suffix(".safetensors")) == _read_card(card).weights_sha256
+    except (OSError, ValueError):
+        return False
+
+
+def load_architecture(
+    run: Path | str, rank: int | None = None, *, architecture: str | None = None, weights: bool = True
+) -> Architecture:
+    """A network of a search's run: by default the best of those it has confirmed, with trained weights.
+
+    Args:
+        run: the run's folder; for weights its `confirmed` folder alone will do, wherever it is.
+        rank: 1-based, among the confirmed architectures, the highest validation accuracy first; without
+            weights, in the run's own ranking. Default: 1.
+        architecture: its string form, instead of a rank.
+        weights: False gives the network of any ranked architecture, freshly initialised from torch's global
+            generator.
+    Raises:
+        ValueError: the run has nothing confirmed, or no such rank or architecture; or a file is damaged.
+    """
+    folder = Path(run)
+    if rank is not None and architecture is not None:
+        raise ValueError("give a rank or an architecture, not both")
+    if not folder.is_dir():
+        raise ValueError(f"there is no run at {folder}: give the folder that 'atom-nas search --out' wrote")
+    load = _load_trained if weights else _load_fresh
+    return load(folder, 1 if rank is None else rank, architecture)
+
+
+def _load_trained(run: Path, rank: int, architecture: str | None) -> Architecture:
+    is_run = (run / RECORD).is_file()
+    folder = run / FOLDER if is_run else run
+    cards = {card.architecture: (path, card) for path, card in _read_cards(folder)}
+    if not cards:
+        raise ValueError(f"{run} holds no confirmed architecture, so no weights{_how(run) if is_run else ''}")
+    name = _choose(list(cards), rank, architecture, f"{run}", "confirmed")
+    path, card = cards[name]
+    named = {"file": path.name, "what": "confirmed architecture"}
+    preprocessing = load_preprocessing(folder, card.preprocessing, card.image_shape, **named)
+    try:
+        tensors = load_tensors(path.with_suffix(".safetensors"), card.weights_sha256, **named)
+    except ValueError as error:
+        raise ValueError(f"{error}; 'atom-nas search ... --resume' trains it again") from None
+    with torch.random.fork_rng(devices=[]):
+        network = _build(card.space, name, card.image_shape, len(card.classes))
+    own = network.state_dict()
+    if _forms(own) != _forms(tensors):
+        raise ValueError(f"{path.with_suffix('.safetensors')} does not hold the weights of {name}")
+    network.load_state_dict(tensors)
+    return Architecture(network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json"))
+
+
+def _load_fresh(run: Path, rank: int, architecture: str | None) -> Architecture:
+    record = read_record(run)
+    name = _choose(_ranking(run, record), rank, architecture, f"{run}", "ranked")
+    synthetic = _synthetic_set(run, record)
+    space = SpaceCard.model_validate(record["space"])
+    shape, classes = tuple(record["dataset"]["image_shape"]), synthetic.classes
+    network = _build(space, name, shape, len(classes))
+    card = {"architecture": name, "space": space.model_dump(include={"name", "options"})}
+    card |= {"image_shape": list(shape), "classes": list(classes)}
+    return Architecture(network, classes, synthetic.preprocessing, card)
+
+
+def _ranking(run: Path, record: Mapping[str, Any]) -> list[str]:
+    """The architectures as the run ranks them, the best first; of equals those proposed first."""
+    score = record["score"]
+    rows = read_rows(run / STORE)
+    ranked = [row for row in rows if row["estimator"] == "proxy" and score in row["scores"]]
+    sign = describe_score(score).sign
+    return [row["architecture"] for row in sorted(ranked, key=lambda row: -sign * row["scores"][score])]
+
+
+def _synthetic_set(run: Path, record: Mapping[str, Any]) -> synthetic_sets.SyntheticSet:
+    """The set that the run searched with, for classes and preprocessing."""
+    where = (record.get(KEPT) or {}).get("synthetic") or record["synthetic"]["directory"]
+    try:
+        synthetic = synthetic_sets.load(where)
+    except ValueError as error:
+        raise ValueError(
+            f"{run} was searched with the synthetic set {where}, whose classes and preprocessing are needed "
+            f"here: {error}"
+        ) from None
+    if fingerprint(synthetic.images, synthetic.labels) != record["synthetic"]["fingerprint"]:
+        raise ValueError(f"{where} is not the synthetic set any more that {run} was searched with")
+    return synthetic
+
+
+def _build(space: SpaceCard, name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
+    loaded = search_spaces.load(space.name, **space.options)
+    channels, height, width = shape
+    return loaded.build(loaded.parse(name), (channels, height, width), classes)
+
+
+def _forms(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+
+
+def _choose(names: Sequence[str], rank: int, architecture: str | None, run: str, what: str) -> str:
+    if architecture is None:
+        if not 1 <= rank <= len(names):
+            raise ValueError(f"{run} has no rank {rank}: it has {len(names)} {what}, and ranks begin at 1")
+        return names[rank - 1]
+    if architecture in names:
+        return architecture
+    near = difflib.get_close_matches(architecture, names, n=2, cutoff=0.5) or names[:2]
+    raise ValueError(
+        f"{run} has no {what} architecture {architecture!r}: nearest of {len(names)}: "
+        f"{' or '.join(map(repr, near)) or 'none'}"
+    )
+
+
+def _how(run: Path) -> str:
+    """How to get a confirmed architecture."""
+    command = shlex.join(
+        ["atom-nas", "search", read_record(run)["synthetic"]["directory"], "--out", str(run)]
+    )
+    return (
+        f": train the best, say 3, by '{command} --resume --confirm 3' "
+        "(weights=False gives the network of any ranked one without)"
+    )
+
+
+def _read_cards(folder: Path) -> list[tuple[Path, TrainedCard]]:
+    """All cards, those that come first in rank first."""
+    cards = [(path, _read_card(path)) for path in sorted(folder.glob("*.json"))]
+
+    def by_merit(entry: tuple[Path, TrainedCard]) -> tuple[float, float, int, str]:
+        card = entry[1]
+        best = merit(card.validation_accuracy, card.validation_loss)
+        return *best, card.position, card.architecture
+
+    return sorted(cards, key=by_merit)
+
+
+def _read_card(path: Path) -> TrainedCard:
+    try:
+        card = TrainedCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"{path} is no card of a confirmed architecture ({where}: {first['msg']})") from None
+    if card.format_version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {card.format_version}; this version reads up to {FORMAT_VERSION}: upgrade"
+        )
+    if path.stem != stem(card.architecture):
+        raise ValueError(f"{path} is the card of another architecture, {card.architecture}: it was renamed")
+    return card

@@ -1,0 +1,64 @@
+"""The table of the architectures that were trained on the real images to be kept."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from reports.confirmed import merit, weights_file
+from reports.document import Confirmed, ConfirmedRow
+from reports.ranking import ranking_table
+from reports.schema import ConfirmInfo, Run
+
+
+def describe_confirmed(run: Run, spent: str) -> Confirmed | None:
+    """The confirmed architectures, the best first, failed ones last; None where there are none.
+
+    Args:
+        spent: the column that counts compute.
+    """
+    if run.confirmed.empty:
+        return None
+    info = run.info.confirm or ConfirmInfo()
+    trials = sorted(run.confirmed.to_dict("records"), key=_merit_of)
+    ranks = _proxy_ranks(run)
+    return Confirmed(
+        asked=info.count,
+        settings=info.settings,
+        rows=[_row(run, trial, place, ranks) for place, trial in enumerate(trials, start=1)],
+        seconds=float(run.confirmed[spent].sum()),
+    )
+
+
+def _row(run: Run, trial: dict[str, Any], place: int, ranks: dict[str, int]) -> ConfirmedRow:
+    name, done = trial["architecture"], trial["status"] == "done"
+    file = weights_file(name)
+    kept = done and (run.folder / file).is_file()
+    return ConfirmedRow(
+        rank=place if done else None,
+        proxy_rank=ranks.get(name),
+        architecture=name,
+        validation_accuracy=_score(trial, "validation_accuracy") if done else None,
+        test_accuracy=_score(trial, "test_accuracy") if done else None,
+        seconds=trial["seconds"],
+        cpu_seconds=trial["cpu_seconds"],
+        weights=file if kept else None,
+        load=f"atom_nas.load_architecture({str(run.folder)!r}, rank={place})" if kept else None,
+        reason=trial["reason"],
+    )
+
+
+def _merit_of(trial: dict[str, Any]) -> tuple[bool, float, float]:
+    accuracy, loss = _score(trial, "validation_accuracy"), _score(trial, "validation_loss")
+    return trial["status"] != "done", *merit(accuracy or 0.0, loss)
+
+
+def _score(trial: dict[str, Any], name: str) -> float | None:
+    value = trial.get(f"score:{name}", math.nan)
+    return None if math.isnan(value) else float(value)
+
+
+def _proxy_ranks(run: Run) -> dict[str, int]:
+    """Each architecture's rank by the run's own score, by which the best were chosen."""
+    table = ranking_table(run, run.info.score).dropna(subset="rank")
+    return {str(name): int(rank) for name, rank in zip(table["architecture"], table["rank"], strict=True)}

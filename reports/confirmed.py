@@ -1,0 +1,38 @@
+"""The architectures that were trained on the real images to be kept: where their files are, and their order.
+
+The search names its files by what is here, and the report finds them by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+ESTIMATOR = "confirm"
+"""The name under which the trials are stored."""
+FOLDER = "confirmed"
+"""Of a run: weights and cards."""
+_LONGEST = 60
+
+
+def stem(architecture: str) -> str:
+    """The name of an architecture's files, less the suffix: itself where that is a file's name.
+
+    Otherwise its letters and digits, with eight of its SHA-256, so that no two share a name.
+    """
+    word = re.sub(r"[^A-Za-z0-9_]+", "-", architecture).strip("-")[:_LONGEST]
+    digest = hashlib.sha256(architecture.encode(errors="surrogatepass")).hexdigest()[:8]
+    return word if word == architecture else f"{word}-{digest}"
+
+
+def weights_file(architecture: str) -> str:
+    """The weights' file, below the run's folder."""
+    return f"{FOLDER}/{stem(architecture)}.safetensors"
+
+
+def merit(validation_accuracy: float, validation_loss: float | None) -> tuple[float, float]:
+    """What sorts them, the best first: accuracy on held-out images, then the loss there.
+
+    The test split has no say. Of equals the one proposed first is first.
+    """
+    return -validation_accuracy, float("inf") if validation_loss is None else validation_loss
