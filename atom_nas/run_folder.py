@@ -88,9 +88,9 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         # Again, now that nobody else can write: another search may have come first.
         earlier = check_run(path, record, resume=resume)
         carried = {name: value for name, value in earlier.items() if name.endswith("_wall_seconds")}
-        if not record.get("confirm"):
+        if earlier.get("confirm") and not record.get("confirm"):
             # What an earlier session has confirmed is there, whether or not this one confirms.
-            carried["confirm"] = earlier.get("confirm")
+            carried["confirm"] = earlier["confirm"]
         # The record first: a folder with a record and no store resumes, one with a store alone could not.
         write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)

@@ -44,7 +44,7 @@ def _row(run: Run, trial: dict[str, Any], place: int, ranks: dict[str, int]) -> 
         cpu_seconds=trial["cpu_seconds"],
         weights=file if kept else None,
         load=f"atom_nas.load_architecture({str(run.folder)!r}, rank={place})" if kept else None,
-        reason=trial["reason"],
+        reason=trial["reason"] if isinstance(trial["reason"], str) else None,
     )
 
 

@@ -22,7 +22,7 @@ def stem(architecture: str) -> str:
     """
     word = re.sub(r"[^A-Za-z0-9_]+", "-", architecture).strip("-")[:_LONGEST]
     digest = hashlib.sha256(architecture.encode(errors="surrogatepass")).hexdigest()[:8]
-    return word if word == architecture else f"{word}-{digest}"
+    return word if word == architecture != "" else f"{word}-{digest}"
 
 
 def weights_file(architecture: str) -> str:

@@ -45,21 +45,24 @@ class Fabricated:
     real: Sequence[Trial] = ()
     info: dict[str, Any] = field(default_factory=dict)
     picture: bool = True
+    confirmed: Sequence[Trial] = ()
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True)
-        with_store(folder / "trials.sqlite", self.proxy, self.real)
+        with_store(folder / "trials.sqlite", self.proxy, self.real, self.confirmed)
         (folder / "run.json").write_text(json.dumps(self.info), encoding="utf-8")
         if self.picture:
             (folder / "synthetic.png").write_bytes(PNG_PIXEL)
         return folder
 
 
-def with_store(path: Path, proxy: Sequence[Trial], real: Sequence[Trial]) -> None:
+def with_store(
+    path: Path, proxy: Sequence[Trial], real: Sequence[Trial], confirmed: Sequence[Trial] = ()
+) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(CREATE_TABLE)
-    for estimator, trials in (("proxy", proxy), ("real", real)):
+    for estimator, trials in (("proxy", proxy), ("real", real), ("confirm", confirmed)):
         for position, trial in enumerate(trials):
             connection.execute(
                 "INSERT INTO trials VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", row(estimator, position, trial)

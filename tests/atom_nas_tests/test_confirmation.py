@@ -1,0 +1,397 @@
+"""The best of a ranking trained to be kept, with trials in the test's own process."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trial_helpers import search_data, small_network, trial
+
+import atom_nas
+from atom_nas.confirmation import UNFINISHED, best
+from atom_nas.estimators import confirm as estimator
+from atom_nas.leg import Leg, glance, trained_network
+from atom_nas.run_folder import read_record
+from atom_nas.search import Progress, SearchSettings, run_search
+from atom_nas.trained import Architecture
+from atom_nas.trials import Trial, TrialStore
+from distill.synthetic import load
+from distill.training import TrainingConfig, evaluate
+from reports.confirmed import FOLDER, stem, weights_file
+
+Ran = list[tuple[str, str]]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
+    return SearchSettings(
+        synthetic=digits_set,
+        out=tmp_path / "run",
+        samples=4,
+        epochs=2,
+        reference="none",
+        space_options={"width": [32], "depth": [1]},
+        confirm=2,
+        confirm_epochs=3,
+        workers=1,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def set_with_zca(tmp_path: Path) -> Path:
+    from distill.run import distill
+    from distill.settings import DistillSettings
+
+    folder = tmp_path / "zca"
+    distill(DistillSettings(dataset="digits", method="random", ipc=2, zca=True, out=folder))
+    return folder
+
+
+def trials(path: Path, name: str = "confirm") -> list[Trial]:
+    with TrialStore.open(path / "trials.sqlite") as store:
+        return store.trials(name)
+
+
+def confirmed(ran: Ran) -> list[str]:
+    """The architectures that a training was begun for, by the confirmation."""
+    return [architecture for name, architecture in ran if name == "confirm"]
+
+
+def bytes_of(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path / FOLDER).glob("*.safetensors")}
+
+
+def accuracy_on_test(model: Architecture, synthetic: Path) -> float:
+    test = load(synthetic).real_dataset().test
+    found = evaluate(
+        model.network, test.images, test.labels, device=CPU, preprocessing=model.preprocessing
+    ).accuracy
+    # As a user would: torch alone.
+    with torch.no_grad():
+        chosen = model.network(model.preprocessing(test.images)).argmax(dim=1)
+    assert int((chosen == test.labels).sum()) / len(test) == found
+    return found
+
+
+def test_the_best_of_the_ranking_are_trained_and_kept(settings: SearchSettings, ran: Ran) -> None:
+    seen: list[Progress] = []
+    summary = run_search(settings, progress=seen.append)
+    chosen = best(trials(settings.out, "proxy"), "validation_accuracy", 2)
+    assert {each.architecture for each in trials(settings.out)} == {each.architecture for each in chosen}
+    assert (summary.confirmed, summary.confirm_failed, len(confirmed(ran))) == (2, 0, 2)
+    files = {weights_file(each.architecture) for each in chosen}
+    assert {f"{FOLDER}/{name}" for name in bytes_of(settings.out)} == files
+    assert not (settings.out / FOLDER / UNFINISHED).exists()
+    told = [(p.done, p.total) for p in seen if p.stage == "confirm (epochs)"]
+    assert told == [(0, 6), (3, 6), (6, 6)]
+    record = read_record(settings.out)
+    assert record["confirm"]["count"] == 2
+    assert record["confirm"]["settings"]["training"]["epochs"] == 3
+    assert record["confirm_wall_seconds"] > 0
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_card_is_enough_to_rebuild_from(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(settings)
+    moved = tmp_path / "elsewhere"
+    shutil.move(settings.out / FOLDER, moved)
+    model = atom_nas.load_architecture(moved)
+    assert not model.network.training
+    assert model.classes == tuple(map(str, range(10)))
+    card = model.card
+    assert (card["space"]["name"], card["space"]["options"]["width"]) == ("convnet", [32])
+    assert (card["image_shape"], card["recipe"]["epochs"]) == ([1, 8, 8], 3)
+    assert torch.__version__.startswith(card["environment"]["torch"])
+    assert "w32-d1-" in repr(model)
+
+
+def test_loaded_networks_score_as_recorded_the_best_first(
+    settings: SearchSettings, ran: Ran, digits_set: Path
+) -> None:
+    run_search(replace(settings, confirm=3))
+    stored = {each.architecture: each.scores for each in trials(settings.out)}
+    models = [atom_nas.load_architecture(settings.out, rank) for rank in (1, 2, 3)]
+    for model in models:
+        scores = stored[model.card["architecture"]]
+        assert accuracy_on_test(model, digits_set) == scores["test_accuracy"] == model.card["test_accuracy"]
+    held_out = [model.card["validation_accuracy"] for model in models]
+    assert held_out == sorted(held_out, reverse=True)
+    last = models[-1].card["architecture"]
+    same = atom_nas.load_architecture(settings.out, architecture=last).network.state_dict()
+    assert all(torch.equal(same[name], value) for name, value in models[-1].network.state_dict().items())
+
+
+@pytest.mark.usefixtures("ran")
+def test_cells_and_whitening(settings: SearchSettings, set_with_zca: Path) -> None:
+    cells = {"cells": 1, "channels": 4}
+    run_search(replace(settings, synthetic=set_with_zca, space="nasbench201", space_options=cells, samples=2))
+    model = atom_nas.load_architecture(settings.out)
+    assert model.card["space"] == {"name": "nasbench201", "options": cells}
+    assert model.preprocessing.whitening is not None
+    assert accuracy_on_test(model, set_with_zca) == model.card["test_accuracy"]
+    (settings.out / FOLDER / "whitening.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="changed or damaged"):
+        atom_nas.load_architecture(settings.out)
+
+
+def test_a_finished_run_trains_only_what_is_missing(settings: SearchSettings, ran: Ran) -> None:
+    run_search(replace(settings, confirm=None))
+    assert not (settings.out / FOLDER).exists()
+    ran.clear()
+    run_search(replace(settings, confirm=1, resume=True))
+    first = bytes_of(settings.out)
+    assert len(ran) == len(confirmed(ran)) == 1
+    run_search(replace(settings, confirm=3, resume=True))
+    assert len(ran) == len(set(confirmed(ran))) == 3
+    assert first.items() <= bytes_of(settings.out).items()
+    seen: list[Progress] = []
+    run_search(replace(settings, confirm=3, resume=True), progress=seen.append)
+    assert len(ran) == 3
+    assert (seen[-1].done, seen[-1].reused) == (9, 9)
+    run_search(replace(settings, confirm=None, resume=True))
+    assert read_record(settings.out)["confirm"]["count"] == 3
+
+
+@pytest.mark.parametrize("survived", [1, 2, 4])
+def test_an_interrupted_training_goes_on_to_the_same_bytes(
+    settings: SearchSettings, ran: Ran, survived: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = settings.out.with_name("whole")
+    run_search(replace(settings, out=other))
+    monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
+    really, kept = estimator.keep, 0
+
+    def keep_some(*arguments: Any) -> None:
+        nonlocal kept
+        if kept == survived:
+            raise KeyboardInterrupt
+        really(*arguments)
+        kept += 1
+
+    monkeypatch.setattr(estimator, "keep", keep_some)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(settings)
+    assert read_record(settings.out)["complete"] is False
+    (checkpoint,) = [p for p in (settings.out / FOLDER / UNFINISHED).iterdir() if glance(p).epochs < 3]
+    before = glance(checkpoint)
+    assert before.epochs == survived % 3
+    monkeypatch.setattr(estimator, "keep", lambda *arguments: count(really, *arguments))
+    parts: list[int] = []
+
+    def count(keep: Any, leg: Any, network: Any, record: Any, spent: Any) -> None:
+        parts.append(len(record.epoch_losses))
+        keep(leg, network, record, spent)
+
+    seen: list[Progress] = []
+    run_search(replace(settings, resume=True), progress=seen.append)
+    assert len(parts) == 6 - survived
+    assert bytes_of(settings.out) == bytes_of(other)
+    assert [t.scores for t in trials(settings.out)] == [t.scores for t in trials(other)]
+    assert min(t.cpu_seconds for t in trials(settings.out)) > 0.0
+    assert sum(t.cpu_seconds for t in trials(settings.out)) > before.cpu_seconds > 0.0
+    told = [(p.done, p.reused) for p in seen if p.stage == "confirm (epochs)"]
+    assert told[0][0] == survived % 3
+    assert told[-1] == (6, survived)
+
+
+def test_what_is_not_whole_is_trained_again(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    whole, ran[:] = bytes_of(settings.out), []
+    names = [each.architecture for each in trials(settings.out)]
+    damaged = settings.out / weights_file(names[0])
+    damaged.write_bytes(damaged.read_bytes()[:-4] + b"oops")
+    (settings.out / weights_file(names[1])).with_suffix(".json").unlink()
+    half = settings.out / FOLDER / f".{stem(names[0])}.json.1.tmp"
+    half.touch()
+    run_search(replace(settings, resume=True))
+    assert sorted(confirmed(ran)) == sorted(names)
+    assert bytes_of(settings.out) == whole
+    assert not half.exists()
+
+
+def test_another_recipe_is_refused_while_there_are_networks_of_the_first(
+    settings: SearchSettings, ran: Ran
+) -> None:
+    run_search(settings)
+    other = replace(settings, confirm_epochs=2, confirm_training={"learning_rate": 0.02}, resume=True)
+    with pytest.raises(
+        ValueError, match=r"confirm\.training\.epochs was 3 there and is 2 now.*confirmed away"
+    ):
+        run_search(other)
+    shutil.move(settings.out / FOLDER, settings.out / "old")
+    ran.clear()
+    run_search(other)
+    assert len(ran) == len(confirmed(ran)) == 2
+    assert atom_nas.load_architecture(settings.out).card["recipe"]["learning_rate"] == 0.02
+
+
+def test_the_confirmation_follows_successive_halving(settings: SearchSettings, ran: Ran) -> None:
+    halved = replace(settings, strategy="successive-halving", epochs=4, strategy_options={"eta": 2})
+    run_search(halved)
+    places = {each.architecture: each.scores["halving_place"] for each in trials(settings.out, "proxy")}
+    kept = {each.architecture for each in trials(settings.out)}
+    assert kept == set(sorted(places, key=lambda name: -places[name])[:2])
+    ran.clear()
+    run_search(replace(halved, confirm=3, resume=True))
+    assert len(ran) == 1
+
+
+def test_a_failed_training_is_said_and_tried_again(
+    settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = estimator.train
+    calls: list[int] = []
+
+    def fails_first(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("no memory left")
+        return really(*arguments, **options)
+
+    monkeypatch.setattr(estimator, "train", fails_first)
+    summary = run_search(settings)
+    assert (summary.confirmed, summary.confirm_failed) == (1, 1)
+    assert summary.confirm_reason == "RuntimeError: no memory left"
+    assert run_search(replace(settings, resume=True)).confirm_failed == 0
+    assert len(confirmed(ran)) == 3
+
+
+def test_more_than_there_are_confirms_all(settings: SearchSettings, ran: Ran) -> None:
+    assert run_search(replace(settings, samples=2, confirm=9)).confirmed == 2
+
+
+@pytest.mark.usefixtures("ran")
+def test_networks_without_weights(settings: SearchSettings) -> None:
+    run_search(replace(settings, confirm=None))
+    ranked = best(trials(settings.out, "proxy"), "validation_accuracy", 4)
+    for rank, each in enumerate(ranked, start=1):
+        model = atom_nas.load_architecture(settings.out, rank, weights=False)
+        assert model.card["architecture"] == each.architecture
+        assert model.network.training
+        assert model.network(model.preprocessing(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))).shape == (2, 10)
+    torch.manual_seed(1)
+    name = ranked[3].architecture
+    first, second = (
+        atom_nas.load_architecture(settings.out, architecture=name, weights=False) for _ in range(2)
+    )
+    assert not torch.equal(*(next(model.network.parameters()) for model in (first, second)))
+    with pytest.raises(ValueError, match="no rank 5: it has 4 ranked"):
+        atom_nas.load_architecture(settings.out, 5, weights=False)
+    with pytest.raises(ValueError, match="no ranked architecture 'w32'"):
+        atom_nas.load_architecture(settings.out, architecture="w32", weights=False)
+    with pytest.raises(ValueError, match=r"holds no confirmed architecture.*--resume --confirm 3"):
+        atom_nas.load_architecture(settings.out)
+    record = json.loads((settings.out / "run.json").read_text())
+    record["settings"]["synthetic"] = "nowhere"
+    (settings.out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="searched with the synthetic set nowhere"):
+        atom_nas.load_architecture(settings.out, weights=False)
+
+
+@pytest.mark.usefixtures("ran")
+def test_wrong_requests_are_refused(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(settings)
+    run, names = settings.out, [each.architecture for each in trials(settings.out)]
+    requests: list[tuple[dict[str, Any], str]] = [
+        ({"rank": 3}, "no rank 3: it has 2 confirmed"),
+        ({"rank": 0}, "no rank 0"),
+        ({"rank": 1, "architecture": names[0]}, "not both"),
+        ({"architecture": names[0][:-1]}, f"nearest of 2: '{names[0]}'"),
+    ]
+    for request, message in requests:
+        with pytest.raises(ValueError, match=message):
+            atom_nas.load_architecture(run, **request)
+    with pytest.raises(ValueError, match="there is no run"):
+        atom_nas.load_architecture(tmp_path / "none")
+
+
+def change_card(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.usefixtures("ran")
+def test_damaged_files_are_refused(settings: SearchSettings) -> None:
+    run_search(replace(settings, confirm=1))
+    run, name = settings.out, trials(settings.out)[0].architecture
+    weights = run / weights_file(name)
+    card, whole = weights.with_suffix(".json"), weights.read_bytes()
+    text = card.read_text()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=r"changed or damaged.*--resume. trains it again"):
+        atom_nas.load_architecture(run)
+    weights.unlink()
+    with pytest.raises(ValueError, match="is missing: the confirmed architecture is incomplete"):
+        atom_nas.load_architecture(run)
+    weights.write_bytes(whole)
+    for changes, message in (
+        ({"format_version": 2}, "upgrade"),
+        ({"test_accuracy": 1.5}, "test_accuracy"),
+        ({"architecture": "w64-d1-none-relu-avg"}, "card of another architecture"),
+        ({"space": {"name": "convnt", "options": {}}}, "did you mean 'convnet'"),
+        ({"classes": ["a", "b"]}, "does not hold the weights"),
+    ):
+        change_card(card, **changes)
+        with pytest.raises(ValueError, match=message):
+            atom_nas.load_architecture(run)
+        card.write_text(text)
+    card.write_text("{")
+    with pytest.raises(ValueError, match="no card of a confirmed architecture"):
+        atom_nas.load_architecture(run)
+
+
+def test_the_best_are_those_of_the_highest_score_and_of_equals_the_first() -> None:
+    scored = [("a", 0.5), ("b", 0.9), ("c", 0.5), ("d", 0.7)]
+    ranked = [trial(name, scores={"validation_accuracy": value}) for name, value in scored]
+    ranked.append(trial("e", status="failed", reason="x", scores={}))
+    assert [each.architecture for each in best(ranked, "validation_accuracy", 3)] == ["b", "d", "a"]
+    losses = [trial(name, scores={"validation_loss": value}) for name, value in scored]
+    assert [each.architecture for each in best(losses, "validation_loss", 2)] == ["a", "c"]
+
+
+def test_names_of_files() -> None:
+    assert stem("w64-d3-instance-relu-avg") == "w64-d3-instance-relu-avg"
+    cells = [f"|{operation}~0|+|none~0|none~1|" for operation in ("none", "skip_connect")]
+    assert len({stem(cell) for cell in cells}) == 2
+    for odd in (*cells, "../../x", "", "a" * 300, "A/b", "\udc80"):
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", stem(odd))
+        assert len(stem(odd)) < 80
+
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize("name", ["cpu", GPU])
+def test_where_a_training_is_cut_changes_no_bit(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # as in workers
+    device, training = torch.device(name), TrainingConfig(epochs=30, batch_size=16)
+    found = []
+    for seconds in (0.0, 1e9):
+        monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", seconds)
+        torch.manual_seed(0)
+        leg = Leg(until=30, checkpoint=tmp_path / f"{seconds}.safetensors")
+        scores = estimator.estimator(search_data(), training=training).score(
+            small_network(), seed=1, device=device, leg=leg
+        )
+        found.append((scores, trained_network(leg.checkpoint)))
+    (first, weights), (second, others) = found
+    assert first == second
+    assert all(torch.equal(others[key], value) for key, value in weights.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_workers_confirm_side_by_side(settings: SearchSettings, digits_set: Path, device: str) -> None:
+    run_search(replace(settings, device=device, workers=2))
+    model = atom_nas.load_architecture(settings.out)
+    test = load(digits_set).real_dataset().test
+    where = {"device": torch.device(device), "preprocessing": model.preprocessing}
+    found = evaluate(model.network.to(device), test.images, test.labels, **where)  # type: ignore[arg-type]
+    assert found.accuracy == model.card["test_accuracy"]

@@ -1,0 +1,105 @@
+"""What a resumed command leaves out is as the run has it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atom_nas.plan import SearchSettings
+from atom_nas.resuming import kept, search_settings
+
+TABLE = "published.csv"
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> SearchSettings:
+    """The settings of a run whose record is there."""
+    settings = SearchSettings(
+        synthetic=tmp_path / "set",
+        out=tmp_path / "run",
+        samples=7,
+        strategy="evolution",
+        strategy_options={"batch": 2},
+        space_options={"width": [32]},
+        architectures=Path("list.csv"),
+        reference=TABLE,
+        training={"learning_rate": 0.1},
+        estimators=("snip",),
+        confirm=2,
+        workers=3,
+        seed=5,
+        command="atom-nas search set --samples 7 --out run",
+    )
+    write(settings, {"settings": kept(settings), "command": settings.command})
+    return settings
+
+
+def write(settings: SearchSettings, record: dict[str, Any]) -> None:
+    settings.out.mkdir(exist_ok=True)
+    whole = json.dumps({"format_version": 1, **record}, allow_nan=False)
+    (settings.out / "run.json").write_text(whole)
+
+
+def resumed(begun: SearchSettings, *said: str, **values: Any) -> SearchSettings:
+    """As the command line asks for it: all options, at their defaults but for what was said."""
+    defaults: dict[str, Any] = {"samples": 48, "reference": "real", "seed": 0, "estimators": ("",)}
+    always = {"synthetic": begun.synthetic, "out": begun.out, "resume": True, "command": "again"}
+    return search_settings({"synthetic", "out", *said}, **{**defaults, **always, **values})
+
+
+def test_everything_that_was_not_said_is_restored(begun: SearchSettings) -> None:
+    found = resumed(begun)
+    expected = replace(
+        begun,
+        architectures=Path("list.csv").absolute(),
+        reference=str(Path(TABLE).absolute()),
+        workers=None,
+        resume=True,
+        command=f"{begun.command} && again --resume",
+    )
+    assert found == expected
+
+
+def test_what_is_said_wins(begun: SearchSettings) -> None:
+    found = resumed(begun, "samples", "training", "reference", samples=48, training={}, reference="none")
+    assert (found.samples, found.training, found.reference) == (48, {}, "none")
+    assert (found.seed, found.confirm) == (5, 2)
+    assert resumed(begun, "confirm_epochs", confirm_epochs=9).confirm_epochs == 9
+
+
+def test_commands_are_kept_in_order_and_once(begun: SearchSettings) -> None:
+    assert resumed(begun, command=begun.command).command == begun.command
+    later = replace(begun, command=resumed(begun).command)
+    write(begun, {"settings": kept(begun), "command": later.command})
+    assert resumed(begun).command == later.command
+    assert resumed(begun, command="other").command == f"{later.command} && other --resume"
+
+
+@pytest.mark.parametrize("record", [{}, {"settings": None}, {"settings": [1], "command": 3}], ids=str)
+def test_runs_that_kept_no_settings_go_on_by_what_is_said(
+    begun: SearchSettings, record: dict[str, Any]
+) -> None:
+    write(begun, record)
+    found = resumed(begun, "samples", samples=9)
+    assert (found.samples, found.reference, found.command) == (9, "real", "again")
+
+
+def test_unknown_settings_are_left_out_and_wrong_ones_refused(begun: SearchSettings) -> None:
+    write(begun, {"settings": {"of_a_later_version": 1, "samples": 3, "out": "elsewhere"}})
+    found = resumed(begun)
+    assert (found.samples, found.out) == (3, begun.out)
+    write(begun, {"settings": {"samples": "many"}})
+    with pytest.raises(ValueError, match="samples"):
+        resumed(begun)
+
+
+def test_a_new_search_restores_nothing(begun: SearchSettings) -> None:
+    assert resumed(begun, resume=False).samples == 48
+
+
+def test_how_to_confirm_without_what_to_confirm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="add --confirm K"):
+        search_settings({"confirm_epochs"}, synthetic=tmp_path, out=tmp_path, resume=False, command="",
+                        confirm_epochs=3)  # fmt: skip
