@@ -1,5 +1,6 @@
 """What a search was asked to do, kept in its record: a command that goes on with it says only what is new."""
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -45,6 +46,11 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):
         raise ValueError("--confirm-epochs and --set-confirm say how to confirm: add --confirm K")
     return settings
+
+
+def how_to_confirm(synthetic: Path | str, out: Path | str) -> str:
+    """The command that trains the best of a run that is there."""
+    return shlex.join(["atom-nas", "search", str(synthetic), "--out", str(out), "--resume", "--confirm", "3"])
 
 
 def _record(out: Path) -> dict[str, Any]:

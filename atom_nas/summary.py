@@ -75,7 +75,7 @@ def _show_confirmed(report: "Report") -> None:
         ]
         for row in confirmed.rows
     ]
-    header = ["rank", "architecture", "rank by proxy", "validation", "test", "seconds"]
+    header = ["rank", "architecture", "by proxy", "validation", "test", "seconds"]
     table("Confirmed on real data", header, rows)
     for row in confirmed.rows:
         if not row.weights:

@@ -136,7 +136,7 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
-    _say_confirmed(summary, settings.confirm)
+    _say_confirmed(summary, settings)
     if summary.fallback:
         stderr.print(summary.fallback, markup=False)
     say_unfused(summary.unfused)
@@ -151,18 +151,21 @@ def show_search(settings: "SearchSettings") -> None:
         stderr.print(f"taken from the cache of an earlier run: {scores}")
 
 
-def _say_confirmed(summary: "SearchSummary", asked: int | None) -> None:
+def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None:
     """Say what is missing of the architectures to be confirmed; where none were asked for, how to ask."""
+    from atom_nas.resuming import how_to_confirm
+
     if summary.confirm_failed:
         trainings = plural(summary.confirm_failed, "training")
         why = f"{trainings} of --confirm failed ({summary.confirm_reason}); --resume tries again"
         stderr.print(why, markup=False)
-    elif asked and summary.confirmed < asked:
+    elif settings.confirm and summary.confirmed < settings.confirm:
         stderr.print(
             f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
         )
     elif not summary.confirmed:
-        stderr.print("for the best with trained weights: the same command with --resume --confirm 3")
+        command = how_to_confirm(settings.synthetic, settings.out)
+        stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)
 
 
 def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None = None) -> None:

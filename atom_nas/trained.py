@@ -9,7 +9,6 @@ The folder is enough to load from, wherever it is. Nothing here is ever unpickle
 
 import difflib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 import search_spaces
 from atom_nas.estimators.base import fingerprint
-from atom_nas.resuming import KEPT
+from atom_nas.resuming import KEPT, how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
 from distill import synthetic as synthetic_sets
 from distill.card import PreprocessingCard, Side
@@ -220,13 +219,8 @@ def _choose(names: Sequence[str], rank: int, architecture: str | None, run: str,
 
 def _how(run: Path) -> str:
     """How to get a confirmed architecture."""
-    command = shlex.join(
-        ["atom-nas", "search", read_record(run)["synthetic"]["directory"], "--out", str(run)]
-    )
-    return (
-        f": train the best, say 3, by '{command} --resume --confirm 3' "
-        "(weights=False gives the network of any ranked one without)"
-    )
+    command = how_to_confirm(read_record(run)["synthetic"]["directory"], run)
+    return f": train the best by '{command}' (weights=False gives the network of any ranked one without)"
 
 
 def _read_cards(folder: Path) -> list[tuple[Path, TrainedCard]]:
