@@ -60,6 +60,7 @@ class Confirmation:
         """Train what is not whole, and keep it.
 
         Raises:
+            ValueError: the folder is a link.
             EngineError: the engine cannot work.
             OSError: the run's folder cannot be written; everything before is kept.
         """
@@ -85,6 +86,10 @@ class Confirmation:
 
     def _tidy(self) -> None:
         """Forget trials that have no whole network, failed ones too, and what a kill left half written."""
+        if self._models.is_symlink():  # a stranger's could have files elsewhere replaced
+            raise ValueError(
+                f"{self._models} is a link: remove it, the networks are kept in the run's own folder"
+            )
         self._models.mkdir(exist_ok=True)
         for path in self._models.iterdir():
             if is_temporary(path):

@@ -231,6 +231,16 @@ def test_another_recipe_is_refused_while_there_are_networks_of_the_first(
     assert atom_nas.load_architecture(settings.out).card["recipe"]["learning_rate"] == 0.02
 
 
+@pytest.mark.usefixtures("ran")
+def test_networks_are_not_written_through_a_link(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(replace(settings, confirm=None))
+    (tmp_path / "elsewhere").mkdir()
+    (settings.out / FOLDER).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="confirmed is a link"):
+        run_search(replace(settings, resume=True))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_the_confirmation_follows_successive_halving(settings: SearchSettings, ran: Ran) -> None:
     halved = replace(settings, strategy="successive-halving", epochs=4, strategy_options={"eta": 2})
     run_search(halved)
