@@ -211,12 +211,13 @@ def prepare(settings: SearchSettings) -> Plan:
         others=tuple(estimators.load(name).estimator(data) for name in settings.estimators),
         reference=_reference(settings, data, reference_training),
         device=device,
-        workers=settings.workers or _default_workers(device),
+        workers=settings.workers or default_workers(device),
         fallback=fallback,
     )
 
 
-def _default_workers(device: torch.device) -> int:
+def default_workers(device: torch.device) -> int:
+    """The usable cores; on a GPU no more than 4, and no more than its free memory has room for."""
     cores = usable_cores()
     if device.type != "cuda":
         return cores

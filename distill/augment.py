@@ -174,6 +174,41 @@ def augment_classes(images: Tensor, augmentations: Sequence[Augmentation]) -> Te
     return torch.cat(parts)[place.to(images.device)].flatten(0, 1)
 
 
+def as_tensors(augmentations: Sequence[Augmentation], names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Augmentations of one row each, drawn from `names`, in a form whose shape does not depend on the draw.
+
+    Returns:
+        kinds int64 (K,), positions in `names`, -1 for the identity; rows float32 (K, P), P the parameters of
+        the transform that has most, those that are not used zero.
+    """
+    kinds = torch.tensor([names.index(each.transform) if each.transform else -1 for each in augmentations])
+    rows = torch.zeros(len(augmentations), max(count for _, count in TRANSFORMS.values()))
+    for row, augmentation in zip(rows, augmentations, strict=True):
+        if augmentation.transform:
+            row[: augmentation.rows.shape[1]] = augmentation.rows[0]
+    return kinds, rows
+
+
+def augment_chosen(images: Tensor, kinds: Tensor, rows: Tensor, names: Sequence[str]) -> Tensor:
+    """As `augment_classes`, by the same operations whatever was drawn, so that it can be recorded.
+
+    Every image goes through all transforms, and the result of its class's is taken.
+
+    Args:
+        images: (K*n, C, H, W), n of each class, standing together.
+        kinds, rows: of `as_tensors`, on the images' device.
+    """
+    if not names:
+        return images
+    each = len(images) // len(kinds)
+    kinds, rows = kinds.repeat_interleave(each).view(-1, 1, 1, 1), rows.repeat_interleave(each, dim=0)
+    chosen = images
+    for kind, name in enumerate(names):
+        transform, count = TRANSFORMS[name]
+        chosen = torch.where(kinds == kind, transform(images, rows[:, :count]), chosen)
+    return chosen
+
+
 def parse_strategy(text: str) -> tuple[str, ...]:
     """`dsa` (all six), `none`, or names joined by `_` such as `crop_flip`.
 

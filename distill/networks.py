@@ -210,4 +210,7 @@ def reinitialise(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def _uniform(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
-    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+    if parameter.device.type == "cpu" and parameter.is_contiguous():
+        parameter.uniform_(-bound, bound, generator=generator)
+    else:
+        parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))

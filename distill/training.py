@@ -154,7 +154,11 @@ def train(
     images, labels = images.to(device), labels.to(device)
     preprocessing = preprocessing.to(device) if preprocessing else None
     optimizer = torch.optim.SGD(
-        network.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+        network.parameters(),
+        config.learning_rate,
+        config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
     )
     steps = -(-len(images) // config.batch_size)
     scheduler = _scheduler(optimizer, config, config.epochs * steps)

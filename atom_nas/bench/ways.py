@@ -14,6 +14,7 @@ from atom_nas.estimators.measure import network_costs
 from distill import methods
 from distill.augment import draw, parse_strategy
 from distill.data import Split
+from distill.graphs import FEWEST_STEPS, graphed
 from distill.matching import matching_loss, statistics
 from distill.methods.base import Problem
 from distill.networks import convnet, convnet_operations, fitting_depth
@@ -59,12 +60,22 @@ def train_plainly(turns: Turns, architecture: str, device: torch.device, scale: 
     _train(turns, _network(architecture, scale).to(device), images, labels, "float32")
 
 
-def train(turns: Turns, architecture: str, device: torch.device, scale: Scale, precision: Precision) -> None:
-    """As `distill.training.train` does."""
+def train(
+    turns: Turns,
+    architecture: str,
+    device: torch.device,
+    scale: Scale,
+    precision: Precision,
+    recorded: bool = True,
+) -> None:
+    """As `distill.training.train` does; where `recorded`, by CUDA graphs on a GPU."""
     images, labels = _batch(device, scale)
     network = _network(architecture, scale).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = images.contiguous(memory_format=torch.channels_last)
-    _train(turns, accelerated(network, device), images, labels, precision)
+    network = accelerated(network.train(), device)
+    if recorded:
+        network = graphed(network, images, precision, FEWEST_STEPS)
+    _train(turns, network, images, labels, precision)
 
 
 def epoch(turns: Turns, architecture: str, device: torch.device, images: int, scale: Scale) -> None:

@@ -171,6 +171,11 @@ class RealImages:
             if self._pixels.nbytes <= free // 4:
                 self._pixels = self._pixels.to(problem.device)
 
+    @property
+    def resident(self) -> Tensor | None:
+        """All stored pixels, uint8 (N, C, H, W), if they lie on the device."""
+        return self._pixels if self._pixels.device == self._device else None
+
     def batch(self, places: Sequence[int], generators: Sequence[torch.Generator], size: int) -> Tensor:
         """`size` images of each of some classes, in model space: (len * size, C, H, W) on the device.
 
@@ -198,7 +203,10 @@ def augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
     return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
 
 
-def move(state: State, rows: slice, gradient: Tensor, *, rate: float, momentum: float) -> None:
-    """SGD with momentum on some of the images, in place."""
+def move(state: State, rows: slice, gradient: Tensor, *, rate: float | Tensor, momentum: float) -> None:
+    """SGD with momentum on some of the images, in place; a `rate` on the device can change in a recording."""
     moved = state.momentum[rows].mul_(momentum).add_(gradient)
-    state.images[rows].sub_(moved, alpha=rate)
+    if isinstance(rate, Tensor):
+        state.images[rows].sub_(moved * rate)
+    else:
+        state.images[rows].sub_(moved, alpha=rate)
