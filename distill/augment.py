@@ -175,18 +175,23 @@ def augment_classes(images: Tensor, augmentations: Sequence[Augmentation]) -> Te
 
 
 def as_tensors(augmentations: Sequence[Augmentation], names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Augmentations of one row each, drawn from `names`, in a form whose shape does not depend on the draw.
+    """Augmentations drawn from `names` in a form whose shape does not depend on the draw.
 
     Returns:
-        kinds int64 (K,), positions in `names`, -1 for the identity; rows float32 (K, P), P the parameters of
-        the transform that has most, those that are not used zero.
+        kinds int64 (n,), positions in `names`, -1 for the identity; rows float32 (n, R), R the parameters of
+        the transform that has most, those that are not used zero. n: the rows of all augmentations.
     """
-    kinds = torch.tensor([names.index(each.transform) if each.transform else -1 for each in augmentations])
-    rows = torch.zeros(len(augmentations), max(count for _, count in TRANSFORMS.values()))
-    for row, augmentation in zip(rows, augmentations, strict=True):
-        if augmentation.transform:
-            row[: augmentation.rows.shape[1]] = augmentation.rows[0]
-    return kinds, rows
+    most = max(count for _, count in TRANSFORMS.values())
+    kinds, rows = [], []
+    for augmentation in augmentations:
+        count = max(1, len(augmentation.rows))
+        kinds += [names.index(augmentation.transform) if augmentation.transform else -1] * count
+        rows.append(
+            F.pad(
+                augmentation.rows, (0, most - augmentation.rows.shape[1], 0, count - len(augmentation.rows))
+            )
+        )
+    return torch.tensor(kinds), torch.cat(rows)
 
 
 def augment_chosen(images: Tensor, kinds: Tensor, rows: Tensor, names: Sequence[str]) -> Tensor:

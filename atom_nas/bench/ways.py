@@ -14,7 +14,7 @@ from atom_nas.estimators.measure import network_costs
 from distill import methods
 from distill.augment import draw, parse_strategy
 from distill.data import Split
-from distill.graphs import FEWEST_STEPS, graphed
+from distill.graphs import Material, RecordedSteps
 from distill.matching import matching_loss, statistics
 from distill.methods.base import Problem
 from distill.networks import convnet, convnet_operations, fitting_depth
@@ -71,11 +71,20 @@ def train(
     """As `distill.training.train` does; where `recorded`, by CUDA graphs on a GPU."""
     images, labels = _batch(device, scale)
     network = _network(architecture, scale).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = images.contiguous(memory_format=torch.channels_last)
-    network = accelerated(network.train(), device)
-    if recorded:
-        network = graphed(network, images, precision, FEWEST_STEPS)
-    _train(turns, network, images, labels, precision)
+    if device.type == "cuda" and recorded:
+        _replay(turns, network.train(), images, labels, precision)
+    else:
+        images = images.contiguous(memory_format=torch.channels_last)
+        _train(turns, accelerated(network, device), images, labels, precision)
+
+
+def _replay(turns: Turns, network: nn.Module, images: Tensor, labels: Tensor, precision: Precision) -> None:
+    config = TrainingConfig(batch_size=len(images), precision=precision)
+    steps = RecordedSteps(Material(network, images, labels, None, config, ()))
+    order, generator = torch.arange(len(images)), stream(0, "bench order")
+    while True:
+        turns.wait()
+        steps.epoch(order, generator, [config.learning_rate])
 
 
 def epoch(turns: Turns, architecture: str, device: torch.device, images: int, scale: Scale) -> None:

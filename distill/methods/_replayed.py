@@ -8,6 +8,7 @@ Letters: K classes worked on, I synthetic and B real images a class, C channels,
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +31,7 @@ from distill.session import State
 if TYPE_CHECKING:
     from distill.methods._matching import MatchingConfig
 
-AHEAD = 8
+AHEAD = 16
 """Iterations drawn before they are needed."""
 _WARM_UPS = 3
 
@@ -41,27 +42,24 @@ class UnrecordableError(Exception):
 
 @dataclass(frozen=True)
 class Drawn:
-    """All that is random in an iteration, in tensors of fixed shapes; on the CPU, pinned if there is a GPU.
+    """All that is random in an iteration, in tensors of fixed shapes.
 
     Attributes:
-        weights: float32 (P,), the network's parameters in their order.
-        positions: int64 (K*B,), the real images taken.
-        kinds, rows: the classes' augmentations, see `distill.augment.as_tensors`.
-        rate: float32 (), the learning rate.
+        numbers: float32 (P + K*R + 1,): the network's parameters in their order, the rows of the classes'
+            augmentations, the learning rate.
+        integers: int64 (K*B + K,): the positions of the real images taken, the kinds of the augmentations
+            (see `distill.augment.as_tensors`).
         pixels: uint8 (K*B, C, H, W), the images themselves where not all of them lie on the GPU, else empty.
     """
 
-    weights: Tensor
-    positions: Tensor
-    kinds: Tensor
-    rows: Tensor
-    rate: Tensor
+    numbers: Tensor
+    integers: Tensor
     pixels: Tensor
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """All of them."""
-        return self.weights, self.positions, self.kinds, self.rows, self.rate, self.pixels
+        return self.numbers, self.integers, self.pixels
 
 
 class Draws:
@@ -77,10 +75,11 @@ class Draws:
         self, problem: Problem, config: "MatchingConfig", network: nn.Module, *, resident: bool
     ) -> None:
         self._problem, self._config, self._resident = problem, config, resident
-        self._blank = deepcopy(network).to("meta")
+        self._network = network
         self._pools, self._names = problem.pools(), parse_strategy(config.augmentation)
         self._pinned = problem.device.type == "cuda"
         self._threads = ThreadPoolExecutor(max(1, min(4, (os.cpu_count() or 2) // 2)))
+        self._mine = threading.local()
         self._ahead: deque[tuple[int, Future[Drawn]]] = deque()
 
     def take(self, iteration: int) -> Drawn:
@@ -96,28 +95,34 @@ class Draws:
         """The same, now."""
         problem, config = self._problem, self._config
         generators = [stream(problem.seed, "class", iteration, k) for k in problem.class_numbers]
-        positions = torch.cat(
-            [draw_batch(pool, config.batch_real, g) for pool, g in zip(self._pools, generators, strict=True)]
-        )
-        augmentations = [draw(self._names, generator) for generator in generators]
-        kinds, rows = as_tensors(augmentations, self._names)
-        pixels = problem.real.images[positions[:0] if self._resident else positions]
-        rate = torch.tensor(config.rate(iteration))
-        weights = self._weights(stream(problem.seed, "network", iteration))
-        pinned = (self._pin(each) for each in (positions, kinds, rows, rate, pixels))
-        return Drawn(weights, *pinned)
+        positions = [
+            draw_batch(pool, config.batch_real, g) for pool, g in zip(self._pools, generators, strict=True)
+        ]
+        kinds, rows = as_tensors([draw(self._names, generator) for generator in generators], self._names)
+        integers = torch.cat([*positions, kinds])
+        taken = integers[: 0 if self._resident else -len(kinds)]
+        numbers = self._numbers(stream(problem.seed, "network", iteration), rows, config.rate(iteration))
+        return Drawn(*map(self._pin, (numbers, integers, problem.real.images[taken])))
 
-    def _weights(self, generator: torch.Generator) -> Tensor:
-        """A network's parameters, drawn in place into one tensor."""
-        network = deepcopy(self._blank).to_empty(device="cpu")
-        sizes = [parameter.numel() for parameter in network.parameters()]
-        flat = torch.empty(sum(sizes), pin_memory=self._pinned)
-        for parameter, part in zip(network.parameters(), flat.split(sizes), strict=True):
-            parameter.data = part.view(parameter.shape)
-        reinitialise(network, generator)
-        return flat
+    def _numbers(self, generator: torch.Generator, rows: Tensor, rate: float) -> Tensor:
+        """Parameters, rows and rate as one tensor, which the next call on the same thread overwrites."""
+        mine = self._mine
+        if not hasattr(mine, "network"):
+            mine.network = deepcopy(self._network).cpu()
+            sizes = [parameter.numel() for parameter in mine.network.parameters()]
+            mine.flat = torch.empty(sum(sizes) + rows.numel() + 1)
+            for parameter, part in zip(
+                mine.network.parameters(), mine.flat.split([*sizes, rows.numel() + 1]), strict=False
+            ):
+                parameter.data = part.view(parameter.shape)
+        reinitialise(mine.network, generator)
+        mine.flat[-rows.numel() - 1 : -1] = rows.flatten()
+        mine.flat[-1] = rate
+        flat: Tensor = mine.flat
+        return flat if self._pinned else flat.clone()
 
     def _pin(self, tensor: Tensor) -> Tensor:
+        """A copy in memory that the GPU reads by itself."""
         return tensor.pin_memory() if self._pinned and tensor.numel() else tensor
 
     def close(self) -> None:
@@ -215,15 +220,16 @@ class Replayed:
     def _step(self, state: State, inputs: Drawn) -> MatchingLoss:
         parameters = list(self._network.parameters())
         sizes = [parameter.numel() for parameter in parameters]
-        for parameter, part in zip(parameters, inputs.weights.split(sizes), strict=True):
+        *parts, rest = inputs.numbers.split([*sizes, len(inputs.numbers) - sum(sizes)])
+        for parameter, part in zip(parameters, parts, strict=True):
             parameter.copy_(part.view(parameter.shape))
-        return joined([self._portion(state, inputs, portion) for portion in self._portions])
+        return joined([self._portion(state, inputs, portion, rest) for portion in self._portions])
 
-    def _portion(self, state: State, inputs: Drawn, portion: slice) -> MatchingLoss:
-        config, ipc = self._config, self._problem.ipc
-        kinds, rows = inputs.kinds[portion], inputs.rows[portion]
+    def _portion(self, state: State, inputs: Drawn, portion: slice, rest: Tensor) -> MatchingLoss:
+        config, ipc, classes = self._config, self._problem.ipc, len(self._problem.class_numbers)
+        kinds, rows = inputs.integers[-classes:][portion], rest[:-1].view(classes, -1)[portion]
         taken = slice(portion.start * config.batch_real, portion.stop * config.batch_real)
-        pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[inputs.positions[taken]]
+        pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[inputs.integers[taken]]
         with torch.no_grad():
             target = self._view(self._preprocessing(pixels), kinds, rows)
         return descend(
@@ -232,7 +238,7 @@ class Replayed:
             target,
             lambda images: self._view(images, kinds, rows),
             weights=self._weights,
-            rate=inputs.rate,
+            rate=rest[-1],
             momentum=config.momentum,
         )
 
