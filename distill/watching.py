@@ -96,7 +96,7 @@ class Board(Observer):
 
 
 class Milestones(Observer):
-    """A short training on the images as they are, every so many iterations, scored on held-out images.
+    """A short training on the images so far, every so many iterations, scored on held-out images.
 
     Each is a line of `evaluations.jsonl`: `iteration`; `accuracy` in [0, 1], null if the training diverged;
     `n` validation images; the seconds it took. Initial weights, batches and augmentation are the same each
@@ -106,6 +106,7 @@ class Milestones(Observer):
         every: iterations from one to the next; the last iteration has one in any case.
         held_out: of the training images, as a dataset; of a shard, its own classes' images are scored on.
         folder: of the artifact.
+        factor: of multi-formation: each of the images holds factor x factor that are trained on.
         show: told accuracy and iteration.
     """
 
@@ -116,10 +117,12 @@ class Milestones(Observer):
         held_out: RealDataset,
         *,
         folder: Path,
+        factor: int = 1,
         show: Callable[[float, int], None] | None = None,
     ) -> None:
         self._every, self._problem, self._dataset = every, problem, held_out
         self._validation, self._folder = _of_classes(held_out.test, problem.class_numbers), folder
+        self._factor = factor
         self._show = show or (lambda *_: None)
         self._run_peak_mb = 0.0
 
@@ -154,7 +157,7 @@ class Milestones(Observer):
             problem.labels,
             problem.classes,
             problem.preprocessing,
-            {},
+            {"factor": self._factor},
             self._folder,
         )
         evaluator = Evaluator(
@@ -219,8 +222,8 @@ def observer(
         tell(f"to watch: tensorboard --logdir {shlex.quote(str(settings.board))}")
     if settings.evaluate_every and held_out:
         show = board.show_accuracy if board else None
-        every, out = settings.evaluate_every, settings.out
-        members.append(Milestones(every, problem, held_out, folder=out, show=show))
+        every, out, factor = settings.evaluate_every, settings.out, getattr(settings.config, "factor", 1)
+        members.append(Milestones(every, problem, held_out, folder=out, factor=factor, show=show))
     return _Together(members)
 
 

@@ -4,7 +4,8 @@ The numbers drawn are those of the iterations that are run step by step. Launchi
 kernels, drawing a network and three synchronisations an iteration would otherwise take several times as long
 as the GPU needs for its work.
 
-Letters: K classes worked on, I synthetic and B real images a class, C channels, H x W pixels, P parameters.
+Letters: K classes worked on, I synthetic and B real images a class, n synthetic ones that are matched, C
+channels, H x W pixels, P parameters.
 """
 
 import os
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from distill.augment import as_tensors, augment_chosen, draw, parse_strategy
 from distill.matching import LossWeights, MatchingLoss, Statistics
-from distill.methods._pixels import draw_batch
+from distill.methods._pixels import choose, draw_batch, seen
 from distill.methods._step import descend, joined
 from distill.methods.base import Problem
 from distill.networks import ConvNet, reinitialise
@@ -47,6 +48,7 @@ class Drawn:
         weights: float32 (P,), the network's parameters in their order.
         positions: int64 (K*B,), the real images taken.
         kinds, rows: the classes' augmentations, see `distill.augment.as_tensors`.
+        chosen: int64 (K*n,), the synthetic images matched where these are not all of them, else empty.
         rate: float32 (), the learning rate.
         pixels: uint8 (K*B, C, H, W), the images themselves where not all of them lie on the GPU, else empty.
     """
@@ -55,13 +57,14 @@ class Drawn:
     positions: Tensor
     kinds: Tensor
     rows: Tensor
+    chosen: Tensor
     rate: Tensor
     pixels: Tensor
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them."""
-        return self.weights, self.positions, self.kinds, self.rows, self.rate, self.pixels
+        return self.weights, self.positions, self.kinds, self.rows, self.chosen, self.rate, self.pixels
 
 
 class Draws:
@@ -101,10 +104,11 @@ class Draws:
         )
         augmentations = [draw(self._names, generator) for generator in generators]
         kinds, rows = as_tensors(augmentations, self._names)
+        chosen = choose(generators, config.decoded(problem), config.matched(problem))
         pixels = problem.real.images[positions[:0] if self._resident else positions]
         rate = torch.tensor(config.rate(iteration))
         weights = self._weights(stream(problem.seed, "network", iteration))
-        pinned = (self._pin(each) for each in (positions, kinds, rows, rate, pixels))
+        pinned = (self._pin(each) for each in (positions, kinds, rows, chosen, rate, pixels))
         return Drawn(weights, *pinned)
 
     def _weights(self, generator: torch.Generator) -> Tensor:
@@ -224,13 +228,15 @@ class Replayed:
         kinds, rows = inputs.kinds[portion], inputs.rows[portion]
         taken = slice(portion.start * config.batch_real, portion.stop * config.batch_real)
         pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[inputs.positions[taken]]
+        matched, before = config.matched(self._problem), portion.start * config.decoded(self._problem)
+        chosen = inputs.chosen[portion.start * matched : portion.stop * matched] - before
         with torch.no_grad():
             target = self._view(self._preprocessing(pixels), kinds, rows)
         return descend(
             state,
             slice(portion.start * ipc, portion.stop * ipc),
             target,
-            lambda images: self._view(images, kinds, rows),
+            lambda images: self._view(seen(images, config.factor, chosen), kinds, rows),
             weights=self._weights,
             rate=inputs.rate,
             momentum=config.momentum,
