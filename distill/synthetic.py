@@ -35,7 +35,7 @@ from torch.utils.data import TensorDataset
 from distill.card import FORMAT_VERSION, Card, ShardCard, read_card, read_shard_card
 from distill.data import RealDataset, Split
 from distill.files import write_bytes, write_text
-from distill.formation import decode
+from distill.formation import decode, encode
 from distill.preprocessing import Preprocessing, Whitening
 from distill.readme import README, readme
 from distill.sources import folder_path, load_dataset
@@ -138,11 +138,11 @@ class SyntheticSet:
         Raises:
             ValueError: if the whitening cannot be undone.
         """
-        return self._pictures(self.images)
+        return self._pictures(self.images, 1)
 
-    def _pictures(self, images: Tensor) -> Tensor:
+    def _pictures(self, images: Tensor, factor: int) -> Tensor:
         try:
-            return as_pictures(self.preprocessing, images)
+            return as_pictures(self.preprocessing, images, factor)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise ValueError(
                 f"{self.path / WHITENING} holds a singular matrix: no pictures can be had"
@@ -151,7 +151,7 @@ class SyntheticSet:
     def picture(self) -> bytes:
         """What `images.png` holds: the stored images as pictures, a row a class."""
         encoded = BytesIO()
-        grid(self._pictures(self.stored), self.stored_labels).save(encoded, format="PNG")
+        grid(self._pictures(self.stored, self.factor), self.stored_labels).save(encoded, format="PNG")
         return encoded.getvalue()
 
 
@@ -299,9 +299,18 @@ def _load_tensors(path: Path, digest: str, card: Card) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a safetensors file ({error})") from None
 
 
-def as_pictures(preprocessing: Preprocessing, images: Tensor) -> Tensor:
-    """Images in model space, (N, C, H, W), for the eye: uint8 of the same shape."""
-    return (preprocessing.pictures(images) * 255.0).round().to(torch.uint8)
+def as_pictures(preprocessing: Preprocessing, images: Tensor, factor: int = 1) -> Tensor:
+    """Images in model space, (N, C, H, W), for the eye: uint8 of the same shape.
+
+    Args:
+        factor: of multi-formation, where the images are stored ones. Whitening mixes the pixels of what
+            networks see, so the small images are un-whitened as such, and shrunk again.
+    """
+    if factor > 1 and preprocessing.whitening:
+        shown = encode(preprocessing.pictures(decode(images, factor)), factor)
+    else:
+        shown = preprocessing.pictures(images)
+    return (shown * 255.0).round().to(torch.uint8)
 
 
 def grid(pictures: Tensor, labels: Tensor) -> Image.Image:

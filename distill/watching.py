@@ -53,10 +53,12 @@ class Board(Observer):
         folder: of this run alone. What an earlier attempt wrote there of iterations that are now done again
             is withdrawn by the `purge_step` of the new event file.
         images_every: iterations from one grid to the next; the last iteration has one in any case.
+        factor: of multi-formation; the grid shows the images as they are stored.
     """
 
-    def __init__(self, folder: Path, problem: Problem, images_every: int) -> None:
+    def __init__(self, folder: Path, problem: Problem, images_every: int, factor: int = 1) -> None:
         require_tensorboard()
+        self._factor = factor
         self._folder, self._problem, self._images_every = folder, problem, images_every
         self._writer: Any = None
 
@@ -91,7 +93,7 @@ class Board(Observer):
         shape, classes = self._problem.image_shape, len(self._problem.class_numbers)
         chosen = images.detach().cpu().view(classes, -1, *shape)[:_MOST_CLASSES, :_MOST_IMAGES]
         labels = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
-        pictures = as_pictures(self._problem.preprocessing, chosen.flatten(0, 1))
+        pictures = as_pictures(self._problem.preprocessing, chosen.flatten(0, 1), self._factor)
         return np.asarray(grid(pictures, labels))
 
 
@@ -216,13 +218,15 @@ def observer(
     """
     members: list[Observer] = []
     board = None
+    factor = getattr(settings.config, "factor", 1)
     if settings.board:
-        board = Board(settings.board, problem, settings.images_every or -(-settings.config.iterations // 10))
+        images_every = settings.images_every or -(-settings.config.iterations // 10)
+        board = Board(settings.board, problem, images_every, factor)
         members.append(board)
         tell(f"to watch: tensorboard --logdir {shlex.quote(str(settings.board))}")
     if settings.evaluate_every and held_out:
         show = board.show_accuracy if board else None
-        every, out, factor = settings.evaluate_every, settings.out, getattr(settings.config, "factor", 1)
+        every, out = settings.evaluate_every, settings.out
         members.append(Milestones(every, problem, held_out, folder=out, factor=factor, show=show))
     return _Together(members)
 

@@ -19,9 +19,11 @@ from distill.merging import merge
 from distill.methods import load
 from distill.methods._pixels import draw_batch, initial_state, random_positions
 from distill.networks import convnet
+from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed, stream
 from distill.session import Interrupted, Session
 from distill.settings import DistillSettings
+from distill.synthetic import as_pictures
 from distill.training import TrainingConfig
 
 PIXELS = ["atom", "datadam", "dm", "dc", "dsa"]
@@ -218,6 +220,22 @@ def test_exports_hold_what_networks_are_trained_on(artifact, tmp_path):
     tensors = torch.load(export(artifact, "pt", tmp_path / "set.pt"), weights_only=True)
     assert torch.equal(tensors["images"], artifact.images)
     assert torch.equal(tensors["labels"], artifact.labels)
+
+
+@pytest.mark.parametrize("zca", [False, True], ids=["plain", "zca"])
+def test_pictures_of_stored_images_show_the_small_ones(zca):
+    posed = problem()
+    space = fit_preprocessing(posed.real.images, zca=zca)
+    pixels = torch.arange(8).mul(32).view(8, 1, 1, 1).expand(8, 1, 8, 8).to(torch.uint8)  # each one grey
+    shown = as_pictures(space, encode(space(pixels), 2), 2)
+    assert shown.shape == (2, 1, 8, 8)
+    if not zca:  # What whitening does not mix comes back as it was.
+        assert torch.equal(shown, encode(pixels.float(), 2).to(torch.uint8))
+        return
+    small = space.pictures(decode(encode(space(pixels), 2), 2))
+    for (row, column), image in zip(((0, 0), (0, 4), (4, 0), (4, 4)), small, strict=False):
+        tile = shown[0, 0, row : row + 4, column : column + 4]
+        assert torch.equal(tile, (F.avg_pool2d(image, 2)[0] * 255).round().to(torch.uint8))
 
 
 def test_random_images_beside_it_are_as_many_as_are_stored(artifact):

@@ -153,7 +153,9 @@ def test_the_code_block_works_with_safetensors_and_json_alone(artifact, tmp_path
     # On the sheet the first picture stands enlarged 8 times, within a frame of one pixel.
     with Image.open(artifact.path / "images.png") as sheet:
         first = np.asarray(sheet.convert("L"))[1:65:8, 1:65:8]
-    assert np.array_equal(first, as_pictures(artifact.preprocessing, artifact.stored)[0, 0].numpy())
+    assert np.array_equal(
+        first, as_pictures(artifact.preprocessing, artifact.stored, artifact.factor)[0, 0].numpy()
+    )
 
 
 def evil_card(card, names, dataset):
