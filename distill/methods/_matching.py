@@ -5,7 +5,8 @@ augmentation; the pixels descend the matching loss. The streams are named by (se
 network and by (seed, iteration, class) for batch and augmentation, so classes are independent of one
 another given the seed, and nothing but pixels and momentum has to be saved.
 
-Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
+Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels, f the
+factor of multi-formation.
 """
 
 import math
@@ -22,7 +23,7 @@ from distill.acceleration import Auto, Work, decide
 from distill.attention import attention_sums, runs_fused
 from distill.augment import Augmentation, draw, parse_strategy
 from distill.matching import LossWeights, MatchingLoss, Statistics, reduce_sums, statistics
-from distill.methods._pixels import PixelConfig, RealImages, augmented, iterate, require_finite
+from distill.methods._pixels import PixelConfig, RealImages, augmented, choose, iterate, require_finite, seen
 from distill.methods._replayed import Replayed, UnrecordableError
 from distill.methods._step import descend, joined
 from distill.methods.base import Problem
@@ -53,12 +54,16 @@ class MatchingConfig(PixelConfig):
         classes_at_once: classes computed together; fewer take less memory. 0 takes as many as keep the first
             feature map of their images within 512 MiB in float32. It changes rounding only; deterministic
             runs take one class at a time.
+        batch_synthetic: synthetic images a class that are matched, drawn at random in every iteration; 0
+            matches all, as do numbers larger than theirs. Of use with a `factor`, which makes many of them
+            (Kim et al. 2022, arXiv:2205.14959).
     """
 
     schedule: Schedule = "constant"
     augmentation: str = "dsa"
     compile: bool | Auto = "auto"
     classes_at_once: int = 0
+    batch_synthetic: int = 0
     shallowest: ClassVar[int] = 2  # attention is matched below the last block
 
     def __post_init__(self) -> None:
@@ -68,6 +73,8 @@ class MatchingConfig(PixelConfig):
             raise ValueError(f"schedule must be {allowed}, not {self.schedule!r}")
         if self.classes_at_once < 0:
             raise ValueError(f"classes_at_once must be 0 (chosen) or positive, not {self.classes_at_once}")
+        if self.batch_synthetic < 0:
+            raise ValueError(f"batch_synthetic must be 0 (all) or positive, not {self.batch_synthetic}")
         parse_strategy(self.augmentation)
         _ = self.weights  # Building them checks them, before any image is read.
 
@@ -97,7 +104,7 @@ class MatchingConfig(PixelConfig):
             return replace(self, compile=False), "fused kernels need no compiling"
         if problem.deterministic:
             return replace(self, compile=False), "deterministic runs are not"
-        passes = self.batch_real + 3 * problem.ipc  # backward costs two forward passes
+        passes = self.batch_real + 3 * self.matched(problem)  # backward costs two forward passes
         operations = convnet_operations(problem.image_shape, self.blocks(problem), self.width)
         work = Work(
             iterations=self.iterations,
@@ -106,10 +113,15 @@ class MatchingConfig(PixelConfig):
         compiled, reason = decide(self.compile, work, problem.device)
         return replace(self, compile=compiled), reason
 
+    def matched(self, problem: Problem) -> int:
+        """Synthetic images a class that an iteration matches, enlarged ones if there is a factor."""
+        decoded = self.decoded(problem)
+        return min(self.batch_synthetic or decoded, decoded)
+
     def portions(self, problem: Problem) -> list[slice]:
         """The classes worked on, in nearly equal portions that are computed together."""
         height, width = problem.image_shape[1:]
-        map_bytes = 4 * self.width * height * width * (self.batch_real + problem.ipc)
+        map_bytes = 4 * self.width * height * width * (self.batch_real + self.matched(problem))
         fitting = max(1, _portion_bytes(problem.device) // map_bytes)
         most = 1 if problem.deterministic else self.classes_at_once or fitting
         classes = len(problem.class_numbers)
@@ -178,6 +190,7 @@ class _Engine:
         real = self._real.batch(range(portion.start, portion.stop), generators, config.batch_real)
         names = parse_strategy(config.augmentation)
         augmentations = [draw(names, generator) for generator in generators]
+        chosen = choose(generators, config.decoded(problem), config.matched(problem))
 
         with torch.no_grad():
             target = self._reduce(augmented(real, augmentations), len(numbers))
@@ -186,7 +199,9 @@ class _Engine:
             state,
             rows,
             target,
-            lambda images: self._reduce(self._augmented_synthetic(images, augmentations), len(numbers)),
+            lambda images: self._reduce(
+                self._augmented_synthetic(images, chosen, augmentations), len(numbers)
+            ),
             weights=self._weights,
             rate=config.rate(state.iteration),
             momentum=config.momentum,
@@ -218,14 +233,18 @@ class _Engine:
         sums = {name: float(part.detach().sum()) for name, part in parts.items()}
         return {"iteration": iteration, "loss": total, **sums}
 
-    def _augmented_synthetic(self, images: Tensor, augmentations: list[Augmentation]) -> Tensor:
-        """As `augmented`; deterministic runs on a GPU go by the CPU.
+    def _augmented_synthetic(
+        self, images: Tensor, chosen: Tensor, augmentations: list[Augmentation]
+    ) -> Tensor:
+        """What networks see, as `augmented`; deterministic runs on a GPU go by the CPU.
 
-        There the gradient of sampling from a grid is summed in whatever order the threads come.
+        There the gradients of enlarging and of sampling from a grid are summed in whatever order the threads
+        come.
         """
+        factor = self._config.factor
         if not self._problem.deterministic or images.device.type == "cpu":
-            return augmented(images, augmentations)
-        by_cpu = augmented(images.cpu(), augmentations)
+            return augmented(seen(images, factor, chosen), augmentations)
+        by_cpu = augmented(seen(images.cpu(), factor, chosen), augmentations)
         return by_cpu.to(images.device, memory_format=torch.channels_last)
 
     def _statistics(self, images: Tensor, classes: int) -> Statistics:

@@ -4,7 +4,8 @@ The numbers drawn are those of the iterations that are run step by step. Launchi
 kernels, drawing a network and three synchronisations an iteration would otherwise take several times as long
 as the GPU needs for its work.
 
-Letters: K classes worked on, I synthetic and B real images a class, C channels, H x W pixels, P parameters.
+Letters: K classes worked on, I synthetic and B real images a class, n synthetic ones that are matched, C
+channels, H x W pixels, P parameters.
 """
 
 import os
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from distill.augment import as_tensors, augment_chosen, draw, parse_strategy
 from distill.matching import LossWeights, MatchingLoss, Statistics
-from distill.methods._pixels import draw_batch
+from distill.methods._pixels import choose, draw_batch, seen
 from distill.methods._step import descend, joined
 from distill.methods.base import Problem
 from distill.networks import ConvNet, reinitialise
@@ -47,8 +48,9 @@ class Drawn:
     Attributes:
         numbers: float32 (P + K*R + 1,): the network's parameters in their order, the rows of the classes'
             augmentations, the learning rate.
-        integers: int64 (K*B + K,): the positions of the real images taken, the kinds of the augmentations
-            (see `distill.augment.as_tensors`).
+        integers: int64 (K*B + K + K*n,): the positions of the real images taken; the kinds of the
+            augmentations (see `distill.augment.as_tensors`); the synthetic images matched, n a class, where
+            these are not all of them, else n is 0.
         pixels: uint8 (K*B, C, H, W), the images themselves where not all of them lie on the GPU, else empty.
     """
 
@@ -99,8 +101,9 @@ class Draws:
             draw_batch(pool, config.batch_real, g) for pool, g in zip(self._pools, generators, strict=True)
         ]
         kinds, rows = as_tensors([draw(self._names, generator) for generator in generators], self._names)
-        integers = torch.cat([*positions, kinds])
-        taken = integers[: 0 if self._resident else -len(kinds)]
+        chosen = choose(generators, config.decoded(problem), config.matched(problem))
+        integers = torch.cat([*positions, kinds, chosen])
+        taken = integers[: 0 if self._resident else len(kinds) * config.batch_real]
         numbers = self._numbers(stream(problem.seed, "network", iteration), rows, config.rate(iteration))
         return Drawn(*map(self._pin, (numbers, integers, problem.real.images[taken])))
 
@@ -227,16 +230,21 @@ class Replayed:
 
     def _portion(self, state: State, inputs: Drawn, portion: slice, rest: Tensor) -> MatchingLoss:
         config, ipc, classes = self._config, self._problem.ipc, len(self._problem.class_numbers)
-        kinds, rows = inputs.integers[-classes:][portion], rest[:-1].view(classes, -1)[portion]
+        positions, kinds, chosen = inputs.integers.tensor_split(
+            [classes * config.batch_real, classes * (config.batch_real + 1)]
+        )
+        kinds, rows = kinds[portion], rest[:-1].view(classes, -1)[portion]
         taken = slice(portion.start * config.batch_real, portion.stop * config.batch_real)
-        pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[inputs.integers[taken]]
+        pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[positions[taken]]
+        matched, before = config.matched(self._problem), portion.start * config.decoded(self._problem)
+        chosen = chosen[portion.start * matched : portion.stop * matched] - before
         with torch.no_grad():
             target = self._view(self._preprocessing(pixels), kinds, rows)
         return descend(
             state,
             slice(portion.start * ipc, portion.stop * ipc),
             target,
-            lambda images: self._view(images, kinds, rows),
+            lambda images: self._view(seen(images, config.factor, chosen), kinds, rows),
             weights=self._weights,
             rate=rest[-1],
             momentum=config.momentum,

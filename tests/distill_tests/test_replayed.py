@@ -62,10 +62,18 @@ def test_nothing_to_choose_from_is_the_identity() -> None:
 
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("method", [atom, datadam, dm])
-@pytest.mark.parametrize("settings", [{}, {"classes_at_once": 3}, {"augmentation": "none"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"classes_at_once": 3},
+        {"augmentation": "none"},
+        {"factor": 2, "batch_synthetic": 3, "classes_at_once": 3},
+    ],
+)
 def test_the_iterations_are_those_of_the_engine(method: Any, settings: Any, resident: bool) -> None:
     posed, chosen = problem(COUNTS), config(method, schedule="cosine", **settings)
-    plain, other = (initial_state(posed, "real") for _ in range(2))
+    plain, other = (initial_state(posed, "real", chosen.factor) for _ in range(2))
     engine, recorded = (
         _matching._Engine(posed, chosen, chosen.weights),
         replayed(posed, chosen, resident=resident),
@@ -120,9 +128,10 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_that_is_said(monkeypatch:
 
 @needs_gpu
 @pytest.mark.parametrize("method", [atom, datadam, dm])
-def test_a_gpu_replays_what_a_cpu_computes(method: Any) -> None:
+@pytest.mark.parametrize("formation", [{}, {"factor": 2}, {"factor": 2, "batch_synthetic": 3}])
+def test_a_gpu_replays_what_a_cpu_computes(method: Any, formation: Any) -> None:
     """Up to rounding, whose chaos a few iterations do not yet show; convolutions in full float32."""
-    posed, chosen = problem(COUNTS), config(method, iterations=5, schedule="cosine")
+    posed, chosen = problem(COUNTS), config(method, iterations=5, schedule="cosine", **formation)
     on_gpu = dataclasses.replace(posed, device=torch.device("cuda"))
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         sets = [method.distill(each, chosen, Session()) for each in (posed, on_gpu)]
