@@ -128,7 +128,7 @@ class Plan:
             "training": self.config.as_dict(),
             "device": self.device.type,
             # Random images are those of every set that has as many of them in the same space.
-            "set": trained_on.card["images_sha256"] if subject.kind == "synthetic" else None,
+            **(_set(trained_on) if subject.kind == "synthetic" else {"set": None}),
             **_space(trained_on),
             "torch": torch.__version__,
             "atom_nas": __version__,
@@ -147,6 +147,12 @@ def choose_networks(text: str | None, synthetic: SyntheticSet) -> tuple[str, ...
         return (default_network(synthetic.card["dataset"]["image_shape"]),)
     names = [name.strip() for name in text.split(",")]
     return tuple(dict.fromkeys(choose("network", name, NETWORKS) for name in names))
+
+
+def _set(synthetic: SyntheticSet) -> dict[str, Any]:
+    """What a network is trained on; the factor is named where there is one, as earlier versions had none."""
+    factor = {"factor": synthetic.factor} if synthetic.factor > 1 else {}
+    return {"set": synthetic.card["images_sha256"], **factor}
 
 
 def _space(synthetic: SyntheticSet) -> dict[str, Any]:

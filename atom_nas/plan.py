@@ -215,7 +215,7 @@ def prepare(settings: SearchSettings) -> Plan:
         reference=_reference(settings, data, trainings["reference"]),
         confirm=_confirm(data, trainings["confirm"]),
         device=device,
-        workers=settings.workers or _default_workers(device),
+        workers=settings.workers or default_workers(device),
         fallback=fallback,
     )
 
@@ -247,7 +247,8 @@ def _space_options(settings: SearchSettings, space: Space) -> dict[str, Any]:
     }
 
 
-def _default_workers(device: torch.device) -> int:
+def default_workers(device: torch.device) -> int:
+    """The usable cores; on a GPU no more than 4, and no more than its free memory has room for."""
     cores = usable_cores()
     if device.type != "cuda":
         return cores

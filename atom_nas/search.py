@@ -8,7 +8,6 @@ and ends as if it had never been interrupted.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
-from distill.synthetic import grid
 from reports.confirmed import ESTIMATOR
 from search_spaces.base import Architecture
 
@@ -139,10 +137,8 @@ class _Session:
 
     def draw_picture(self) -> None:
         """Draw the synthetic set beside the results, for the report."""
-        synthetic, encoded = self._plan.synthetic, BytesIO()
         # Not the set's own picture file: it may come from a stranger, and be a link to anything.
-        grid(synthetic.pictures(), synthetic.labels).save(encoded, format="PNG")
-        write_bytes(self._folder.path / "synthetic.png", encoded.getvalue())
+        write_bytes(self._folder.path / "synthetic.png", self._plan.synthetic.picture())
 
     def rank(self) -> None:
         """Propose architectures and score them on the synthetic set."""

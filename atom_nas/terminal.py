@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from atom_nas.runner import Progress
     from atom_nas.search import SearchSummary
     from distill.settings import DistillSettings
+    from distill.synthetic import SyntheticSet
 
 
 @contextmanager
@@ -64,9 +65,15 @@ def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite
             should_stop=should_stop,
         )
     spent = clock(synthetic.card["wall_seconds"])
-    images = f"{len(synthetic)} images ({settings.ipc} per class)"
+    images = _images(synthetic)
     part = f", shard {settings.shard}" if settings.shard else ""
     stdout.print(f"{images}{part} in {spent}: {settings.out}", markup=False)
+
+
+def _images(synthetic: "SyntheticSet") -> str:
+    """How many there are, and how many smaller ones each holds where there are any."""
+    inside = f", {synthetic.factor**2} in one" if synthetic.factor > 1 else ""
+    return f"{len(synthetic.stored)} images ({synthetic.card['ipc']} per class{inside})"
 
 
 def show_merge(shards: Sequence[Path], out: Path, *, overwrite: bool) -> None:
@@ -75,7 +82,7 @@ def show_merge(shards: Sequence[Path], out: Path, *, overwrite: bool) -> None:
 
     whole = merge(shards, out, overwrite=overwrite)
     longest, total = (clock(whole.card[key]) for key in ("longest_wall_seconds", "wall_seconds"))
-    images = f"{len(whole)} images ({whole.card['ipc']} per class) of {plural(len(shards), 'shard')}"
+    images = f"{_images(whole)} of {plural(len(shards), 'shard')}"
     stdout.print(f"{images}, {total} in all and {longest} the longest: {out}", markup=False)
 
 

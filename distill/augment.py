@@ -174,6 +174,46 @@ def augment_classes(images: Tensor, augmentations: Sequence[Augmentation]) -> Te
     return torch.cat(parts)[place.to(images.device)].flatten(0, 1)
 
 
+def as_tensors(augmentations: Sequence[Augmentation], names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Augmentations drawn from `names` in a form whose shape does not depend on the draw.
+
+    Returns:
+        kinds int64 (n,), positions in `names`, -1 for the identity; rows float32 (n, R), R the parameters of
+        the transform that has most, those that are not used zero. n: the rows of all augmentations.
+    """
+    most = max(count for _, count in TRANSFORMS.values())
+    kinds, rows = [], []
+    for augmentation in augmentations:
+        count = max(1, len(augmentation.rows))
+        kinds += [names.index(augmentation.transform) if augmentation.transform else -1] * count
+        rows.append(
+            F.pad(
+                augmentation.rows, (0, most - augmentation.rows.shape[1], 0, count - len(augmentation.rows))
+            )
+        )
+    return torch.tensor(kinds), torch.cat(rows)
+
+
+def augment_chosen(images: Tensor, kinds: Tensor, rows: Tensor, names: Sequence[str]) -> Tensor:
+    """As `augment_classes`, by the same operations whatever was drawn, so that it can be recorded.
+
+    Every image goes through all transforms, and the result of its class's is taken.
+
+    Args:
+        images: (K*n, C, H, W), n of each class, standing together.
+        kinds, rows: of `as_tensors`, on the images' device.
+    """
+    if not names:
+        return images
+    each = len(images) // len(kinds)
+    kinds, rows = kinds.repeat_interleave(each).view(-1, 1, 1, 1), rows.repeat_interleave(each, dim=0)
+    chosen = images
+    for kind, name in enumerate(names):
+        transform, count = TRANSFORMS[name]
+        chosen = torch.where(kinds == kind, transform(images, rows[:, :count]), chosen)
+    return chosen
+
+
 def parse_strategy(text: str) -> tuple[str, ...]:
     """`dsa` (all six), `none`, or names joined by `_` such as `crop_flip`.
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from distill.formation import require_factor
 from distill.session import CHECKPOINT
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of a set whose stored images hold several; others have format 1, which earlier versions read as well."""
 CARD, SHARD = "card.json", "shard.json"
 _SEARCH_RECORD = "run.json"
 
@@ -55,13 +57,17 @@ class PreprocessingCard(_Loose):
 
 
 class Card(_Loose):
-    """What `card.json` must hold; more is allowed and kept."""
+    """What `card.json` must hold; more is allowed and kept.
+
+    `ipc` and `images` count stored images; each holds factor x factor smaller ones (see `distill.formation`).
+    """
 
     format_version: int
     dataset: DatasetCard
     preprocessing: PreprocessingCard
     method: str
     ipc: Count
+    factor: Count = 1
     seed: int = Field(ge=0)
     device: str
     config: dict[str, Any]
@@ -76,6 +82,11 @@ class Card(_Loose):
     def class_numbers(self) -> tuple[int, ...]:
         """The classes that there are images of."""
         return tuple(range(len(self.dataset.classes)))
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Card":
+        require_factor(self.factor, *self.dataset.image_shape[1:])
+        return self
 
     @field_validator("config")
     @classmethod

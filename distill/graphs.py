@@ -1,84 +1,203 @@
-"""Training passes as CUDA graphs: what a small network costs on a GPU is the launching of its kernels.
+"""Training on a GPU as CUDA graphs: what a small network costs there is the launching of its kernels.
 
-Forward and backward of one batch shape are recorded once and replayed; other shapes run as ever.
+A whole step (batch, augmentation, forward, backward, SGD) of one batch size is recorded once and replayed,
+and nothing waits for the GPU within an epoch. The numbers are those of the eager loop, but for rounding.
+
+Letters: N images, B of them a step, S steps an epoch, R parameters of an augmentation.
 """
 
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from distill.precision import Precision
+from distill.augment import as_tensors, augment_chosen, draw, parse_strategy
+from distill.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from distill.training import TrainingConfig
 
 FEWEST_STEPS = 50
 """Recording costs about as much as ten steps."""
+_WARM_UPS = 3
 
 
-class Graphed(nn.Module):
-    """A network on a CUDA device that replays its training passes; parameters and buffers are shared with it.
+class Steps(Protocol):
+    """What trains a network by SGD, in place."""
 
-    Args:
-        network: in training mode.
-        example: (N, C, H, W), like the batches that are to be replayed.
-        precision: of the recorded passes; `autocast` around the call is of no effect on them.
-    Raises:
-        RuntimeError: the network cannot be recorded.
+    @property
+    def momentum(self) -> tuple[Tensor, ...]:
+        """Of every parameter, in their order; () without momentum, or before the first step."""
+        ...
+
+    def epoch(self, order: Tensor, generator: torch.Generator, rates: Sequence[float]) -> Tensor:
+        """The sum of the images' losses in one pass over them.
+
+        Args:
+            order: int64 (N,), on the CPU.
+            generator: of the augmentation.
+            rates: the learning rate of each of the S steps.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training is made of.
+
+    Attributes:
+        network: (N, C, H, W) to logits, on the device, in training mode.
+        images, labels, preprocessing: as `distill.training.train` takes them, on the device.
+        momentum: to go on with; () begins.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, precision: Precision) -> None:
-        super().__init__()
-        self.network = network
-        self._shape = example.shape
-        with _Kept(network):
-            record: Any = torch.cuda.make_graphed_callables
-            # A list, so that it is no submodule: it is the network once more.
-            self._replay = [record(_Captured(network, precision).train(network.training), (example,))]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) to logits, valid until the next call where they were replayed."""
-        replayed = self.network.training and torch.is_grad_enabled() and images.shape == self._shape
-        return torch.as_tensor(self._replay[0](images) if replayed else self.network(images))
+    network: nn.Module
+    images: Tensor
+    labels: Tensor
+    preprocessing: Preprocessing | None
+    config: "TrainingConfig"
+    momentum: Sequence[Tensor]
 
 
-class _Captured(nn.Module):
-    def __init__(self, network: nn.Module, precision: Precision) -> None:
-        super().__init__()
-        self.network, self._half = network, precision == "bfloat16"
+class RecordedSteps:
+    """Steps as CUDA graphs, one a batch size.
 
-    def forward(self, images: Tensor) -> Any:
+    Raises:
+        RuntimeError: a step cannot be recorded; the network is as it was.
+    """
+
+    def __init__(self, material: Material) -> None:
+        self._of = material
+        self._names = parse_strategy(material.config.augmentation)
+        self._parameters = [p for p in material.network.parameters() if p.requires_grad]
+        self._momentum = [torch.zeros_like(parameter) for parameter in self._parameters]
+        for mine, given in zip(self._momentum, material.momentum, strict=bool(material.momentum)):
+            mine.copy_(given)
+        self._total = torch.zeros((), device=material.images.device)
+        self._recorded = {size: self._record(size) for size in self._sizes()}
+
+    @property
+    def momentum(self) -> tuple[Tensor, ...]:
+        """See `Steps`."""
+        return tuple(self._momentum) if self._of.config.momentum else ()
+
+    def _sizes(self) -> set[int]:
+        """Of the batches of an epoch."""
+        whole, rest = divmod(len(self._of.images), self._of.config.batch_size)
+        return {size for size in (self._of.config.batch_size if whole else 0, rest) if size}
+
+    def epoch(self, order: Tensor, generator: torch.Generator, rates: Sequence[float]) -> Tensor:
+        """See `Steps`."""
+        sizes = [len(batch) for batch in order.split(self._of.config.batch_size)]
+        drawn = [self._drawn(size, generator) for size in sizes]
+        numbers = [
+            torch.cat([rows.flatten(), torch.tensor([rate])])
+            for (_, rows), rate in zip(drawn, rates, strict=True)
+        ]
+        # All that the epoch needs goes to the GPU at once.
+        device = self._of.images.device
+        places = _sent(torch.stack([order, torch.cat([kinds for kinds, _ in drawn])]), device).split(
+            sizes, dim=1
+        )
+        values = _sent(torch.cat(numbers), device).split([len(each) for each in numbers])
+        self._total.zero_()
+        for size, place, value in zip(sizes, places, values, strict=True):
+            self._recorded[size](place, value)
+        return self._total.clone()
+
+    def _drawn(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One transform for a batch, with parameters for each image: kinds (B,), rows (B, R)."""
+        kinds, rows = as_tensors([draw(self._names, generator, rows=size)], self._names)
+        return kinds.expand(size), rows.expand(size, -1)
+
+    def _record(self, size: int) -> Callable[[Tensor, Tensor], None]:
+        """A step on `size` images as a graph; what warming up changes is put back."""
+        device = self._of.images.device
+        _, rows = self._drawn(size, torch.Generator())
+        places = torch.zeros(2, size, dtype=torch.int64, device=device)
+        values = torch.zeros(rows.numel() + 1, device=device)
+        changed = [*self._parameters, *self._of.network.buffers(), *self._momentum, self._total]
+        before, random = [t.detach().clone() for t in changed], torch.cuda.get_rng_state(device)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UPS):
+                    self._step(places, values)
+            current.wait_stream(side)
+            with torch.cuda.graph(graph):
+                self._step(places, values)
+        finally:
+            torch.cuda.set_rng_state(random, device)
+            with torch.no_grad():
+                for tensor, old in zip(changed, before, strict=True):
+                    tensor.copy_(old)
+
+        def replay(place: Tensor, value: Tensor) -> None:
+            places.copy_(place)
+            values.copy_(value)
+            graph.replay()
+
+        return replay
+
+    def _step(self, places: Tensor, values: Tensor) -> None:
+        """One step.
+
+        Args:
+            places: int64 (2, B), images and kinds of their transforms.
+            values: float32 (B * R + 1,), rows of the transforms, then the learning rate.
+        """
+        of = self._of
+        images, labels = of.images[places[0]], of.labels[places[0]]
+        if of.preprocessing:
+            images = of.preprocessing(images)
+        images = augment_chosen(images, places[1], values[:-1].view(len(images), -1), self._names)
         # Cached casts of the weights would be recorded as they are now.
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self._half, cache_enabled=False):
-            return self.network(images)
-
-
-class _Kept:
-    """Puts back what warming up changes: running statistics, and torch's random state."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
-
-    def __enter__(self) -> None:
-        self._buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
-        self._random = torch.cuda.get_rng_state()
+        half = of.config.precision == "bfloat16"
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=half, cache_enabled=False):
+            logits = of.network(images.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels)
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        self._total.add_(loss.detach() * len(images))
+        self._descend(gradients, values[-1])
 
     @torch.no_grad()
-    def __exit__(self, *_: object) -> None:
-        for buffer, before in self._buffers:
-            buffer.copy_(before)
-        torch.cuda.set_rng_state(self._random)
+    def _descend(self, gradients: Sequence[Tensor | None], rate: Tensor) -> None:
+        """SGD as torch's, which leaves alone what has no gradient; the learning rate is on the device."""
+        used = [number for number, gradient in enumerate(gradients) if gradient is not None]
+        parameters = [self._parameters[number] for number in used]
+        momentum = [self._momentum[number] for number in used]
+        given = [gradients[number] for number in used]
+        decay, kept = self._of.config.weight_decay, self._of.config.momentum
+        torch._foreach_mul_(momentum, kept)
+        torch._foreach_add_(momentum, torch._foreach_add(given, parameters, alpha=decay))  # type: ignore[arg-type]
+        torch._foreach_sub_(parameters, torch._foreach_mul(momentum, rate))  # type: ignore[arg-type]
 
 
-def graphed(network: nn.Module, example: Tensor, precision: Precision, steps: int) -> nn.Module:
-    """The network as CUDA graphs where there is a GPU and the training is long enough, else as it is.
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for it."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
 
-    Warns, once a process, where it cannot be recorded.
+
+def recorded(material: Material, steps: int) -> RecordedSteps | None:
+    """Steps as CUDA graphs where there is a GPU and the training is long enough, else None.
+
+    Warns, once a process, where they cannot be recorded.
     """
-    if example.device.type != "cuda" or steps < FEWEST_STEPS:
-        return network
+    if material.images.device.type != "cuda" or steps < FEWEST_STEPS:
+        return None
     try:
-        return Graphed(network, example, precision)
+        return RecordedSteps(material)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
         warnings.warn(f"training without CUDA graphs: {reason}", stacklevel=2)
-        return network
+        return None

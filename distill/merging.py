@@ -16,7 +16,7 @@ from distill.files import lock_folder, write_text
 from distill.preprocessing import Preprocessing
 from distill.session import LOG, thinned
 from distill.synthetic import SyntheticSet
-from distill.target import check_target, sweep, write_set
+from distill.target import LATER, check_target, sweep, write_set
 
 # Where the data lay and whether torch compiled may differ between machines, and the shard does of course.
 _MAY_DIFFER = {"shard", "dataset", "compile"}
@@ -134,9 +134,9 @@ def _refuse(first: SyntheticSet, second: SyntheticSet, key: str, mine: object, y
 def _identity(shard: SyntheticSet) -> dict[str, Any]:
     """What has to be the same in all shards."""
     card = _record(shard)
-    config = {key: value for key, value in card.config.items() if key not in _MAY_DIFFER}
+    config = {key: value for key, value in {**LATER, **card.config}.items() if key not in _MAY_DIFFER}
     data = card.dataset.model_dump(mode="json", exclude={"name"})
-    own = {"method": card.method, "ipc": card.ipc, "seed": card.seed}
+    own = {"method": card.method, "ipc": card.ipc, "factor": card.factor, "seed": card.seed}
     exact = {"kernels": card.environment.get("kernels")} if config.get("deterministic") else {}
     return {**config, **data, **own, **exact}
 
@@ -148,16 +148,16 @@ def _arrays(preprocessing: Preprocessing) -> dict[str, Tensor]:
 
 
 def _in_order(shards: Sequence[SyntheticSet]) -> tuple[Tensor, Tensor]:
-    """Images and labels of all shards, class by class."""
-    labels = torch.cat([shard.labels for shard in shards])
+    """Stored images and labels of all shards, class by class."""
+    labels = torch.cat([shard.stored_labels for shard in shards])
     order = labels.argsort(stable=True)
-    return torch.cat([shard.images for shard in shards])[order], labels[order]
+    return torch.cat([shard.stored for shard in shards])[order], labels[order]
 
 
 def _card(shards: Sequence[SyntheticSet]) -> dict[str, Any]:
     records = sorted(map(_record, shards), key=lambda record: record.class_numbers)
     whole = records[0].model_dump(mode="json")
-    kept = {key: whole[key] for key in ("dataset", "method", "ipc", "seed", "environment")}
+    kept = {key: whole[key] for key in ("dataset", "method", "ipc", "factor", "seed", "environment")}
     memory = [record.peak_memory_mb for record in records if record.peak_memory_mb is not None]
     return {
         **kept,

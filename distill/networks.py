@@ -193,9 +193,7 @@ def reinitialise(network: nn.Module, generator: torch.Generator) -> None:
     yet; others as they say themselves. The numbers drawn do not depend on the network's device.
     """
     for module in network.modules():
-        if isinstance(module, DrawsParameters):
-            module.draw_parameters(generator)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1.0 / math.sqrt(module.weight[0].numel())
             _uniform(module.weight, bound, generator)
             if isinstance(module, NonDynamicallyQuantizableLinear):  # the output of an attention
@@ -207,7 +205,12 @@ def reinitialise(network: nn.Module, generator: torch.Generator) -> None:
             module.in_proj_bias.zero_()
         elif isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm):
             module.reset_parameters()
+        elif isinstance(module, DrawsParameters):
+            module.draw_parameters(generator)
 
 
 def _uniform(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
-    parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))
+    if parameter.device.type == "cpu" and parameter.is_contiguous():
+        parameter.uniform_(-bound, bound, generator=generator)
+    else:
+        parameter.copy_(torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator))

@@ -20,7 +20,7 @@ _MOST_CLASSES = 200
 _ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]")
 _SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
 
-USAGE = '''import json
+_USAGE = '''import json
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ folder = Path(".")  # where these files are
 card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
 tensors = load_file(folder / "synthetic.safetensors")
 images, labels = tensors["images"], tensors["labels"]  # float32 (N, C, H, W) in model space; int64 (N,)
-classes = card["dataset"]["classes"]  # the name of label k is classes[k]
+{decoding}classes = card["dataset"]["classes"]  # the name of label k is classes[k]
 space = card["preprocessing"]
 mean, std = (torch.tensor(space[name]).view(-1, 1, 1) for name in ("mean", "std"))
 zca = load_file(folder / "whitening.safetensors") if space["zca"] else None
@@ -51,6 +51,12 @@ def to_pixels(images):
         images = (flat + zca["mean"].double()).to(images.dtype).view_as(images)
     return ((images * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 '''
+_DECODING = """factor = card["factor"]  # each stored image holds factor x factor smaller ones
+size = images.shape[2:]
+small = images.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+images = torch.nn.functional.interpolate(small, size=size, mode="bilinear", align_corners=False)
+labels = labels.repeat_interleave(factor * factor)
+"""
 
 _CAUTIONS = """- The images live in *model space*, not in pixels. Real images must pass through
   `to_model_space` (normalisation, and ZCA where the set has it) before a network that was trained on this set
@@ -111,12 +117,14 @@ def _sections(card: Mapping[str, Any]) -> Iterator[str]:
         f"{name} by {code(card['method'])} and written by atom-nas. It is meant for what needs many short "
         "trainings: comparing architectures, tuning, teaching."
     )
+    if _factor(card) > 1:
+        yield _formation(card)
     yield "![The images as pictures, a row a class](images.png)"
     yield "## Source\n\n" + "\n".join(_source(card))
     yield f"## Method\n\n{_method(card['method'])}"
     yield "### Settings\n\n" + _table("setting", card["config"].items())
     yield "## How it was made\n\n" + _table("what", _making(card))
-    yield f"## Loading with safetensors and json alone\n\n```python\n{USAGE}```"
+    yield f"## Loading with safetensors and json alone\n\n```python\n{_usage(card)}```"
     yield "## Loading with atom-nas\n\n```python\n" + _OWN_USAGE + "```"
     yield f"## Cautions\n\n{_CAUTIONS}"
 
@@ -127,6 +135,22 @@ synthetic = atom_nas.load(".")  # where these files are, e.g. what huggingface_h
 synthetic.images, synthetic.labels, synthetic.classes
 synthetic.preprocessing(pixels)  # real uint8 images into model space; .pictures(images) leads back
 """
+
+
+def _formation(card: Mapping[str, Any]) -> str:
+    factor = _factor(card)
+    seen = _count(card) * factor**2
+    return (
+        f"Multi-formation: each stored image holds {factor} x {factor} smaller ones, which are cut out and "
+        f"enlarged to the full size before a network sees them. So networks are trained on {seen:,} images, "
+        "as the code below makes them; the picture shows the stored ones. Source: Kim et al. 2022, "
+        "[arXiv:2205.14959](https://arxiv.org/abs/2205.14959)."
+    )
+
+
+def _usage(card: Mapping[str, Any]) -> str:
+    """Code that loads the images that networks are trained on."""
+    return _USAGE.replace("{decoding}", _DECODING if _factor(card) > 1 else "")
 
 
 def _source(card: Mapping[str, Any]) -> Iterator[str]:
@@ -188,5 +212,10 @@ def _table(title: str, rows: Iterable[tuple[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _factor(card: Mapping[str, Any]) -> int:
+    return int(card.get("factor", 1))
+
+
 def _count(card: Mapping[str, Any]) -> int:
+    """Stored images."""
     return int(card["ipc"]) * len(card["dataset"]["classes"])

@@ -184,6 +184,7 @@ def _card(
         "dataset": data,
         "method": settings.method,
         "ipc": settings.ipc,
+        "factor": getattr(settings.config, "factor", 1),
         "seed": settings.seed,
         "device": problem.device.type,
         "config": settings.resolved(),

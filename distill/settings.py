@@ -23,7 +23,7 @@ class DistillSettings:
         dataset: a name that `atom-nas list datasets` shows, or folder:PATH.
         method: a name that `atom-nas list methods` shows.
         method_config: the method's `Config`; its defaults if None.
-        ipc: synthetic images per class.
+        ipc: synthetic images per class; as stored, where a method's `factor` puts several into one.
         out: the folder of the synthetic set.
         seed: of everything random in the distillation, from 0 to 2^63 - 1.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.

@@ -1,12 +1,15 @@
 """The artifact: a folder with a synthetic set and everything needed to use it right.
 
-    synthetic.safetensors   images float32 (N, C, H, W) in model space; labels int64 (N,)
+    synthetic.safetensors   images float32 (N, C, H, W) in model space, as stored; labels int64 (N,)
     whitening.safetensors   mean (D,) and matrix (D, D) of the ZCA, only if the set was made with it
     card.json               what it is: dataset, classes, normalisation, method, settings, costs
-    images.png              the images as pictures, a row a class
+    images.png              the stored images as pictures, a row a class
     log.jsonl               the losses; once a run has begun to replace the set, those of that run
     evaluations.jsonl       only if asked for: accuracies on the way, as above
     README.md               all of it for people, in the form of a Hugging Face dataset card
+
+A stored image is what networks are trained on, unless the card has a factor f above 1: then it holds f x f
+smaller ones (see `distill.formation`).
 
 Nothing here is ever unpickled.
 """
@@ -15,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,7 @@ from torch.utils.data import TensorDataset
 from distill.card import FORMAT_VERSION, Card, PreprocessingCard, ShardCard, read_card, read_shard_card
 from distill.data import RealDataset, Split
 from distill.files import write_bytes, write_text
+from distill.formation import decode, encode
 from distill.preprocessing import Preprocessing, Whitening
 from distill.readme import README, readme
 from distill.sources import folder_path, load_dataset
@@ -43,9 +48,13 @@ _ASYMMETRY = 1e-4  # of the largest entry: rounding leaves a thousandth of that
 class SyntheticSet:
     """A synthetic set with its preprocessing and card.
 
+    Letters: N stored images, f the card's factor.
+
     Attributes:
-        images: float32 (N, C, H, W), in model space: feed them to a network as they are.
-        labels: int64 (N,).
+        stored: float32 (N, C, H, W), in model space, as they are on disk.
+        stored_labels: int64 (N,).
+        images: float32 (N*f^2, C, H, W), in model space: feed them to a network as they are.
+        labels: int64 (N*f^2,).
         classes: names; label k is `classes[k]`.
         preprocessing: brings real uint8 images into the same space (`preprocessing(images)`) and
             synthetic ones back to pixels (`preprocessing.pictures(images)`).
@@ -53,19 +62,32 @@ class SyntheticSet:
         path: the folder.
     """
 
-    images: Tensor
-    labels: Tensor
+    stored: Tensor
+    stored_labels: Tensor
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     card: dict[str, Any]
     path: Path
 
+    @property
+    def factor(self) -> int:
+        """Each stored image holds factor x factor smaller ones."""
+        return int(self.card.get("factor", 1))
+
+    @cached_property
+    def images(self) -> Tensor:
+        return decode(self.stored, self.factor)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        return self.stored_labels.repeat_interleave(self.factor**2)
+
     def __repr__(self) -> str:
-        shape, card = tuple(self.images.shape), self.card
+        shape, card = (len(self), *self.stored.shape[1:]), self.card
         return f"SyntheticSet({card['method']} of {card['dataset']['name']}, images {shape}, {self.path})"
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.stored_labels) * self.factor**2
 
     def dataset(self) -> TensorDataset:
         """A torch dataset of (image in model space, label)."""
@@ -111,22 +133,25 @@ class SyntheticSet:
         return dataset.carve_validation(record["validation_fraction"], record["validation_seed"])
 
     def pictures(self) -> Tensor:
-        """uint8 (N, C, H, W) for the eye.
+        """`images` for the eye: uint8 (N*f^2, C, H, W).
 
         Raises:
             ValueError: if the whitening cannot be undone.
         """
+        return self._pictures(self.images, 1)
+
+    def _pictures(self, images: Tensor, factor: int) -> Tensor:
         try:
-            return as_pictures(self.preprocessing, self.images)
+            return as_pictures(self.preprocessing, images, factor)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise ValueError(
                 f"{self.path / WHITENING} holds a singular matrix: no pictures can be had"
             ) from None
 
     def picture(self) -> bytes:
-        """What `images.png` holds: all images as pictures, a row a class."""
+        """What `images.png` holds: the stored images as pictures, a row a class."""
         encoded = BytesIO()
-        grid(self.pictures(), self.labels).save(encoded, format="PNG")
+        grid(self._pictures(self.stored, self.factor), self.stored_labels).save(encoded, format="PNG")
         return encoded.getvalue()
 
 
@@ -137,7 +162,7 @@ def save(
 
     Args:
         folder: exists already.
-        images: float32 (N, C, H, W) in model space.
+        images: float32 (N, C, H, W) in model space, as they are to be stored.
         labels: int64 (N,).
         card: what `Card` asks for, less format version, preprocessing and digests, which are added; with
             `shard`, what `ShardCard` does.
@@ -146,7 +171,7 @@ def save(
     # Serialised in memory: a full disk then is an OSError like any other, and leaves nothing behind.
     write_bytes(folder / IMAGES, serialize(tensors))
     whole = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if card.get("factor", 1) > 1 else 1,
         **card,
         "images": len(images),
         "images_sha256": digest(folder / IMAGES),
@@ -293,9 +318,18 @@ def load_tensors(path: Path, sha256: str, *, file: str, what: str) -> dict[str, 
         raise ValueError(f"{path} is not a safetensors file ({error})") from None
 
 
-def as_pictures(preprocessing: Preprocessing, images: Tensor) -> Tensor:
-    """Images in model space, (N, C, H, W), for the eye: uint8 of the same shape."""
-    return (preprocessing.pictures(images) * 255.0).round().to(torch.uint8)
+def as_pictures(preprocessing: Preprocessing, images: Tensor, factor: int = 1) -> Tensor:
+    """Images in model space, (N, C, H, W), for the eye: uint8 of the same shape.
+
+    Args:
+        factor: of multi-formation, where the images are stored ones. Whitening mixes the pixels of what
+            networks see, so the small images are un-whitened as such, and shrunk again.
+    """
+    if factor > 1 and preprocessing.whitening:
+        shown = encode(preprocessing.pictures(decode(images, factor)), factor)
+    else:
+        shown = preprocessing.pictures(images)
+    return (shown * 255.0).round().to(torch.uint8)
 
 
 def grid(pictures: Tensor, labels: Tensor) -> Image.Image:

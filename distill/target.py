@@ -33,7 +33,14 @@ _OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
 _BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
 
 
-LATER: dict[str, Any] = {"deterministic": False, "shard": None, "classes_at_once": 0, "schedule": "constant"}
+LATER: dict[str, Any] = {
+    "deterministic": False,
+    "shard": None,
+    "classes_at_once": 0,
+    "schedule": "constant",
+    "factor": 1,
+    "batch_synthetic": 0,
+}
 """Settings that earlier versions did not have and did not write down; they worked as if these were given."""
 
 

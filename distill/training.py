@@ -4,8 +4,7 @@ Letters: N images, C channels, H x W pixels.
 """
 
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -16,12 +15,14 @@ from torch.nn import functional as F
 from distill import kernels
 from distill.augment import draw, parse_strategy
 from distill.fusion import fuse
-from distill.graphs import graphed
+from distill.graphs import Material, Steps, recorded
 from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
 from distill.sources import suited_augmentation
 
+_STEPS_UNSEEN = 64
+"""Steps after which losses are read off a GPU, for which it is waited for."""
 Schedule = Literal["step", "cosine", "onecycle", "constant"]
 
 
@@ -151,61 +152,83 @@ def train(
     require(config.precision, device)
     started = time.perf_counter()
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    images, labels = images.to(device), labels.to(device)
-    preprocessing = preprocessing.to(device) if preprocessing else None
-    optimizer = torch.optim.SGD(
-        network.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
-    )
-    steps = -(-len(images) // config.batch_size)
-    scheduler = _scheduler(optimizer, config, config.epochs * steps)
     losses = list(after.epoch_losses) if after else []
-    if after:
-        _take_up(optimizer, scheduler, after, len(losses) * steps)
-    example = _example(images, config.batch_size, device)
-    compute = graphed(accelerated(network, device), example, config.precision, config.epochs * steps)
-    for epoch in range(len(losses), config.epochs if until is None else min(until, config.epochs)):
+    material = Material(
+        network=network,
+        images=images.to(device),
+        labels=labels.to(device),
+        preprocessing=preprocessing.to(device) if preprocessing else None,
+        config=config,
+        momentum=tuple(each.to(device) for each in after.momentum) if after else (),
+    )
+    steps = config.epochs * -(-len(images) // config.batch_size)
+    passes = recorded(material, steps) or _EagerSteps(material)
+    last = config.epochs if until is None else min(until, config.epochs)
+    _pass_over(passes, material, losses, last, seed, on_epoch)
+    return TrainingRecord(tuple(losses), time.perf_counter() - started, passes.momentum)
+
+
+def _pass_over(
+    passes: Steps,
+    material: Material,
+    losses: list[float],
+    last: int,
+    seed: int,
+    on_epoch: Callable[[int], None] | None,
+) -> None:
+    """The epochs up to `last` whose losses are not there yet; they are added."""
+    images, config = len(material.images), material.config
+    steps = -(-images // config.batch_size)
+    rates = _rates(config, config.epochs * steps)
+    often = 1 if material.images.device.type == "cpu" else _STEPS_UNSEEN
+    unread: list[Tensor] = []
+    for epoch in range(len(losses), last):
         generator = stream(seed, "epoch", epoch)
-        total = torch.zeros((), device=device)
-        order = torch.randperm(len(images), generator=generator).to(device)
-        for batch in order.split(config.batch_size):
-            inputs = _prepare(images[batch], preprocessing, config, generator)
-            total += _step(compute, inputs, labels[batch], optimizer, config) * len(batch)
-            scheduler.step()
-        losses.append(_finite(float(total) / len(images), epoch))
+        order = torch.randperm(images, generator=generator)
+        unread.append(passes.epoch(order, generator, rates[epoch * steps : (epoch + 1) * steps]))
+        if len(unread) * steps >= often or epoch == last - 1:
+            for total in torch.stack(unread).tolist():
+                losses.append(_finite(total / images, len(losses)))
+            unread.clear()
         if on_epoch:
             on_epoch(epoch + 1)
-    return TrainingRecord(tuple(losses), time.perf_counter() - started, _momentum(optimizer))
 
 
-def _example(images: Tensor, batch_size: int, device: torch.device) -> Tensor:
-    """A batch of zeros, (N, C, H, W), as `_prepare` makes them."""
-    size = (min(batch_size, len(images)), *images.shape[1:])
-    return torch.zeros(size, device=device).contiguous(memory_format=torch.channels_last)
+class _EagerSteps:
+    """See `distill.graphs.Steps`: one operation after the other."""
 
-
-def _take_up(
-    optimizer: torch.optim.SGD,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    after: TrainingRecord,
-    steps: int,
-) -> None:
-    """Put momentum and learning rate where `steps` steps have brought them."""
-    parameters = optimizer.param_groups[0]["params"]
-    for parameter, momentum in zip(parameters, after.momentum, strict=bool(after.momentum)):
-        optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device).clone(
-            memory_format=torch.preserve_format
+    def __init__(self, material: Material) -> None:
+        self._of, config, device = material, material.config, material.images.device
+        self._optimizer = torch.optim.SGD(
+            material.network.parameters(),
+            config.learning_rate,
+            config.momentum,
+            weight_decay=config.weight_decay,
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-        for _ in range(steps):
-            scheduler.step()
+        parameters = self._optimizer.param_groups[0]["params"]
+        for parameter, momentum in zip(parameters, material.momentum, strict=bool(material.momentum)):
+            self._optimizer.state[parameter]["momentum_buffer"] = momentum.clone(
+                memory_format=torch.preserve_format
+            )
+        self._compute = accelerated(material.network, device)
 
+    @property
+    def momentum(self) -> tuple[Tensor, ...]:
+        """See `Steps`."""
+        parameters = self._optimizer.param_groups[0]["params"]
+        buffers = [self._optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
+        return tuple(buffer.detach() for buffer in buffers if buffer is not None)
 
-def _momentum(optimizer: torch.optim.SGD) -> tuple[Tensor, ...]:
-    """The momentum of every parameter; () without momentum, or before the first step."""
-    parameters = optimizer.param_groups[0]["params"]
-    buffers = [optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
-    return tuple(buffer.detach() for buffer in buffers if buffer is not None)
+    def epoch(self, order: Tensor, generator: torch.Generator, rates: Sequence[float]) -> Tensor:
+        """See `Steps`."""
+        of = self._of
+        total = torch.zeros((), device=of.images.device)
+        batches = order.to(of.images.device).split(of.config.batch_size)
+        for batch, rate in zip(batches, rates, strict=True):
+            inputs = _prepare(of.images[batch], of.preprocessing, of.config, generator)
+            self._optimizer.param_groups[0]["lr"] = rate
+            total += _step(self._compute, inputs, of.labels[batch], self._optimizer, of.config) * len(batch)
+        return total
 
 
 def accelerated(network: nn.Module, device: torch.device) -> nn.Module:
@@ -236,6 +259,18 @@ def _step(
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def _rates(config: TrainingConfig, steps: int) -> list[float]:
+    """The learning rate of every step, as torch's schedulers have it."""
+    optimizer = torch.optim.SGD([torch.zeros(())], config.learning_rate)
+    scheduler = _scheduler(optimizer, config, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return rates
 
 
 def _scheduler(

@@ -53,10 +53,12 @@ class Board(Observer):
         folder: of this run alone. What an earlier attempt wrote there of iterations that are now done again
             is withdrawn by the `purge_step` of the new event file.
         images_every: iterations from one grid to the next; the last iteration has one in any case.
+        factor: of multi-formation; the grid shows the images as they are stored.
     """
 
-    def __init__(self, folder: Path, problem: Problem, images_every: int) -> None:
+    def __init__(self, folder: Path, problem: Problem, images_every: int, factor: int = 1) -> None:
         require_tensorboard()
+        self._factor = factor
         self._folder, self._problem, self._images_every = folder, problem, images_every
         self._writer: Any = None
 
@@ -91,12 +93,12 @@ class Board(Observer):
         shape, classes = self._problem.image_shape, len(self._problem.class_numbers)
         chosen = images.detach().cpu().view(classes, -1, *shape)[:_MOST_CLASSES, :_MOST_IMAGES]
         labels = torch.arange(len(chosen)).repeat_interleave(chosen.shape[1])
-        pictures = as_pictures(self._problem.preprocessing, chosen.flatten(0, 1))
+        pictures = as_pictures(self._problem.preprocessing, chosen.flatten(0, 1), self._factor)
         return np.asarray(grid(pictures, labels))
 
 
 class Milestones(Observer):
-    """A short training on the images as they are, every so many iterations, scored on held-out images.
+    """A short training on the images so far, every so many iterations, scored on held-out images.
 
     Each is a line of `evaluations.jsonl`: `iteration`; `accuracy` in [0, 1], null if the training diverged;
     `n` validation images; the seconds it took. Initial weights, batches and augmentation are the same each
@@ -106,6 +108,7 @@ class Milestones(Observer):
         every: iterations from one to the next; the last iteration has one in any case.
         held_out: of the training images, as a dataset; of a shard, its own classes' images are scored on.
         folder: of the artifact.
+        factor: of multi-formation: each of the images holds factor x factor that are trained on.
         show: told accuracy and iteration.
     """
 
@@ -116,10 +119,12 @@ class Milestones(Observer):
         held_out: RealDataset,
         *,
         folder: Path,
+        factor: int = 1,
         show: Callable[[float, int], None] | None = None,
     ) -> None:
         self._every, self._problem, self._dataset = every, problem, held_out
         self._validation, self._folder = _of_classes(held_out.test, problem.class_numbers), folder
+        self._factor = factor
         self._show = show or (lambda *_: None)
         self._run_peak_mb = 0.0
 
@@ -154,7 +159,7 @@ class Milestones(Observer):
             problem.labels,
             problem.classes,
             problem.preprocessing,
-            {},
+            {"factor": self._factor},
             self._folder,
         )
         evaluator = Evaluator(
@@ -213,14 +218,16 @@ def observer(
     """
     members: list[Observer] = []
     board = None
+    factor = getattr(settings.config, "factor", 1)
     if settings.board:
-        board = Board(settings.board, problem, settings.images_every or -(-settings.config.iterations // 10))
+        images_every = settings.images_every or -(-settings.config.iterations // 10)
+        board = Board(settings.board, problem, images_every, factor)
         members.append(board)
         tell(f"to watch: tensorboard --logdir {shlex.quote(str(settings.board))}")
     if settings.evaluate_every and held_out:
         show = board.show_accuracy if board else None
         every, out = settings.evaluate_every, settings.out
-        members.append(Milestones(every, problem, held_out, folder=out, show=show))
+        members.append(Milestones(every, problem, held_out, folder=out, factor=factor, show=show))
     return _Together(members)
 
 

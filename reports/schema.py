@@ -41,12 +41,16 @@ class DatasetInfo(_Part):
 
 
 class SyntheticInfo(_Part):
-    """The synthetic set and what it cost, in seconds on `device`."""
+    """The synthetic set and what it cost, in seconds on `device`.
+
+    `images` are stored ones, `ipc` of each class; each holds factor x factor smaller ones.
+    """
 
     directory: str = ""
     method: str
     ipc: Count | None = None
     images: Count | None = None
+    factor: Count = 1
     iterations: Count | None = None
     distill_seconds: Seconds | None = None
     distill_cpu_seconds: Seconds | None = None

@@ -120,7 +120,8 @@ def confirmed_caption(confirmed: Confirmed) -> str:
 def _set_of(section: Section) -> str:
     synthetic = section.report.run.synthetic
     images = images_of(synthetic.method, synthetic.images)
-    return images if synthetic.ipc is None else f"{images}, {synthetic.ipc} a class"
+    each = "" if synthetic.ipc is None else f", {synthetic.ipc} a class"
+    return images + each + (f", {synthetic.factor**2} in one" if synthetic.factor > 1 else "")
 
 
 def _reference(section: Section) -> str:

@@ -22,6 +22,8 @@ from distill.precision import PRECISIONS, Precision, runs_bfloat16
 
 __all__ = ["SMALLEST", "Plan", "Scale", "bench", "table"]
 
+PIECES_ON_A_GPU = 50
+"""Iterations or steps a turn there, so that waiting for the GPU and what is prepared ahead count little."""
 METHODS = ("atom", "datadam", "dm")
 ARCHITECTURES = (
     "w128-d3-instance-relu-avg",
@@ -37,7 +39,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        device: where to compute; workers are measured on a CPU only.
+        device: where to compute.
         repeats: turns a way, of which the median counts.
         methods, architectures: whose iterations and training steps.
         scale: sizes of both.
@@ -87,8 +89,8 @@ def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[s
             "images": plan.scale.batch,
             "seconds": step_profile(plan.architectures[0], plan.scale, 5 * plan.repeats),
         }
-        tell("workers")
-        result["workers"] = machine.scaling(plan.architectures[0], plan.scale)
+    tell("workers")
+    result["workers"] = machine.scaling(plan.architectures[0], plan.scale, device)
     if plan.growth:
         result["growth"] = measure_growth(
             plan.methods[0], plan.architectures[0], device, plan.repeats, smallest=plan.growth, tell=tell
@@ -98,19 +100,35 @@ def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[s
 
 def _training(architecture: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
     common = (architecture, plan.device, plan.scale)
-    fast: dict[str, Way] = {kind: Way(ways.train, (*common, kind), threads=1) for kind in kinds}
-    return {"straightforward": Way(ways.train_plainly, common, threads=1, plain=True), **fast}
+    pieces = _pieces(plan.device)
+    fast: dict[str, Way] = {
+        kind: Way(ways.train, (*common, kind), threads=1, pieces=pieces) for kind in kinds
+    }
+    if pieces > 1:
+        eager = {
+            f"eager {kind}": Way(ways.train, (*common, kind, False), threads=1, pieces=pieces)
+            for kind in kinds
+        }
+        fast = {**eager, **fast}
+    return {"straightforward": Way(ways.train_plainly, common, threads=1, pieces=pieces, plain=True), **fast}
 
 
 def _matching(method: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
     common = (method, plan.device, plan.scale)
-    threads = torch.get_num_threads()
-    fast: dict[str, Way] = {
-        kind: Way(ways.match, (*common, {"precision": kind}), threads=threads) for kind in kinds
-    }
-    if plan.device.type == "cuda":
-        fast = {"eager": Way(ways.match, (*common, {"compile": False}), threads=threads), **fast}
-    return {"straightforward": Way(ways.match_plainly, common, threads=threads, plain=True), **fast}
+    threads, pieces = torch.get_num_threads(), _pieces(plan.device)
+
+    def way(**options: Any) -> Way:
+        return Way(ways.match, (*common, options), threads=threads, pieces=pieces)
+
+    fast: dict[str, Way] = {kind: way(precision=kind) for kind in kinds}
+    if pieces > 1:
+        fast = {**{f"not compiled {kind}": way(precision=kind, compile=False) for kind in kinds}, **fast}
+    plainly = Way(ways.match_plainly, common, threads=threads, pieces=pieces, plain=True)
+    return {"straightforward": plainly, **fast}
+
+
+def _pieces(device: torch.device) -> int:
+    return PIECES_ON_A_GPU if device.type == "cuda" else 1
 
 
 def _turns(what: str, compared: Mapping[str, Way], repeats: int, share: int) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from atom_nas.bench.ways import Scale, problem
 from atom_nas.engines.base import Job, Outcome, Workload
 from atom_nas.engines.local import LocalConfig, LocalEngine
 from atom_nas.estimators.base import SearchData
+from atom_nas.plan import default_workers
 from atom_nas.runner import SpaceBuilder
-from distill.environment import usable_cores
 from distill.training import TrainingConfig
 
+CPU = torch.device("cpu")
 JOBS_A_WORKER = 4
 ROUNDS = 3
 _SAMPLE_SECONDS = 0.5  # adding up a large process takes tens of milliseconds of its time
@@ -39,23 +40,27 @@ print(2 * size**3 / sorted(times)[4] / 1e9)
 """
 
 
-def gemm_rate(kind: str, device: torch.device, threads: int, size: int = 2048) -> float | None:
-    """GFLOP/s of a square matrix product; None where it fails.
+def gemm_rate(kind: str, device: torch.device, threads: int, size: int | None = None) -> float | None:
+    """GFLOP/s of a square matrix product, of 2,048 rows on a CPU, 8,192 on a GPU; None where it fails.
 
     In a process of its own: some processors end it with an illegal instruction in bfloat16.
     """
+    size = size or (8192 if device.type == "cuda" else 2048)
     command = [sys.executable, "-c", _GEMM, str(threads), kind, str(device), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(done.stdout) if done.returncode == 0 else None
 
 
-def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dict[str, Any]:
-    """The same trials on one worker and on all cores: wall seconds, memory, whether scores are the same.
+def scaling(
+    architecture: str, scale: Scale, device: torch.device = CPU, *, cores: int | None = None
+) -> dict[str, Any]:
+    """The same trials on one worker and on as many as a search takes: wall seconds, memory, whether scores
+    are the same.
 
     The two take turns; medians count. Memory is that of all processes at its highest, shared pages once.
     """
-    count = cores or usable_cores()
-    workload = proxy_workload(scale)
+    count = cores or default_workers(device)
+    workload = proxy_workload(scale, epochs=10 if device.type == "cpu" else 300)
     jobs = [
         Job(estimator="proxy", architecture=architecture, seed=seed) for seed in range(JOBS_A_WORKER * count)
     ]
@@ -64,7 +69,7 @@ def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dic
     scores = []
     for _ in range(ROUNDS):
         for workers in seconds:
-            (spent, outcomes), memory[workers] = _watched(partial(timed, workload, jobs, workers))
+            (spent, outcomes), memory[workers] = _watched(partial(timed, workload, jobs, workers, device))
             seconds[workers].append(spent)
             scores.append(_scores(outcomes))
     alone, together = (sorted(seconds[workers])[ROUNDS // 2] for workers in (1, count))
@@ -75,7 +80,7 @@ def scaling(architecture: str, scale: Scale, *, cores: int | None = None) -> dic
         "identical": all(each == scores[0] for each in scores),
         "memory_mb": {str(workers): each for workers, each in memory.items()},
         "memory_mb_a_worker": (memory[count] - memory[1]) / more if more else None,
-        "overhead_ms": _overhead(workload, architecture),
+        "overhead_ms": _overhead(workload, architecture, device),
     }
 
 
@@ -97,20 +102,22 @@ def proxy_workload(scale: Scale, epochs: int = 10) -> Workload:
     return Workload(build=build, estimators=(estimator,), image_shape=scale.image_shape)
 
 
-def timed(workload: Workload, jobs: Sequence[Job], workers: int) -> tuple[float, list[Outcome]]:
+def timed(
+    workload: Workload, jobs: Sequence[Job], workers: int, device: torch.device = CPU
+) -> tuple[float, list[Outcome]]:
     """Wall seconds of the jobs on workers that are warm, and what became of them."""
-    with LocalEngine(workload, LocalConfig(workers=workers)) as engine:
+    with LocalEngine(workload, LocalConfig(workers=workers, device=str(device))) as engine:
         list(engine.run(jobs[:workers]))  # starts and warms the workers
         start = time.perf_counter()
         outcomes = list(engine.run(jobs))
         return time.perf_counter() - start, outcomes
 
 
-def _overhead(workload: Workload, architecture: str) -> float:
+def _overhead(workload: Workload, architecture: str, device: torch.device) -> float:
     """Milliseconds that a trial on a warm worker takes beyond what it measures itself, the median of some."""
     job = Job(estimator="proxy", architecture=architecture, seed=0)
     found = []
-    with LocalEngine(workload, LocalConfig(workers=1)) as engine:
+    with LocalEngine(workload, LocalConfig(workers=1, device=str(device))) as engine:
         list(engine.run([job]))
         for _ in range(5):
             start = time.perf_counter()

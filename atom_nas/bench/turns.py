@@ -26,22 +26,31 @@ class Finished(Exception):  # noqa: N818 - the end, as StopIteration is
 
 
 class Turns:
-    """What a way is given: it calls `wait` before each piece of work."""
+    """What a way is given: it calls `wait` before each piece of work.
 
-    def __init__(self, channel: Connection, device: torch.device) -> None:
-        self._channel, self._device = channel, device
+    Args:
+        pieces: of work that a turn has; on a GPU one would measure little but the waiting for it.
+    """
+
+    def __init__(self, channel: Connection, device: torch.device, pieces: int) -> None:
+        self._channel, self._device, self._pieces = channel, device, pieces
         self._started: float | None = None
+        self._left = 0
 
     def wait(self) -> None:
-        """End the present turn, if any, and wait for the next one.
+        """End the present turn when all its pieces are done, and wait for the next one.
 
         Raises:
             Finished: there is none.
         """
+        if self._left:
+            self._left -= 1
+            return
+        self._left = self._pieces - 1
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         if self._started is not None:
-            self._channel.send(time.perf_counter() - self._started)
+            self._channel.send((time.perf_counter() - self._started) / self._pieces)
         if not self._channel.recv():
             raise Finished
         self._started = time.perf_counter()
@@ -53,17 +62,19 @@ class Way:
 
     Attributes:
         threads: of torch.
+        pieces: of work a turn, see `Turns`.
         plain: without what importing our packages settles for a process.
     """
 
     run: Callable[..., None]
     arguments: tuple[Any, ...]
     threads: int
+    pieces: int = 1
     plain: bool = False
 
 
 def take_turns(ways: Mapping[str, Way], repeats: int) -> dict[str, list[float]]:
-    """Seconds of `repeats` turns of each way, one after the other.
+    """Seconds a piece of work in `repeats` turns of each way, one after the other.
 
     Raises:
         RuntimeError: a way has failed; the message says how.
@@ -125,7 +136,7 @@ def _serve(channel: Connection, way: Way) -> None:
     torch.set_num_threads(way.threads)
     device = next(argument for argument in way.arguments if isinstance(argument, torch.device))
     try:
-        way.run(Turns(channel, device), *way.arguments)
+        way.run(Turns(channel, device, way.pieces), *way.arguments)
     except (Finished, EOFError, BrokenPipeError, KeyboardInterrupt):
         return
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it

@@ -14,6 +14,7 @@ from atom_nas.estimators.measure import network_costs
 from distill import methods
 from distill.augment import draw, parse_strategy
 from distill.data import Split
+from distill.graphs import Material, RecordedSteps
 from distill.matching import matching_loss, statistics
 from distill.methods.base import Problem
 from distill.networks import convnet, convnet_operations, fitting_depth
@@ -59,12 +60,31 @@ def train_plainly(turns: Turns, architecture: str, device: torch.device, scale: 
     _train(turns, _network(architecture, scale).to(device), images, labels, "float32")
 
 
-def train(turns: Turns, architecture: str, device: torch.device, scale: Scale, precision: Precision) -> None:
-    """As `distill.training.train` does."""
+def train(
+    turns: Turns,
+    architecture: str,
+    device: torch.device,
+    scale: Scale,
+    precision: Precision,
+    recorded: bool = True,
+) -> None:
+    """As `distill.training.train` does; where `recorded`, by CUDA graphs on a GPU."""
     images, labels = _batch(device, scale)
     network = _network(architecture, scale).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images = images.contiguous(memory_format=torch.channels_last)
-    _train(turns, accelerated(network, device), images, labels, precision)
+    if device.type == "cuda" and recorded:
+        _replay(turns, network.train(), images, labels, precision)
+    else:
+        images = images.contiguous(memory_format=torch.channels_last)
+        _train(turns, accelerated(network, device), images, labels, precision)
+
+
+def _replay(turns: Turns, network: nn.Module, images: Tensor, labels: Tensor, precision: Precision) -> None:
+    config = TrainingConfig(batch_size=len(images), precision=precision)
+    steps = RecordedSteps(Material(network, images, labels, None, config, ()))
+    order, generator = torch.arange(len(images)), stream(0, "bench order")
+    while True:
+        turns.wait()
+        steps.epoch(order, generator, [config.learning_rate])
 
 
 def epoch(turns: Turns, architecture: str, device: torch.device, images: int, scale: Scale) -> None:

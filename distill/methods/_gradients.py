@@ -20,6 +20,7 @@ from torch import Tensor
 
 from distill.acceleration import Auto
 from distill.augment import Augmentation, draw, parse_strategy
+from distill.formation import decode
 from distill.gradient_matching import class_gradients, gradient_distance, matched_weights, weight_gradients
 from distill.methods._pixels import PixelConfig, RealImages, augmented, iterate, move, require_finite
 from distill.methods.base import Problem
@@ -148,7 +149,8 @@ class _Engine:
     def _pixel_step(self, state: State, step: int) -> Tensor:
         """A step of SGD with momentum on all pixels, in place; the classes' distances before it, (K,)."""
         self._network.requires_grad_(False)
-        together = max(1, _TOGETHER[self._problem.device.type] // self._problem.ipc)
+        each = self._config.decoded(self._problem)
+        together = max(1, _TOGETHER[self._problem.device.type] // each)
         numbers = self._problem.class_numbers
         parts = [numbers[first : first + together] for first in range(0, len(numbers), together)]
         return torch.cat([self._move(state, step, part) for part in parts])
@@ -165,9 +167,8 @@ class _Engine:
         rows = slice(numbers[0] * problem.ipc, (numbers[-1] + 1) * problem.ipc)
         images = state.images[rows].detach().requires_grad_(True)
         with autocast(problem.device, config.precision):
-            source = class_gradients(
-                self._network, augmented(images, augmentations), self._labels[list(numbers)]
-            )
+            seen = augmented(decode(images, config.factor), augmentations)
+            source = class_gradients(self._network, seen, self._labels[list(numbers)])
         distances = gradient_distance(target, source)
         (gradient,) = torch.autograd.grad(distances.sum(), images)
 
@@ -190,7 +191,7 @@ class _Engine:
         return [torch.cat(layer) for layer in zip(*gradients, strict=True)]
 
     def _train(self, state: State, step: int) -> None:
-        """Train the network on the synthetic images as they are."""
+        """Train the network on the synthetic images as it sees them."""
         if not self._epochs:
             return
         config, problem = self._config, self._problem
@@ -206,9 +207,10 @@ class _Engine:
             precision=config.precision,
         )
         seed = derive_seed(problem.seed, "network", state.iteration, step)
-        labels = self._labels.repeat_interleave(problem.ipc)
+        images = decode(state.images, config.factor)
+        labels = self._labels.repeat_interleave(config.decoded(problem))
         try:
-            train(self._network, state.images, labels, config=training, seed=seed, device=problem.device)
+            train(self._network, images, labels, config=training, seed=seed, device=problem.device)
         except FloatingPointError as error:
             raise ValueError(
                 f"{error} of the network of iteration {state.iteration + 1}; a smaller learning_rate or "

@@ -5,10 +5,13 @@ augmentation; the pixels descend the matching loss. The streams are named by (se
 network and by (seed, iteration, class) for batch and augmentation, so classes are independent of one
 another given the seed, and nothing but pixels and momentum has to be saved.
 
-Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
+Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels, f the
+factor of multi-formation.
 """
 
 import math
+import warnings
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar, Literal, TypeVar, get_args
@@ -19,15 +22,10 @@ from torch import Tensor
 from distill.acceleration import Auto, Work, decide
 from distill.attention import attention_sums, runs_fused
 from distill.augment import Augmentation, draw, parse_strategy
-from distill.matching import (
-    LossWeights,
-    MatchingLoss,
-    Statistics,
-    matching_loss,
-    reduce_sums,
-    statistics,
-)
-from distill.methods._pixels import PixelConfig, RealImages, augmented, iterate, move, require_finite
+from distill.matching import LossWeights, MatchingLoss, Statistics, reduce_sums, statistics
+from distill.methods._pixels import PixelConfig, RealImages, augmented, choose, iterate, require_finite, seen
+from distill.methods._replayed import Replayed, UnrecordableError
+from distill.methods._step import descend, joined
 from distill.methods.base import Problem
 from distill.networks import convnet_operations, reinitialise
 from distill.precision import autocast, require
@@ -38,7 +36,8 @@ Schedule = Literal["constant", "cosine"]
 Config = TypeVar("Config", bound="MatchingConfig")
 
 PORTION_BYTES = 512 * 2**20
-"""Size of the first feature map of the classes that are computed together, real and synthetic images."""
+"""Size of the first feature map of the classes that are computed together, real and synthetic images; on a
+GPU a thirty-second of its memory if that is more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +54,16 @@ class MatchingConfig(PixelConfig):
         classes_at_once: classes computed together; fewer take less memory. 0 takes as many as keep the first
             feature map of their images within 512 MiB in float32. It changes rounding only; deterministic
             runs take one class at a time.
+        batch_synthetic: synthetic images a class that are matched, drawn at random in every iteration; 0
+            matches all, as do numbers larger than theirs. Of use with a `factor`, which makes many of them
+            (Kim et al. 2022, arXiv:2205.14959).
     """
 
     schedule: Schedule = "constant"
     augmentation: str = "dsa"
     compile: bool | Auto = "auto"
     classes_at_once: int = 0
+    batch_synthetic: int = 0
     shallowest: ClassVar[int] = 2  # attention is matched below the last block
 
     def __post_init__(self) -> None:
@@ -70,6 +73,8 @@ class MatchingConfig(PixelConfig):
             raise ValueError(f"schedule must be {allowed}, not {self.schedule!r}")
         if self.classes_at_once < 0:
             raise ValueError(f"classes_at_once must be 0 (chosen) or positive, not {self.classes_at_once}")
+        if self.batch_synthetic < 0:
+            raise ValueError(f"batch_synthetic must be 0 (all) or positive, not {self.batch_synthetic}")
         parse_strategy(self.augmentation)
         _ = self.weights  # Building them checks them, before any image is read.
 
@@ -99,7 +104,7 @@ class MatchingConfig(PixelConfig):
             return replace(self, compile=False), "fused kernels need no compiling"
         if problem.deterministic:
             return replace(self, compile=False), "deterministic runs are not"
-        passes = self.batch_real + 3 * problem.ipc  # backward costs two forward passes
+        passes = self.batch_real + 3 * self.matched(problem)  # backward costs two forward passes
         operations = convnet_operations(problem.image_shape, self.blocks(problem), self.width)
         work = Work(
             iterations=self.iterations,
@@ -108,15 +113,27 @@ class MatchingConfig(PixelConfig):
         compiled, reason = decide(self.compile, work, problem.device)
         return replace(self, compile=compiled), reason
 
+    def matched(self, problem: Problem) -> int:
+        """Synthetic images a class that an iteration matches, enlarged ones if there is a factor."""
+        decoded = self.decoded(problem)
+        return min(self.batch_synthetic or decoded, decoded)
+
     def portions(self, problem: Problem) -> list[slice]:
         """The classes worked on, in nearly equal portions that are computed together."""
         height, width = problem.image_shape[1:]
-        map_bytes = 4 * self.width * height * width * (self.batch_real + problem.ipc)
-        most = 1 if problem.deterministic else self.classes_at_once or max(1, PORTION_BYTES // map_bytes)
+        map_bytes = 4 * self.width * height * width * (self.batch_real + self.matched(problem))
+        fitting = max(1, _portion_bytes(problem.device) // map_bytes)
+        most = 1 if problem.deterministic else self.classes_at_once or fitting
         classes = len(problem.class_numbers)
         count = -(-classes // most)
         bounds = [classes * number // count for number in range(count + 1)]
         return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def _portion_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return PORTION_BYTES
+    return max(PORTION_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // 32)
 
 
 def match(problem: Problem, config: MatchingConfig, weights: LossWeights, session: Session) -> Tensor:
@@ -130,7 +147,8 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
     """
     config, _ = config.suited(problem)
     engine = _Engine(problem, config, weights)
-    return iterate(problem, config, session, engine.descend, engine.point, every=session.log_every)
+    with closing(engine):
+        return iterate(problem, config, session, engine.descend, engine.point, every=session.log_every)
 
 
 class _Engine:
@@ -143,7 +161,10 @@ class _Engine:
         self._portions = config.portions(problem)
         self._network = config.network(problem).requires_grad_(False)
         self._reduce = self._statistics
-        if config.compile:
+        self._replayed: Replayed | None = None
+        if problem.device.type == "cuda" and not problem.deterministic:
+            self._replay()
+        elif config.compile:
             # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
             torch.compiler.reset()
             self._reduce = torch.compile(self._statistics, dynamic=False)
@@ -152,8 +173,14 @@ class _Engine:
 
     def descend(self, state: State) -> MatchingLoss:
         """One iteration: the loss at the current pixels, then a step of SGD with momentum, in place."""
+        if self._replayed:
+            try:
+                return self._replayed.descend(state)
+            except UnrecordableError as error:
+                warnings.warn(f"distilling without a CUDA graph: {error}", stacklevel=2)
+                self.close()
         reinitialise(self._network, stream(self._problem.seed, "network", state.iteration))
-        return _joined([self._descend(state, portion) for portion in self._portions])
+        return joined([self._descend(state, portion) for portion in self._portions])
 
     def _descend(self, state: State, portion: slice) -> MatchingLoss:
         """The same for the classes of one portion."""
@@ -163,18 +190,41 @@ class _Engine:
         real = self._real.batch(range(portion.start, portion.stop), generators, config.batch_real)
         names = parse_strategy(config.augmentation)
         augmentations = [draw(names, generator) for generator in generators]
+        chosen = choose(generators, config.decoded(problem), config.matched(problem))
 
         with torch.no_grad():
             target = self._reduce(augmented(real, augmentations), len(numbers))
         rows = slice(portion.start * problem.ipc, portion.stop * problem.ipc)
-        # A copy: where in memory a part of a tensor begins depends on what stands before it.
-        images = state.images[rows].clone().requires_grad_(True)
-        source = self._reduce(self._augmented_synthetic(images, augmentations), len(numbers))
-        loss = matching_loss(target, source, weights=self._weights)
-        (gradient,) = torch.autograd.grad(loss.total, images)
+        return descend(
+            state,
+            rows,
+            target,
+            lambda images: self._reduce(
+                self._augmented_synthetic(images, chosen, augmentations), len(numbers)
+            ),
+            weights=self._weights,
+            rate=config.rate(state.iteration),
+            momentum=config.momentum,
+        )
 
-        move(state, rows, gradient, rate=config.rate(state.iteration), momentum=config.momentum)
-        return MatchingLoss(loss.spatial.detach(), loss.channel.detach(), loss.mmd.detach())
+    def close(self) -> None:
+        """Let go of what the iterations held."""
+        if self._replayed:
+            self._replayed.close()
+        self._replayed = None
+
+    def _replay(self) -> None:
+        if self._config.compile:
+            # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
+            torch.compiler.reset()
+        self._replayed = Replayed(
+            self._problem,
+            self._config,
+            self._weights,
+            network=self._network,
+            statistics=self._statistics,
+            pixels=self._real.resident,
+        )
 
     def point(self, iteration: int, loss: MatchingLoss) -> dict[str, float]:
         """The loss and its parts, as logged."""
@@ -183,14 +233,18 @@ class _Engine:
         sums = {name: float(part.detach().sum()) for name, part in parts.items()}
         return {"iteration": iteration, "loss": total, **sums}
 
-    def _augmented_synthetic(self, images: Tensor, augmentations: list[Augmentation]) -> Tensor:
-        """As `augmented`; deterministic runs on a GPU go by the CPU.
+    def _augmented_synthetic(
+        self, images: Tensor, chosen: Tensor, augmentations: list[Augmentation]
+    ) -> Tensor:
+        """What networks see, as `augmented`; deterministic runs on a GPU go by the CPU.
 
-        There the gradient of sampling from a grid is summed in whatever order the threads come.
+        There the gradients of enlarging and of sampling from a grid are summed in whatever order the threads
+        come.
         """
+        factor = self._config.factor
         if not self._problem.deterministic or images.device.type == "cpu":
-            return augmented(images, augmentations)
-        by_cpu = augmented(images.cpu(), augmentations)
+            return augmented(seen(images, factor, chosen), augmentations)
+        by_cpu = augmented(seen(images.cpu(), factor, chosen), augmentations)
         return by_cpu.to(images.device, memory_format=torch.channels_last)
 
     def _statistics(self, images: Tensor, classes: int) -> Statistics:
@@ -201,9 +255,3 @@ class _Engine:
     def _fused_statistics(self, images: Tensor, classes: int) -> Statistics:
         sums = attention_sums(self._network, images, self._weights, self._config.precision)
         return reduce_sums(sums, classes=classes, weights=self._weights)
-
-
-def _joined(losses: list[MatchingLoss]) -> MatchingLoss:
-    """The losses of portions as one of all their classes."""
-    parts = [(loss.spatial, loss.channel, loss.mmd) for loss in losses]
-    return MatchingLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))

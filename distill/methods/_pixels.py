@@ -1,6 +1,7 @@
 """What methods that move the pixels of synthetic images share: settings, start, loop, real batches, step.
 
-Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels.
+Letters: K classes worked on, I synthetic images and B real images a class, C channels, H x W pixels, f the
+factor of multi-formation.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import Augmentation, augment_classes
+from distill.formation import LARGEST_FACTOR, decode, encode, require_factor
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, fitting_depth
 from distill.precision import PRECISIONS, Precision, require
@@ -30,6 +32,9 @@ class PixelConfig:
         learning_rate, momentum: of SGD on the pixels.
         batch_real: real images a class and step; a class with fewer repeats some.
         initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
+        factor: multi-formation: each stored image holds factor x factor smaller ones, which are enlarged to
+            the full size before a network sees them (Kim et al. 2022, arXiv:2205.14959). It must divide
+            height and width; 1 is none. `real` starts from as many real images, shrunk.
         depth: blocks of the ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
         precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
@@ -41,6 +46,7 @@ class PixelConfig:
     momentum: float = 0.5
     batch_real: int = 64
     initialization: Literal["real", "noise"] = "real"
+    factor: int = 1
     depth: int = 0
     width: int = 128
     precision: Precision = "float32"
@@ -53,6 +59,8 @@ class PixelConfig:
                 raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
+        if not 1 <= self.factor <= LARGEST_FACTOR:
+            raise ValueError(f"factor must lie in 1..{LARGEST_FACTOR}, not {self.factor}")
         if self.depth != 0 and self.depth < self.shallowest:
             raise ValueError(
                 f"depth must be 0 (chosen for you) or at least {self.shallowest}, not {self.depth}"
@@ -64,8 +72,10 @@ class PixelConfig:
         """Refuse settings that cannot work for this problem on this machine, before anything is done.
 
         Raises:
-            ValueError: if the images are too small for the depth, or the precision cannot be had here.
+            ValueError: if the factor does not cut the images into equal ones, they are too small for the
+                depth, or the precision cannot be had here.
         """
+        require_factor(self.factor, *problem.image_shape[1:])
         with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
             ConvNet(problem.image_shape, len(problem.classes), self.blocks(problem), self.width)
         require(self.precision, problem.device)
@@ -73,6 +83,10 @@ class PixelConfig:
     def blocks(self, problem: Problem) -> int:
         """The depth, chosen for the image size if it is 0."""
         return self.depth or fitting_depth(problem.image_shape)
+
+    def decoded(self, problem: Problem) -> int:
+        """Images a class that networks see: I*f^2."""
+        return problem.ipc * self.factor**2
 
     def network(self, problem: Problem) -> ConvNet:
         """The ConvNet on the problem's device, whose weights every iteration draws anew."""
@@ -102,7 +116,7 @@ def iterate(
     Raises:
         ValueError: if the images are not finite in the end; and what `point` raises.
     """
-    state = session.restore() or initial_state(problem, config.initialization)
+    state = session.restore() or initial_state(problem, config.initialization, config.factor)
     state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     while state.iteration < config.iterations:
         loss = descend(state)
@@ -118,20 +132,23 @@ def iterate(
     return images
 
 
-def initial_state(problem: Problem, initialization: Literal["real", "noise"]) -> State:
+def initial_state(problem: Problem, initialization: Literal["real", "noise"], factor: int = 1) -> State:
     if initialization == "noise":
         generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
         shape = (problem.ipc, *problem.image_shape)
         images = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     else:
-        images = problem.prepare(random_positions(problem))
+        images = encode(problem.prepare(random_positions(problem, factor**2)), factor)
     return State(0, images, torch.zeros_like(images))
 
 
-def random_positions(problem: Problem) -> Tensor:
-    """I positions of each class, drawn at random without repeats: int64 (K*I,)."""
+def random_positions(problem: Problem, each: int = 1) -> Tensor:
+    """I*each positions of each class, drawn at random: int64 (K*I*each,).
+
+    Without repeats, as long as the class has that many.
+    """
     drawn = [
-        pool[torch.randperm(len(pool), generator=stream(problem.seed, "initial", k))[: problem.ipc]]
+        draw_batch(pool, problem.ipc * each, stream(problem.seed, "initial", k))
         for k, pool in zip(problem.class_numbers, problem.pools(), strict=True)
     ]
     return torch.cat(drawn)
@@ -171,6 +188,11 @@ class RealImages:
             if self._pixels.nbytes <= free // 4:
                 self._pixels = self._pixels.to(problem.device)
 
+    @property
+    def resident(self) -> Tensor | None:
+        """All stored pixels, uint8 (N, C, H, W), if they lie on the device."""
+        return self._pixels if self._pixels.device == self._device else None
+
     def batch(self, places: Sequence[int], generators: Sequence[torch.Generator], size: int) -> Tensor:
         """`size` images of each of some classes, in model space: (len * size, C, H, W) on the device.
 
@@ -193,12 +215,35 @@ def draw_batch(pool: Tensor, size: int, generator: torch.Generator) -> Tensor:
     return pool[torch.cat(rounds)[:size]]
 
 
+def choose(generators: Sequence[torch.Generator], count: int, size: int) -> Tensor:
+    """`size` of the `count` images that networks may see of each class: int64 (K * size,).
+
+    Empty, and nothing is drawn, where that is all of them.
+
+    Args:
+        generators: one a class; the images of all of them are counted through.
+    """
+    if size == count:
+        return torch.empty(0, dtype=torch.int64)
+    pools = torch.arange(len(generators) * count).split(count)
+    return torch.cat([draw_batch(pool, size, g) for pool, g in zip(pools, generators, strict=True)])
+
+
+def seen(images: Tensor, factor: int, chosen: Tensor) -> Tensor:
+    """What networks see of stored images, (N, C, H, W): all that they hold, or what `choose` chose of it."""
+    decoded = decode(images, factor)
+    return decoded.index_select(0, chosen.to(decoded.device)) if len(chosen) else decoded
+
+
 def augmented(images: Tensor, augmentations: list[Augmentation]) -> Tensor:
     """Each class's images through its own transform: (K*n, C, H, W) to the same."""
     return augment_classes(images, augmentations).contiguous(memory_format=torch.channels_last)
 
 
-def move(state: State, rows: slice, gradient: Tensor, *, rate: float, momentum: float) -> None:
-    """SGD with momentum on some of the images, in place."""
+def move(state: State, rows: slice, gradient: Tensor, *, rate: float | Tensor, momentum: float) -> None:
+    """SGD with momentum on some of the images, in place; a `rate` on the device can change in a recording."""
     moved = state.momentum[rows].mul_(momentum).add_(gradient)
-    state.images[rows].sub_(moved, alpha=rate)
+    if isinstance(rate, Tensor):
+        state.images[rows].sub_(moved * rate)
+    else:
+        state.images[rows].sub_(moved, alpha=rate)

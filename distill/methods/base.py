@@ -84,9 +84,13 @@ class Problem:
         return replace(self, subset=subset, real=self.real.take(torch.nonzero(mine).flatten()))
 
     def prepare(self, positions: Tensor) -> Tensor:
-        """The real images at `positions`, I a class, in model space, on the CPU: float32 (K*I, C, H, W).
+        """The real images at `positions` in model space, on the CPU: float32 (N, C, H, W).
 
-        Class by class: how a matrix product rounds, as whitening is one, depends on how many rows it has.
+        I at once, all of one class: how a matrix product rounds, as whitening is one, depends on how many
+        rows it has.
+
+        Args:
+            positions: int64 (N,), class by class; of each I, or a multiple of it.
         """
         parts = positions.split(self.ipc)
         return torch.cat([self.preprocessing(self.real.images[part]) for part in parts])

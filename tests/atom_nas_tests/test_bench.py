@@ -34,7 +34,7 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(growth, "take_turns", take_turns_inline)
     monkeypatch.setattr(machine, "JOBS_A_WORKER", 1)
     monkeypatch.setattr(machine, "ROUNDS", 1)
-    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    monkeypatch.setattr(machine, "default_workers", lambda device: 2)
     path = tmp_path / "bench.json"
     picture = tmp_path / "growth.svg"
     result = CliRunner().invoke(

@@ -117,6 +117,11 @@ def test_random_images_are_trained_on_once_for_all_sets_that_have_as_many(synthe
     assert alone.key(alone.subjects[1], "convnet2", 0) == given.key(given.subjects[2], "convnet2", 0)
     assert alone.key(alone.subjects[0], "convnet2", 0) != given.key(given.subjects[0], "convnet2", 0)
     assert [s.kind for s in plan(synthetic, same, baseline=False).subjects] == ["synthetic"] * 2
+    # The same file cut into smaller images is another set, beside as many random ones.
+    cut = plan(changed(synthetic, "cut", factor=2))
+    whole = plan(synthetic)
+    assert cut.key(cut.subjects[0], "convnet2", 0) != whole.key(whole.subjects[0], "convnet2", 0)
+    assert cut.key(cut.subjects[1], "convnet2", 0) == whole.key(whole.subjects[1], "convnet2", 0)
 
 
 def test_random_images_of_other_kinds_have_names_of_their_own(synthetic: SyntheticSet) -> None:

@@ -20,7 +20,7 @@ def synthetic(tmp_path_factory):
 @pytest.mark.parametrize("subject", ["synthetic", "random"])
 def test_the_order_of_a_set_does_not_mislabel_what_is_trained_on(synthetic, subject):
     order = torch.arange(len(synthetic)).view(10, 5).T.flatten()
-    shuffled = replace(synthetic, images=synthetic.images[order], labels=synthetic.labels[order])
+    shuffled = replace(synthetic, stored=synthetic.stored[order], stored_labels=synthetic.labels[order])
     evaluator = Evaluator(
         shuffled,
         synthetic.real_dataset(),

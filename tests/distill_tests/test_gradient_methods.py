@@ -6,8 +6,9 @@ from distill_helpers import problem
 from torch.nn import functional as F
 
 from distill.augment import DSA, draw
+from distill.formation import decode
 from distill.methods import _gradients, dc, dsa, load
-from distill.methods._pixels import draw_batch
+from distill.methods._pixels import draw_batch, initial_state
 from distill.networks import convnet
 from distill.precision import runs_bfloat16
 from distill.seeding import stream
@@ -38,12 +39,12 @@ def distances(net, real, synthetic, k):
     return total
 
 
-def scripted(posed, *, iterations, steps, epochs, names, width, batch):
+def scripted(posed, *, iterations, steps, epochs, names, width, batch, factor=1):
     """The method as a plain script: class by class, torch's own optimisers, the same random numbers."""
-    start = load("random").distill(posed, load("random").Config(), Session())
+    start = initial_state(posed, "real", factor).images
     pixels = start.clone().requires_grad_(True)
     optimizer = torch.optim.SGD([pixels], lr=0.1, momentum=0.5)
-    labels = torch.arange(len(posed.classes)).repeat_interleave(posed.ipc)
+    labels = torch.arange(len(posed.classes)).repeat_interleave(posed.ipc * factor**2)
     for it in range(iterations):
         generator = stream(posed.seed, "network", it)
         net = convnet(posed.image_shape, len(posed.classes), depth=2, width=width, generator=generator)
@@ -54,27 +55,32 @@ def scripted(posed, *, iterations, steps, epochs, names, width, batch):
                 generator = stream(posed.seed, "class", it, step, k)
                 real = posed.preprocessing(posed.real.images[draw_batch(pool, batch, generator)])
                 augmentation = draw(names, generator)
-                own = pixels[k * posed.ipc : (k + 1) * posed.ipc]
+                own = decode(pixels[k * posed.ipc : (k + 1) * posed.ipc], factor)
                 total = total + distances(net, augmentation(real), augmentation(own), k)
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             for _ in range(epochs if step + 1 < steps else 0):
                 trainer.zero_grad()
-                F.cross_entropy(net(pixels.detach()), labels).backward()
+                F.cross_entropy(net(decode(pixels.detach(), factor)), labels).backward()
                 trainer.step()
     return start, pixels.detach()
 
 
 @pytest.mark.parametrize(
-    ("method", "width", "steps", "names"),
-    [("dc", 8, 3, ()), ("dc", 16, 2, ()), ("dsa", 8, 1, DSA), ("dsa", 16, 1, DSA)],
+    ("method", "width", "steps", "names", "factor"),
+    [
+        ("dc", 8, 3, (), 1),
+        ("dc", 16, 2, (), 1),
+        ("dsa", 8, 1, DSA, 1),
+        ("dsa", 16, 1, DSA, 1),
+        ("dc", 8, 3, (), 2),
+    ],
 )
-def test_it_is_what_a_plain_script_gives(method, width, steps, names):
-    start, expected = scripted(
-        problem(COUNTS), iterations=2, steps=steps, epochs=3, names=names, width=width, batch=5
-    )
-    found = run(method, iterations=2, pixel_steps=steps, network_epochs=3, width=width)
+def test_it_is_what_a_plain_script_gives(method, width, steps, names, factor):
+    loops = {"steps": steps, "epochs": 3, "names": names, "width": width, "batch": 5}
+    start, expected = scripted(problem(COUNTS), iterations=2, factor=factor, **loops)
+    found = run(method, iterations=2, pixel_steps=steps, network_epochs=3, width=width, factor=factor)
     assert float((expected - start).norm()) > 1e-3
     assert float((found - expected).norm() / (expected - start).norm()) < 1e-3
 

@@ -1,72 +1,148 @@
-"""CUDA graphs: where they are used, and that they change nothing but the time."""
+"""Recorded training steps: where they are used, and that they change nothing but the time."""
 
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill import graphs, training
-from distill.graphs import FEWEST_STEPS, graphed
+from distill.graphs import FEWEST_STEPS, Material, RecordedSteps, recorded
 from distill.precision import PRECISIONS, Precision
-from distill.training import TrainingConfig, train
+from distill.preprocessing import fit_preprocessing
+from distill.training import TrainingConfig, TrainingRecord, train
 
-ON_A_GPU: Any = SimpleNamespace(device=torch.device("cuda"))
+CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+class Idle(nn.Linear):
+    """A layer whose weights are not used."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return input
 
 
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 64, 4)
-    )
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), Idle(3, 3)]
+    return nn.Sequential(*layers, nn.Linear(16 * 64, 4))
 
 
-def test_no_graphs_without_a_gpu_or_for_a_few_steps() -> None:
-    plain = network()
-    assert graphed(plain, torch.zeros(2, 3, 8, 8), "float32", 10**6) is plain
-    assert graphed(plain, ON_A_GPU, "float32", FEWEST_STEPS - 1) is plain
+class Unrecorded(RecordedSteps):
+    """The steps that would be recorded, run as they are: what a CPU can do."""
+
+    def _record(self, size: int) -> Callable[[Tensor, Tensor], None]:
+        return self._step
+
+
+def as_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "recorded", lambda material, _: Unrecorded(material))
+
+
+def trained(
+    config: TrainingConfig, device: torch.device = CPU, *, pixels: bool = False, **parts: Any
+) -> tuple[TrainingRecord, dict[str, Tensor]]:
+    """A training on 50 images, float in model space or uint8."""
+    model, labels = network(), torch.arange(50) % 4
+    generator = torch.Generator().manual_seed(1)
+    if pixels:
+        images = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8, generator=generator)
+        parts["preprocessing"] = fit_preprocessing(images, zca=False)
+    else:
+        images = torch.randn(50, 3, 8, 8, generator=generator)
+    record = train(model, images, labels, config=config, seed=0, device=device, **parts)
+    return record, {name: value.cpu() for name, value in model.state_dict().items()}
+
+
+def assert_alike(
+    one: tuple[TrainingRecord, dict[str, Tensor]],
+    other: tuple[TrainingRecord, dict[str, Tensor]],
+    tolerance: float,
+) -> None:
+    losses = [torch.tensor(record.epoch_losses) for record, _ in (one, other)]
+    torch.testing.assert_close(losses[1], losses[0], rtol=tolerance, atol=tolerance)
+    for name, value in one[1].items():
+        torch.testing.assert_close(other[1][name], value, rtol=tolerance, atol=tolerance)
+
+
+def test_no_graphs_without_a_gpu_or_for_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    material = Material(network(), torch.zeros(2, 3, 8, 8), torch.zeros(2).long(), None, TrainingConfig(), ())
+    assert recorded(material, 10**6) is None
+    monkeypatch.setattr(graphs, "RecordedSteps", lambda given: ("recorded", given))
+    on_gpu: Any = type("OnGPU", (), {"images": type("Images", (), {"device": torch.device("cuda")})})
+    assert recorded(on_gpu, FEWEST_STEPS - 1) is None
+    assert recorded(on_gpu, FEWEST_STEPS) == ("recorded", on_gpu)
 
 
 def test_what_cannot_be_recorded_runs_eagerly_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> None:
+    def fails(_: Material) -> None:
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
-    monkeypatch.setattr(graphs, "Graphed", fails)
-    plain = network()
+    monkeypatch.setattr(graphs, "RecordedSteps", fails)
+    on_gpu: Any = type("OnGPU", (), {"images": type("Images", (), {"device": torch.device("cuda")})})
     with pytest.warns(
         UserWarning, match=r"without CUDA graphs: operation not permitted when stream is capturing$"
     ):
-        assert graphed(plain, ON_A_GPU, "float32", FEWEST_STEPS) is plain
+        assert recorded(on_gpu, FEWEST_STEPS) is None
 
 
-def test_training_asks_for_graphs_of_its_own_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Any, ...]] = []
+@pytest.mark.parametrize("batch_size", [16, 25, 64])
+@pytest.mark.parametrize("schedule", ["step", "cosine", "onecycle", "constant"])
+def test_steps_of_fixed_shape_train_as_the_eager_ones(
+    batch_size: int, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(epochs=6, batch_size=batch_size, schedule=schedule)
+    eager = trained(config)
+    as_recorded(monkeypatch)
+    assert_alike(eager, trained(config), 1e-4)
 
-    def note(network: nn.Module, example: torch.Tensor, precision: Precision, steps: int) -> nn.Module:
-        asked.append((tuple(example.shape), example.is_contiguous(memory_format=torch.channels_last), steps))
-        return network
 
-    monkeypatch.setattr(training, "graphed", note)
-    images, labels = torch.randn(10, 3, 8, 8), torch.arange(10) % 4
-    for batch_size in (4, 50):
-        config = TrainingConfig(epochs=2, batch_size=batch_size)
-        train(network(), images, labels, config=config, seed=0, device=torch.device("cpu"))
-    assert asked == [((4, 3, 8, 8), True, 6), ((10, 3, 8, 8), True, 2)]
+@pytest.mark.parametrize("settings", [{"augmentation": "none"}, {"momentum": 0.0}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("pixels", [True, False])
+def test_and_so_they_do_with_other_settings_and_with_pixels(
+    settings: Any, pixels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainingConfig(epochs=4, batch_size=20, **settings)
+    eager = trained(config, pixels=pixels)
+    as_recorded(monkeypatch)
+    assert_alike(eager, trained(config, pixels=pixels), 1e-4)
+
+
+def test_a_training_in_parts_is_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_recorded(monkeypatch)
+    config = TrainingConfig(epochs=5, batch_size=20)
+    whole = trained(config)
+    model, images = network(), torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    first = train(model, images, torch.arange(50) % 4, config=config, seed=0, device=CPU, until=2)
+    record = train(model, images, torch.arange(50) % 4, config=config, seed=0, device=CPU, after=first)
+    assert record.epoch_losses == whole[0].epoch_losses
+    assert all(torch.equal(whole[1][name], value) for name, value in model.state_dict().items())
+
+
+def test_losses_that_are_read_late_name_the_epoch_that_was_not_finite() -> None:
+    images = torch.randn(50, 3, 8, 8)
+    images[7] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"in epoch 1$"):
+        train(network(), images, torch.arange(50) % 4, config=TrainingConfig(epochs=9), seed=0, device=CPU)
 
 
 @needs_gpu
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_replayed_training_is_eager_training(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    images, labels = torch.randn(50, 3, 8, 8), torch.arange(50) % 4
     config = TrainingConfig(epochs=FEWEST_STEPS, batch_size=16, precision=precision)
-    ended = []
-    for fewest in (FEWEST_STEPS, 10**9):
-        monkeypatch.setattr(graphs, "FEWEST_STEPS", fewest)
-        model = network()
-        record = train(model, images, labels, config=config, seed=0, device=torch.device("cuda"))
-        ended.append((record.epoch_losses, model.state_dict()))
-    assert ended[0][0] == ended[1][0]
-    assert all(torch.equal(ended[0][1][name], value) for name, value in ended[1][1].items())
+    device = torch.device("cuda")
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        replayed = trained(config, device)
+        monkeypatch.setattr(graphs, "FEWEST_STEPS", 10**9)
+        eager = trained(config, device)
+    assert_alike(eager, replayed, 1e-3 if precision == "float32" else 5e-2)
+
+
+@needs_gpu
+def test_replaying_repeats_its_bits() -> None:
+    config = TrainingConfig(epochs=FEWEST_STEPS, batch_size=16)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        one, other = (trained(config, torch.device("cuda"), pixels=True) for _ in range(2))
+    assert one[0].epoch_losses == other[0].epoch_losses

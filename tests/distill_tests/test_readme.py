@@ -23,6 +23,7 @@ from distill.methods import METHODS
 from distill.methods import load as load_method
 from distill.readme import readme, shared_name
 from distill.settings import DistillSettings
+from distill.synthetic import as_pictures
 from reports.formatting import markdown_code
 
 # Of https://github.com/huggingface/hub-docs/blob/main/datasetcard.md, as far as they are used here.
@@ -58,9 +59,12 @@ def settings(out, method="dm", **changes):
     )
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "zca"])
+@pytest.fixture(scope="module", params=[(False, 1), (True, 1), (True, 2)], ids=["plain", "zca", "factor"])
 def artifact(request, tmp_path_factory):
-    return distill.distill(settings(tmp_path_factory.mktemp("sets") / "set", ipc=2, zca=request.param))
+    zca, factor = request.param
+    config = load_method("dm").Config(iterations=3, width=8, batch_real=4, factor=factor)
+    out = tmp_path_factory.mktemp("sets") / "set"
+    return distill.distill(settings(out, ipc=2, zca=zca, method_config=config))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +153,9 @@ def test_the_code_block_works_with_safetensors_and_json_alone(artifact, tmp_path
     # On the sheet the first picture stands enlarged 8 times, within a frame of one pixel.
     with Image.open(artifact.path / "images.png") as sheet:
         first = np.asarray(sheet.convert("L"))[1:65:8, 1:65:8]
-    assert np.array_equal(first, artifact.pictures()[0, 0].numpy())
+    assert np.array_equal(
+        first, as_pictures(artifact.preprocessing, artifact.stored, artifact.factor)[0, 0].numpy()
+    )
 
 
 def evil_card(card, names, dataset):

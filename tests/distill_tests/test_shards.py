@@ -89,6 +89,10 @@ def test_portions_cover_the_classes_and_bound_the_first_map():
     assert Config(batch_real=63, width=64).portions(large) == [slice(0, 7)]
     assert Config(classes_at_once=3).portions(large) == [slice(0, 2), slice(2, 4), slice(4, 7)]
     assert Config(classes_at_once=99).portions(large.narrowed((1, 2))) == [slice(0, 2)]
+    # Of images that hold several the enlarged ones count, or those that are matched.
+    assert len(Config(batch_real=60, width=512, factor=2).portions(large)) == 7
+    assert len(Config(batch_real=30, width=512, factor=2).portions(large)) == 7
+    assert len(Config(batch_real=30, width=512, factor=2, batch_synthetic=2).portions(large)) == 4
     with pytest.raises(ValueError, match="classes_at_once must be 0"):
         Config(classes_at_once=-1)
 

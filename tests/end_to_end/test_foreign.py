@@ -39,6 +39,14 @@ space = card["preprocessing"]
 channels, height, width = card["dataset"]["image_shape"]
 classes = len(card["dataset"]["classes"])
 assert synthetic["images"].shape == (classes * card["ipc"], channels, height, width)
+images, labels, f = synthetic["images"], synthetic["labels"], card["factor"]
+if f > 1:  # tiles, row by row, each enlarged
+    h, w = height // f, width // f
+    corners = [(i * h, j * w) for i in range(f) for j in range(f)]
+    tiles = [image[:, y : y + h, x : x + w] for image in images for y, x in corners]
+    enlarge = nn.Upsample(size=(height, width), mode="bilinear")
+    images = enlarge(torch.stack(tiles))
+    labels = torch.tensor([int(label) for label in labels for _ in range(f * f)])
 
 mean, std = (torch.tensor(space[name]).view(1, channels, 1, 1) for name in ("mean", "std"))
 raw = real["images"].float() / 255
@@ -67,7 +75,7 @@ for seed in range(repeats):
         for group in optimizer.param_groups:
             group["lr"] = 0.01 if epoch < epochs // 2 else 0.001
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(synthetic["images"]), synthetic["labels"]).backward()
+        nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
     found["right"].append(accuracy(model, pixels))
     found["raw"].append(accuracy(model, raw))
@@ -76,13 +84,12 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "zca"])
+@pytest.fixture(scope="module", params=[(False, 1), (True, 1), (False, 2)], ids=["plain", "zca", "factor"])
 def synthetic(request, tmp_path_factory):
-    config = Config(iterations=20, width=16, batch_real=16)
+    zca, factor = request.param
+    config = Config(iterations=20, width=16, batch_real=16, factor=factor)
     out = tmp_path_factory.mktemp("sets") / "set"
-    return distill(
-        DistillSettings(dataset="digits", out=out, method="dm", method_config=config, zca=request.param)
-    )
+    return distill(DistillSettings(dataset="digits", out=out, method="dm", method_config=config, zca=zca))
 
 
 def own_network(seed):

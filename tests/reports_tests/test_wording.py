@@ -229,3 +229,12 @@ def test_statistics_are_plain_numbers() -> None:
     kept = precision_and_recall([1, 2, 3], [1, 3, 2], 20)
     assert kept is not None
     assert (type(kept.precision), type(kept.recall)) == (float, float)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1, "20 dm images, 2 a class,"), (2, "2 a class, 4 in one,")])
+def test_stored_images_that_hold_several_are_said_to(make_run: MakeRun, factor: int, said: str) -> None:
+    synthetic = {"method": "dm", "images": 20, "ipc": 2, "iterations": 5, "factor": factor}
+    write_report([folder := make_run(synthetic=synthetic)])
+    for page in pages_of(folder):
+        assert said in page
+        assert ("in one" in page) == (factor > 1)

@@ -1,0 +1,200 @@
+"""CIFAR-10 on one GPU: the papers' settings with times, then an ablation, in one call that can be repeated.
+
+    python docs/gpu/cifar10.py FOLDER RESULTS [SECONDS]
+
+FOLDER holds train/CLASS/* and test/CLASS/*. RESULTS/results.jsonl gets a line a set, RESULTS/sets the sets;
+what stands there already is not done again. After SECONDS (default 400) nothing new is begun. The first job
+has the card to itself; the others share it, so that only its time is that of a distillation alone.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import atom_nas
+import distill.run
+import distill.synthetic
+from distill import methods
+from distill.evaluation import Evaluator
+from distill.sources import load_dataset
+from distill.training import TrainingConfig
+
+SIDE_BY_SIDE = 6
+NETWORKS = 5
+
+Job = dict[str, Any]
+
+
+def paper(method: str, ipc: int, **more: Any) -> Job:
+    """20,000 iterations at a constant rate on whitened images."""
+    real = {"batch_real": 256} if method == "dm" else {}
+    config = {"iterations": 20000, **real, **more}
+    return {
+        "name": f"paper-{method}-{ipc}",
+        "method": method,
+        "ipc": ipc,
+        "seed": 0,
+        "split": "test",
+        "config": config,
+    }
+
+
+def arm(name: str, seed: int = 0, method: str = "atom", ipc: int = 10, zca: bool = True, **more: Any) -> Job:
+    """An ablation's: 400 iterations at a rate that falls to zero, unless it says otherwise."""
+    config = {"iterations": 400, "schedule": "cosine", "compile": False, **more}
+    whole = f"{name}-{method}-{ipc}-s{seed}"
+    return {
+        "name": whole,
+        "method": method,
+        "ipc": ipc,
+        "seed": seed,
+        "zca": zca,
+        "split": "validation",
+        "config": config,
+    }
+
+
+def arms(seed: int) -> list[Job]:
+    """One of each, the most telling first."""
+    return [
+        arm("base", seed),
+        arm("factor 2", seed, factor=2),
+        arm("factor 2, 10 matched", seed, factor=2, batch_synthetic=10),
+        arm("base", seed, method="datadam"),
+        arm("base", seed, method="dm"),
+        arm("1,000 iterations", seed, iterations=1000),
+        arm("factor 2, 1,000 iterations", seed, iterations=1000, factor=2),
+        arm("factor 2, rate 3", seed, factor=2, learning_rate=3.0),
+        arm("rate 3", seed, learning_rate=3.0),
+        arm("rate 10", seed, learning_rate=10.0),
+        arm("rate 0.3", seed, learning_rate=0.3),
+        arm("256 real", seed, batch_real=256),
+        arm("16 real", seed, batch_real=16),
+        arm("no ZCA", seed, zca=False),
+        arm("noise", seed, initialization="noise"),
+        arm("no augmentation", seed, augmentation="none"),
+        arm("attention alone", seed, lambda_mmd=0.0),
+        arm("attention x10", seed, lambda_mmd=0.001),
+        arm("channel x100", seed, lambda_channel=100.0),
+        arm("p_s 2", seed, spatial_power=2.0),
+        arm("p_s 4", seed, spatial_power=4.0),
+        arm("p_c 2", seed, channel_power=2.0),
+        arm("p_c 4", seed, channel_power=4.0),
+        arm("momentum 0.9", seed, momentum=0.9),
+        arm("width 64", seed, width=64),
+        arm("base", seed, ipc=1),
+        arm("factor 2", seed, ipc=1, factor=2),
+        arm("base", seed, ipc=1, method="dm"),
+        arm("factor 4", seed, factor=4, batch_synthetic=40),
+        arm("200 iterations", seed, iterations=200),
+        arm("base", seed, ipc=50),
+        arm("factor 2, 50 matched", seed, ipc=50, factor=2, batch_synthetic=50),
+    ]
+
+
+FIRST = [paper("atom", 10)]
+REST = [
+    paper("atom", 50), paper("datadam", 10), paper("dm", 10), paper("atom", 1),
+    paper("datadam", 1), paper("dm", 1), *arms(0),
+    paper("datadam", 50), paper("dm", 50), *arms(1),
+]  # fmt: skip
+
+
+def run(job: Job, results: Path) -> None:
+    """Distill and evaluate, and write what came of it."""
+    started = time.perf_counter()
+    out = results / "sets" / job["name"].replace(" ", "_").replace(",", "")
+    config = methods.load(job["method"]).Config(**job["config"])
+    settings = atom_nas.DistillSettings(
+        dataset=DATA.name,
+        method=job["method"],
+        method_config=config,
+        ipc=job["ipc"],
+        seed=job["seed"],
+        zca=job.get("zca", True),
+        device="cuda",
+        out=out,
+    )
+    synthetic = atom_nas.distill(settings, overwrite=True)
+    done = time.perf_counter()
+    _, validation = synthetic.split_real(DATA)
+    evaluator = Evaluator(
+        synthetic,
+        DATA,
+        config=TrainingConfig(),
+        seed=0,
+        device=torch.device("cuda"),
+        test=DATA.test if job["split"] == "test" else validation,
+    )
+    values = [evaluator.accuracy("synthetic", "convnet3", repeat) for repeat in range(NETWORKS)]
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    record = {
+        **job,
+        "accuracies": values,
+        "wall_seconds": synthetic.card["wall_seconds"],
+        "distill_seconds": done - started,
+        "evaluate_seconds": time.perf_counter() - done,
+        "peak_memory_mb": synthetic.card["peak_memory_mb"],
+        "last_loss": log[-1] if log else None,
+        "kernels": synthetic.card["environment"]["kernels"],
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "side_by_side": job["name"] != FIRST[0]["name"],
+    }
+    with (results / "results.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    mean = 100 * sum(values) / len(values)
+    print(
+        f"{time.perf_counter() - BEGUN:6.1f} s  {job['name']}: {mean:.2f} in {done - started:.1f} s",
+        flush=True,
+    )
+
+
+def guarded(job: Job, results: Path) -> None:
+    """As `run`; a failure is told and harms no other job."""
+    try:
+        run(job, results)
+    except Exception:  # noqa: BLE001
+        print(job["name"], traceback.format_exc()[-1500:], flush=True)
+
+
+def finished(results: Path) -> set[str]:
+    """Names of the jobs that are done."""
+    path = results / "results.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {json.loads(line)["name"] for line in lines}
+
+
+def main(results: Path, seconds: float) -> None:
+    """All jobs, each in a process of its own that shares the images read here."""
+    context = multiprocessing.get_context("fork")
+    (results / "sets").mkdir(parents=True, exist_ok=True)
+    done = finished(results)
+    for jobs, width in ((FIRST, 1), (REST, SIDE_BY_SIDE)):
+        waiting = [job for job in jobs if job["name"] not in done]
+        running: list[Any] = []
+        while waiting or running:
+            running = [process for process in running if process.is_alive()]
+            while waiting and len(running) < width and time.perf_counter() - BEGUN < seconds:
+                running.append(context.Process(target=guarded, args=(waiting.pop(0), results)))
+                running[-1].start()
+            if not running:
+                break
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    BEGUN = time.perf_counter()
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    DATA = load_dataset(f"folder:{sys.argv[1]}")
+    print(f"{time.perf_counter() - BEGUN:6.1f} s  read {len(DATA.train)} images", flush=True)
+    for module in (distill.run, distill.synthetic):
+        module.load_dataset = lambda *_, **__: DATA  # type: ignore[attr-defined]
+    main(Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 400.0)
