@@ -33,10 +33,13 @@ Floats = NDArray[np.float64]
 Signs = NDArray[np.float32]
 
 BLOCK_ROWS = 512
-"""Rows of the n by n signs that are held at once: 32 MB for 16,000 architectures."""
-FULL_UP_TO = 2_000
-"""Pairs up to which all resamples are made; beyond, fewer in proportion, since each costs n^2 steps."""
-FEWEST_RESAMPLES = 200
+"""Rows of the n by n signs that are held at once."""
+FULL_UP_TO = 1_000
+"""Pairs up to which all resamples are made; beyond, fewer, since each costs n^2 steps."""
+FEWEST_RESAMPLES = 100
+"""Enough where intervals are as narrow as those of 4,000 pairs."""
+SIGNS_UP_TO = 5_000
+"""Pairs from which scipy, whose steps are n log n but one resample at a time, is the faster."""
 
 
 def weighted_tau(x: ArrayLike, y: ArrayLike) -> Statistic:
@@ -67,7 +70,7 @@ def weighted_tau_interval(
     first, second = usable_pairs(x, y)
     if why_undefined(first, second):
         return None
-    made = min(resamples, max(FEWEST_RESAMPLES, resamples * FULL_UP_TO // len(first)))
+    made = min(resamples, max(FEWEST_RESAMPLES, resamples * FULL_UP_TO**2 // len(first) ** 2))
     blocks = resample_blocks(len(first), made, rng)
     values = np.concatenate([resampled_tau(first, second, counts) for counts in blocks])
     interval = percentile_interval(values, confidence)
@@ -76,7 +79,21 @@ def weighted_tau_interval(
 
 
 def resampled_tau(x: Floats, y: Floats, counts: Counts) -> Floats:
-    """tau_w of every resample: (n,), (n,), (B, n) -> (B,); NaN where a resample is constant.
+    """tau_w of every resample: (n,), (n,), (B, n) -> (B,); NaN where a resample is constant."""
+    if len(x) > SIGNS_UP_TO:
+        return _one_by_one(x, y, counts)
+    return _all_at_once(x, y, counts)
+
+
+def _one_by_one(x: Floats, y: Floats, counts: Counts) -> Floats:
+    from scipy.stats import weightedtau
+
+    copies = ((np.repeat(y, row), np.repeat(x, row)) for row in counts)
+    return np.array([weightedtau(second, first, rank=None).statistic for second, first in copies])
+
+
+def _all_at_once(x: Floats, y: Floats, counts: Counts) -> Floats:
+    """By the signs of all pairs.
 
     Copies of a pair take neighbouring ranks and weigh W_i = sum of 1 / (r + 1) over them; then a sum over
     pairs of copies is bilinear: sum_ij S_ij (W_i c_j + c_i W_j) / 2 = W' S c.
