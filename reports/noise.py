@@ -14,7 +14,7 @@ from reports.document import Noise, RepeatedProxy, Report
 from reports.formatting import plural
 from reports.ranking import reference_scores, ruler_scores
 from reports.reliability import Ceiling, Reliability, ceiling, reliability
-from reports.schema import Run
+from reports.schema import Run, RunInfo
 from reports.scores import describe_score
 
 if TYPE_CHECKING:
@@ -121,8 +121,15 @@ def _proxy_key(member: _Member) -> Any:
     info = member.run.info
     # Distilled twice, a set is another one though its settings are the same: its images tell.
     images = (info.synthetic.model_extra or {}).get("fingerprint", info.synthetic.directory)
-    options = info.strategy.options if info.strategy.name == "successive-halving" else {}
-    return (images, info.proxy, member.report.score, options)
+    return (images, info.proxy, member.report.score, _halving(info))
+
+
+def _halving(info: RunInfo) -> dict[str, Any]:
+    """How trainings were stopped early, if they were, whether architectures were sampled or listed."""
+    if info.score != "halving_place":
+        return {}
+    strategy = {**info.strategy.options, **(info.strategy.model_extra or {})}
+    return {name: value for name, value in strategy.items() if name not in ("fingerprint", "duplicates")}
 
 
 def _grouped(members: Sequence[_Member], keys: Sequence[Any]) -> list[list[_Member]]:

@@ -129,12 +129,21 @@ def _sentence(against: str, compared: int, better: list[str], worse: list[str], 
         )
     rest = compared - len(better) - len(worse)
     parts = [
-        f"better than {against}: {', '.join(better) or 'none'}",
-        f"worse: {', '.join(worse) or 'none'}",
-        *([f"not to be told apart from it: {rest}"] if rest else []),
+        f"{_count('better', better)} with the reference than {against}{_named(better)}",
+        f"{_count('worse', worse)}{_named(worse)}",
+        *([f"{rest} cannot be told apart from it"] if rest else []),
     ]
-    how = "of the p-value" if compared == 1 else f"of p-values corrected by Holm for {compared} comparisons"
+    corrected = "" if compared == 1 else f" corrected by Holm for {compared} comparisons"
     return (
-        f"Of {compared} other {by_count(compared, 'ruler', 'rulers')} on the same architectures, "
-        f"beyond chance {'; '.join(parts)} (paired bootstrap, {LEVEL:.0%} level {how})."
+        f"Of {compared} other {by_count(compared, 'ruler', 'rulers')} on the same architectures "
+        f"{'; '.join(parts)} (paired bootstrap, p below {LEVEL:g}{corrected})."
     )
+
+
+def _count(how: str, names: Sequence[str]) -> str:
+    """none agrees better, 1 agrees better, 2 agree better."""
+    return f"{len(names) or 'none'} {'agree' if len(names) > 1 else 'agrees'} {how}"
+
+
+def _named(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""

@@ -90,6 +90,19 @@ def test_other_settings_are_no_repeat(repeat: Make) -> None:
     assert noise.proxies == []  # of two sets
 
 
+def test_halving_repeats_halving_of_the_same_kind(repeat: Make) -> None:
+    def halved(name: str, seed: int, strategy: str, eta: int, **options: Any) -> Path:
+        described = {"name": strategy, "options": {"eta": eta, **options}, "criterion": "validation_loss"}
+        return repeat(name, seed, score="halving_place", strategy=described)
+
+    first = halved("one", 0, "successive-halving", 3)
+    listed = halved("listed", 1, "list", 3, fingerprint="sha256:ab", duplicates=0)
+    other = halved("other", 2, "successive-halving", 2)
+    (noise,) = noise_of([first, listed, other])
+    assert noise.references == ["one", "listed", "other"]
+    assert [proxy.runs for proxy in noise.proxies] == [["one", "listed"]]
+
+
 def test_four_runs_have_two_rulers_and_one_reference(repeat: Make) -> None:
     other = {"method": "dm", "directory": "OTHER"}
     folders = [repeat(f"atom{seed}", seed) for seed in (0, 1)]

@@ -119,9 +119,11 @@ def test_the_sentence_names_who_is_better_and_who_worse() -> None:
     summary = summarise(found, "mine", {name: name.upper() for name in rulers}, 80)
     assert summary is not None
     assert (summary.better, summary.worse, summary.compared) == (["best"], ["bad"], 3)
-    assert "Of 3 other rulers on the same architectures" in summary.sentence
-    assert "better than MINE: BEST; worse: BAD; not to be told apart from it: 1" in summary.sentence
-    assert "corrected by Holm for 3 comparisons" in summary.sentence
+    assert summary.sentence == (
+        "Of 3 other rulers on the same architectures 1 agrees better with the reference than MINE (BEST); "
+        "1 agrees worse (BAD); 1 cannot be told apart from it (paired bootstrap, p below 0.05 corrected by "
+        "Holm for 3 comparisons)."
+    )
     assert summarise({}, "mine", {}, 80) is None
 
 
