@@ -235,6 +235,26 @@ def push(
 
 @app.command(
     epilog="\b\nExamples:"
+    "\n  atom-nas plan --width 0.2"
+    "\n  atom-nas plan --width 0.2 --correlation 0.8 --confidence 0.9"
+    "\n  atom-nas plan --samples 48 --json"
+)
+@guarded
+def plan(
+    width: opt.Width = None,
+    samples: opt.PlannedSamples = None,
+    correlation: opt.Correlations = None,
+    confidence: opt.Confidence = 0.95,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Tell how many architectures a sound rank correlation takes."""
+    from atom_nas.summary import show_plan
+
+    show_plan(width, samples, correlation, confidence, as_json=as_json)
+
+
+@app.command(
+    epilog="\b\nExamples:"
     "\n  atom-nas search runs/digits --samples 48 --out runs/search"
     "\n  atom-nas search runs/c10 --strategy evolution --reference none --out runs/evolution"
     "\n  atom-nas search runs/c10 --reference-images 5000 --reference-samples 24 --out runs/c10-search"

@@ -141,6 +141,23 @@ Picture = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+# Of `plan`.
+Width = Annotated[
+    float | None, typer.Option(help="How wide the interval may be, from its low to its high end, e.g. 0.2.")
+]
+PlannedSamples = Annotated[
+    int | None, typer.Option("--samples", help="The other way round: the interval that this many give.")
+]
+Correlations = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--correlation",
+        metavar="RHO",
+        help="The true Spearman to assume, repeatable.  [default: 0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]",
+    ),
+]
+Confidence = Annotated[float, typer.Option(help="How often the interval should hold the truth.")]
+
 # Of `search`.
 RunFolder = Annotated[Path, typer.Option(help="The run's folder.")]
 Space = Annotated[str, typer.Option(help="See 'atom-nas list spaces'.")]

@@ -1,8 +1,12 @@
-"""A report in a few lines for the terminal; the page has the rest."""
+"""A report in a few lines for the terminal, of which the page has the rest; and what to expect of one."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from atom_nas.console import stdout, table
+from reports import planning
 from reports.formatting import UNKNOWN, accuracy, by_count, decimals, interval, plural, seconds
 
 if TYPE_CHECKING:
@@ -24,6 +28,42 @@ def show_essence(written: "WrittenReport") -> None:
         for line in (_failed_references(report), report.verdict.sentence):
             if line:
                 stdout.print(f"{name}{line}", markup=False)
+
+
+def show_plan(
+    width: float | None,
+    samples: int | None,
+    correlations: Sequence[float] | None,
+    confidence: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Print how many architectures an interval takes, or what interval a number of them gives."""
+    rows = planning.plan(
+        width=width,
+        samples=samples,
+        correlations=correlations or planning.CORRELATIONS,
+        confidence=confidence,
+    )
+    if as_json:
+        record = {"confidence": confidence, "assumptions": planning.ASSUMPTIONS, "width": width}
+        stdout.print_json(json.dumps({**record, "rows": [asdict(row) for row in rows]}))
+        return
+    wished = f" at most {width:g} wide" if width is not None else ""
+    table(
+        f"{100 * confidence:g}% interval of Spearman's rho{wished}",
+        ["true correlation", "architectures", "interval", "width"],
+        [
+            [
+                f"{row.correlation:g}",
+                f"{row.samples:,}",
+                interval(row.low, row.high),
+                decimals(row.width, 3),
+            ]
+            for row in rows
+        ],
+    )
+    stdout.print(planning.ASSUMPTIONS, markup=False)
 
 
 def _show_ranking(section: "Section") -> None:

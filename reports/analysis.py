@@ -12,15 +12,33 @@ import numpy as np
 from reports import formatting
 from reports.bootstrap import CONFIDENCE, Interval, spearman_interval
 from reports.confirmation import describe_confirmed
-from reports.correlation import count_tied, kendall_tau_b, pearson, spearman, spearman_p_value, usable_pairs
+from reports.correlation import (
+    MIN_PAIRS,
+    count_tied,
+    kendall_tau_b,
+    pearson,
+    spearman,
+    spearman_p_value,
+    usable_pairs,
+)
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport, StageSeconds
 from reports.notes import write_notes
 from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
+from reports.rulers import RulerComparison, compare_rulers, summarise
 from reports.savings import Costs, measure_savings
 from reports.schema import Run
 from reports.scores import COUNTED, describe_score
-from reports.selection import KEPT_PERCENTS, precision_and_recall, regret_of_pick, top_spearman
+from reports.selection import (
+    KEPT_PERCENTS,
+    RegretCurve,
+    curve_steps,
+    precision_and_recall,
+    regret_curve,
+    regret_of_pick,
+    top_spearman,
+)
 from reports.verdict import Evidence, Verdict, judge
+from reports.weighted_tau import weighted_tau, weighted_tau_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +62,8 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     first, *others = [
         describe_agreement(name, ruler_scores(run, name), reference) for name in ruler_names(run, chosen)
     ]
-    scores = [_with_cost(each, run) for each in (first, *sorted(others, key=_best_first))]
+    ordered = [_with_cost(each, run) for each in (first, *sorted(others, key=_best_first))]
+    scores, rulers = _compare_rulers(run, ordered, reference)
     counts, savings = _counts(run, chosen, reference), measure_savings(_costs(run))
     return Report(
         atom_nas_version=run.info.atom_nas_version,
@@ -59,7 +78,30 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         cpu_seconds=_cpu_seconds(run),
         notes=write_notes(run, counts, savings),
         confirmed=describe_confirmed(run, _compute_seconds(run)[0]),
+        rulers=rulers,
+        regret=_regret(run, chosen, reference),
     )
+
+
+def _compare_rulers(
+    run: Run, scores: list[ScoreReport], reference: pd.Series
+) -> tuple[list[ScoreReport], RulerComparison | None]:
+    """The scores with their differences to the first, by which the run ranks, and what these say together."""
+    if run.info.reference.kind == "none":
+        return scores, None
+    against, pairs = scores[0].name, scores[0].spearman.n
+    oriented = {score.name: ruler_scores(run, score.name) for score in scores}
+    found = compare_rulers(oriented, against, reference, rng=generator(f"rulers against {against}"))
+    compared = [score.model_copy(update={"difference": found.get(score.name)}) for score in scores]
+    labels = {score.name: score.label for score in scores}
+    return compared, summarise(found, against, labels, pairs)
+
+
+def _regret(run: Run, score: str, reference: pd.Series) -> RegretCurve | None:
+    pairs = _pairs(run, score, reference)
+    if len(pairs[0]) < MIN_PAIRS:
+        return None
+    return regret_curve(*pairs, curve_steps(len(pairs[0])).tolist())
 
 
 def _with_cost(score: ScoreReport, run: Run) -> ScoreReport:
@@ -95,6 +137,8 @@ def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
         spearman_top_5=top_spearman(first, second, 0.05),
         kept=[row for row in kept if row is not None],
         pick=regret_of_pick(first, second),
+        weighted_tau=weighted_tau(first, second),
+        weighted_tau_interval=weighted_tau_interval(first, second, rng=generator(f"weighted tau of {name}")),
     )
 
 

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from reports.bootstrap import Difference
+from reports.bootstrap import Difference, Interval
 from reports.correlation import Statistic
+from reports.reliability import Ceiling, Reliability
+from reports.rulers import RulerComparison, RulerDifference
 from reports.savings import Savings
 from reports.schema import DatasetInfo, EstimatorInfo, ReferenceInfo, SpaceInfo, StrategyInfo, SyntheticInfo
-from reports.selection import Kept, Pick
+from reports.selection import Kept, Pick, RegretCurve
 from reports.verdict import Verdict
 
 
@@ -36,7 +38,9 @@ class ScoreReport(_Part):
 
     recorded: successful trials that hold the score. tied: how many of the n compared share their value with
     another. kept: precision@k and recall@k. pick: regret; null with fewer than 3 pairs. seconds_each: mean
-    compute-seconds an architecture to get the score; 0 for what is counted without training.
+    compute-seconds an architecture to get the score; 0 for what is counted without training. weighted_tau:
+    agreement that counts most at the top, see weighted_tau.py. difference: to the score that ranks, null for
+    that one itself.
     """
 
     name: str
@@ -52,6 +56,9 @@ class ScoreReport(_Part):
     kept: list[Kept]
     pick: Pick | None
     seconds_each: float | None = None
+    weighted_tau: Statistic | None = None
+    weighted_tau_interval: Interval | None = None
+    difference: RulerDifference | None = None
 
 
 class Counts(_Part):
@@ -155,8 +162,41 @@ class ComparisonRow(_Part):
     difference: Difference | None
 
 
+class RepeatedProxy(_Part):
+    """Runs that score with the same ruler and settings but other seeds.
+
+    ceiling: with one seed of the reference; null where the reference was not repeated. ceiling_alone: with a
+    reference that has no noise. spearman: what each run reaches.
+    """
+
+    runs: list[str]
+    score: str
+    reliability: Reliability
+    ceiling: Ceiling | None
+    ceiling_alone: Ceiling
+    spearman: list[float | None]
+
+
+class Noise(_Part):
+    """What the seeds of several runs say of how far any correlation could go.
+
+    references: runs, one a seed, of one reference with the same settings; ceiling: of a ruler without noise.
+    All empty or null where the reference was not trained with two seeds. sentences: the same in words.
+    """
+
+    references: list[str]
+    reference: Reliability | None
+    ceiling: Ceiling | None
+    proxies: list[RepeatedProxy]
+    sentences: list[str]
+
+
 class Report(_Part):
-    """One run's report; `scores` lists the default score first, then the others, best Spearman first."""
+    """One run's report; `scores` lists the default score first, then the others, best Spearman first.
+
+    rulers: the other scores against it. regret: of the first k of the ranking. comparison, noise: of several
+    runs side by side, in the first one's report; noise is null where no two differ in the seed alone.
+    """
 
     format_version: Literal[1] = 1
     atom_nas_version: str
@@ -172,6 +212,9 @@ class Report(_Part):
     notes: list[str]
     confirmed: Confirmed | None = None
     comparison: list[ComparisonRow] | None = None
+    rulers: RulerComparison | None = None
+    regret: RegretCurve | None = None
+    noise: list[Noise] | None = None
 
     @property
     def default(self) -> ScoreReport:

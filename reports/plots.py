@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ from reports.correlation import average_ranks, usable_pairs
 from reports.document import ScoreReport, SpearmanReport
 from reports.savings import Savings
 from reports.scores import Score
-from reports.selection import best_among_top, expected_best
+from reports.selection import curve_steps, regret_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +28,6 @@ Floats = NDArray[np.float64]
 
 RASTERISE_FROM = 2_000
 """More dots than this go into an SVG as a picture: as shapes they would make a page of many megabytes."""
-CURVE_POINTS = 200
-"""A top-k curve shows every k up to here and a geometric selection beyond."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +58,24 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class TopK:
-    """Best reference score among k architectures: the ruler's first, random ones, and all."""
+    """Best reference score among k architectures: the ruler's first, random ones, and all.
+
+    `sign` is -1 where a lower reference score is better.
+    """
 
     k: NDArray[np.int64]
     ruler: Floats
     random: Floats
     best: float
+    sign: int
+
+    def lost(self, recorded: Floats, *, percent: bool) -> Floats:
+        """What a recorded reference score loses against the best of all; in points where it is a fraction."""
+        return self.sign * (self.best - np.asarray(recorded)) * (100 if percent else 1)
+
+    def recorded(self, lost: Floats, *, percent: bool) -> Floats:
+        """The inverse of `lost`."""
+        return self.best - self.sign * np.asarray(lost) / (100 if percent else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +131,22 @@ def draw_agreement(data: Agreement, spearman: SpearmanReport, x: AxisLabel, y: A
 def top_k_data(x: ArrayLike, y: ArrayLike, *, sign: int) -> TopK:
     """For k = 1..n; `sign` turns oriented reference scores back into recorded values. Random is exact."""
     first, second = usable_pairs(x, y)
-    ks = _curve_steps(len(first))
+    best, ks = float(second.max()), curve_steps(len(first))
+    lost = regret_curve(first, second, [int(k) for k in ks])
     return TopK(
         k=ks,
-        ruler=sign * np.array([best_among_top(first, second, int(k)) for k in ks]),
-        random=sign * np.array([expected_best(second, int(k)) for k in ks]),
-        best=sign * float(second.max()),
+        ruler=sign * (best - np.array(lost.ruler)),
+        random=sign * (best - np.array(lost.random)),
+        best=sign * best,
+        sign=sign,
     )
 
 
 def draw_top_k(data: TopK, y: AxisLabel) -> Figure:
-    """Three lines: the ruler should reach the best of all well before picks at random do."""
+    """Three lines: the ruler should reach the best of all well before picks at random do.
+
+    The axis on the right reads the same lines as what they lose against the best of all.
+    """
     figure, (axes,) = new_figure(6.2, 3.9)
     axes.axhline(data.best, color=GREY, linewidth=1.2, linestyle=":", label="best of all")
     axes.plot(data.k, data.random, color=ORANGE, linewidth=2, linestyle="--", label="k at random (expected)")
@@ -143,6 +159,9 @@ def draw_top_k(data: TopK, y: AxisLabel) -> Figure:
     axes.set_ylabel(f"best {y.text} among them")
     axes.set_title("How many to train for real until the best is found", fontweight="bold")
     axes.legend(loc="lower right")
+    scales = (partial(data.lost, percent=y.percent), partial(data.recorded, percent=y.percent))
+    losses = axes.secondary_yaxis("right", functions=scales)
+    losses.set_ylabel("lost against the best of all" + " (points)" * y.percent)
     return figure
 
 
@@ -245,13 +264,6 @@ def _agreement_title(spearman: SpearmanReport) -> str:
         return f"Spearman {spearman.value:.2f} (n = {spearman.n})"
     interval = f"{spearman.confidence:.0%} CI {spearman.low:.2f} to {spearman.high:.2f}"
     return f"Spearman {spearman.value:.2f} ({interval}, n = {spearman.n})"
-
-
-def _curve_steps(n: int) -> NDArray[np.int64]:
-    if n <= CURVE_POINTS:
-        return np.arange(1, n + 1)
-    beyond = np.geomspace(CURVE_POINTS, n, CURVE_POINTS)
-    return np.unique(np.concatenate([np.arange(1, CURVE_POINTS), np.rint(beyond).astype(np.int64)]))
 
 
 def _rank_ticks(n: int) -> list[int]:

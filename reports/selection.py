@@ -8,6 +8,7 @@ break them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +21,21 @@ Floats = NDArray[np.float64]
 GOOD_FRACTION = 0.20
 """The architectures worth finding: the reference's best fifth, the same slice as the top-20% Spearman."""
 KEPT_PERCENTS = (1, 5, 10, 20, 50)
+CURVE_POINTS = 200
+"""A top-k curve has every k up to here and a geometric selection beyond."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What is left after keeping the ruler's best `kept` of n: see `precision_and_recall`."""
+    """What is left after keeping the ruler's best `kept` of n: see `precision_and_recall`, `regret_curve`."""
 
     percent: int
     kept: int
     good: int
     precision: float
     recall: float
+    regret: float
+    random_regret: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,16 @@ class Pick:
     n: int
     regret: float
     random_regret: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegretCurve:
+    """What the best of `k` architectures is expected to lose against the best of all, >= 0, in units of the
+    reference score: for the ruler's first k and for k at random. See `regret_curve`."""
+
+    k: list[int]
+    ruler: list[float]
+    random: list[float]
 
 
 def slots(n: int, fraction: float) -> int:
@@ -94,7 +109,38 @@ def precision_and_recall(x: ArrayLike, y: ArrayLike, percent: int) -> Kept | Non
     sure, tied, places = _cut(first, kept)
     hits = float(good[sure].sum() + places * good[tied].mean())
     total = int(good.sum())
-    return Kept(percent=percent, kept=kept, good=total, precision=hits / kept, recall=hits / total)
+    lost = regret_curve(first, second, [kept])
+    return Kept(
+        percent=percent,
+        kept=kept,
+        good=total,
+        precision=hits / kept,
+        recall=hits / total,
+        regret=lost.ruler[0],
+        random_regret=lost.random[0],
+    )
+
+
+def regret_curve(x: ArrayLike, y: ArrayLike, steps: Sequence[int]) -> RegretCurve:
+    """Best reference score of all n minus the expected best of k, for each k of `steps`, 1 <= k <= n.
+
+    Exact for both: over the ways to break the ruler's ties, and over all k-subsets of the n.
+    """
+    first, second = usable_pairs(x, y)
+    best = float(second.max())
+    return RegretCurve(
+        k=[int(k) for k in steps],
+        ruler=[max(0.0, best - best_among_top(first, second, int(k))) for k in steps],
+        random=[max(0.0, best - expected_best(second, int(k))) for k in steps],
+    )
+
+
+def curve_steps(n: int) -> NDArray[np.int64]:
+    """Every k up to `CURVE_POINTS`, beyond that a geometric selection up to n."""
+    if n <= CURVE_POINTS:
+        return np.arange(1, n + 1)
+    beyond = np.geomspace(CURVE_POINTS, n, CURVE_POINTS)
+    return np.unique(np.concatenate([np.arange(1, CURVE_POINTS), np.rint(beyond).astype(np.int64)]))
 
 
 def regret_of_pick(x: ArrayLike, y: ArrayLike) -> Pick | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from reports import formatting
-from reports.bootstrap import RESAMPLES, Difference
+from reports.bootstrap import HOLDS_FROM, RESAMPLES, Difference
 from reports.document import Confirmed, RunSummary
 from reports.formatting import by_count, plural
+from reports.rulers import LEVEL, RulerDifference
 from reports.schema import EstimatorInfo
 from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
@@ -22,12 +23,28 @@ AGREEMENT_DEFINITIONS = (
     "at random the ranking names the better one 64% of the time at .4 and 75% at .7; its better half holds "
     "82% and 98% of the best 5%. Where interval and p-value disagree on 0 it is weak.",
     "Kendall tau-b: (pairs in the right order - pairs in the wrong order) / pairs, corrected for ties.",
+    "Weighted tau: the same, where a pair weighs 1 / r + 1 / s for its ranks r and s by the reference, best "
+    "first, ties in it ordered by the ruler (Vigna 2015; scipy.stats.weightedtau with rank=None): mistakes "
+    "at the top count most. Its percentile bootstrap holds the truth in about 94% of samples, not 95%.",
+    "Difference: Spearman of a ruler minus that of the score this ranking is made by, both on the same "
+    "resampled architectures, with its 95% interval; that score was chosen beforehand, where the best of the "
+    "table would owe its place to luck too. p is twice the smaller share of resamples on either side of 0, "
+    f"given {HOLDS_FROM} pairs or more, and beside it as corrected by Holm for all comparisons in the table: "
+    f"below {LEVEL:g} there, the two differ by more than chance.",
     "Best 20% and best 5%: Spearman among the architectures the reference puts there, those tied with the "
     "last included. A dash: fewer than 3 of them, or all equal.",
     "Pick loses: the best reference score minus that of the architecture ranked first; of several ranked "
     "first, their mean.",
     "Precision and recall: good means in the reference's best 20%, kept means in the ranking's best k%, "
-    "rounded up. A group tied at the last place counts by the share of it that fits.",
+    "rounded up. A group tied at the last place counts by the share of it that fits. Loses: the best "
+    "reference score of all minus the best among the kept, beside what as many at random are expected to.",
+)
+NOISE_DEFINITION = (
+    "Noise: runs that differ in the seed alone train the same networks again, on the same images. How far "
+    "one seed agrees with another is the mean Spearman over pairs of seeds; what the mean of several would, "
+    "follows by Spearman and Brown. No correlation with a noisy score is expected above the square root of "
+    "that agreement, or of the product of both where both sides are noisy (Spearman 1904; exact for "
+    "Pearson's r and independent errors, close for ranks). Intervals: bootstrap over architectures."
 )
 COMPUTE_DEFINITION = "Compute: core-seconds where all ran on a CPU, else wall seconds added up."
 SPEED_DEFINITION = (
@@ -41,6 +58,8 @@ def definitions(sections: Sequence[Section]) -> Iterator[str]:
     """What the numbers on the page mean, leaving out those that no section has."""
     if any(section.report.reference_score for section in sections):
         yield from AGREEMENT_DEFINITIONS
+    if sections[0].report.noise:
+        yield NOISE_DEFINITION
     compared = any(section.report.savings.reason is None for section in sections)
     yield f"{COMPUTE_DEFINITION} {SPEED_DEFINITION}" if compared else COMPUTE_DEFINITION
 
@@ -78,7 +97,7 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
         yield "Command", run.command
 
 
-def describe_difference(difference: Difference | None) -> str:
+def describe_difference(difference: Difference | RulerDifference | None) -> str:
     """+0.05 (-0.02 to 0.12)."""
     if difference is None:
         return formatting.UNKNOWN

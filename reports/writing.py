@@ -14,6 +14,7 @@ from reports.analysis import analyse
 from reports.canvas import house_style, save_figure
 from reports.comparison import compare_runs
 from reports.document import ComparisonRow, Report
+from reports.noise import measure_noise
 from reports.page import render_html, render_markdown
 from reports.plots import Bar, draw_bars
 from reports.ranking import ranking_csv
@@ -137,7 +138,8 @@ def _write_files(folder: Path, runs: Sequence[Run], reports: Sequence[Report]) -
     """Fills `folder` with the pages, the numbers, and every run's figures and ranking."""
     figures, labels = folder / FIGURES, run_labels(runs)
     rows = compare_runs(runs, reports, labels) if len(runs) > 1 else []
-    first = reports[0].model_copy(update={"comparison": rows or None})
+    noise = measure_noise(runs, reports, labels) if len(runs) > 1 else []
+    first = reports[0].model_copy(update={"comparison": rows or None, "noise": noise or None})
     sections = [
         make_section(run, report, label, figures, prefix)
         for run, report, label, prefix in zip(

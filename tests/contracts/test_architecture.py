@@ -70,6 +70,7 @@ HEAVY = ("torch", "torchvision", "nni", "matplotlib", "pandas", "scipy", "sklear
         "from atom_nas.cli import app; app(['distill', '--help'], standalone_mode=False)",
         "from atom_nas.cli import app; app(['search', '--help'], standalone_mode=False)",
         "from atom_nas.cli import app; app(['list', 'methods'], standalone_mode=False)",
+        "from atom_nas.cli import app; app(['plan', '--width', '0.2'], standalone_mode=False)",
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(command):

@@ -77,6 +77,17 @@ def test_several_runs_are_reported_side_by_side(run, synthetic):
     assert "holds no report" in refused("report", run, other, "--out", synthetic)
 
 
+def test_the_same_search_with_another_seed_is_a_repeat(run, synthetic, tmp_path):
+    listed = run / "report" / "ranking.csv"
+    done("search", synthetic, "--architectures", listed, "--epochs", 5, "--reference-epochs", 1, "--seed", 1,
+         "--reference-images", 100, "--validation-images", 50, "--out", tmp_path / "again")  # fmt: skip
+    done("report", run, tmp_path / "again", "--out", tmp_path / "both")
+    (noise,) = json.loads((tmp_path / "both" / "report.json").read_text())["noise"]
+    assert (noise["reference"]["seeds"], noise["reference"]["single"]["n"]) == (2, 4)
+    assert [proxy["runs"] for proxy in noise["proxies"]] == [["run", "again"]]
+    assert "on 4 architectures in common" in (tmp_path / "both" / "index.html").read_text()
+
+
 def test_a_published_ranking_serves_as_reference(synthetic, tmp_path):
     names = ["w32-d1-none-relu-none", "w32-d1-batch-relu-none", "w32-d1-layer-relu-none"]
     table = tmp_path / "table.csv"

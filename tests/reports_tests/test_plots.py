@@ -41,6 +41,24 @@ def test_top_k_of_a_loss_falls_towards_the_smallest() -> None:
     assert data.best == 0.4
 
 
+@pytest.mark.parametrize(("score", "sign", "scale"), [("test_accuracy", 1, 100), ("validation_loss", -1, 1)])
+def test_the_axis_on_the_right_reads_what_is_lost(score: str, sign: int, scale: float) -> None:
+    label = plots.AxisLabel.of(describe_score(score), percent=sign > 0)
+    data = plots.top_k_data([4, 3, 2, 1], sign * np.array([0.6, 0.4, 0.9, 0.5]), sign=sign)
+    assert data.lost(data.ruler, percent=label.percent)[-1] == 0
+    with house_style():
+        figure = plots.draw_top_k(data, label)
+        figure.draw_without_rendering()
+    left = figure.axes[0]
+    (right,) = left.child_axes
+    for value in (data.best, data.random[0]):
+        lost = scale * sign * (data.best - value)
+        heights = [axes.transData.transform((1, y))[1] for axes, y in ((left, value), (right, lost))]
+        assert heights[0] == pytest.approx(heights[1])
+    assert right.get_ylabel().startswith("lost against the best of all")
+    assert ("(points)" in right.get_ylabel()) == (sign > 0)
+
+
 def test_long_curves_are_thinned_but_keep_both_ends() -> None:
     rng = np.random.default_rng(0)
     data = plots.top_k_data(rng.normal(size=3_000), rng.normal(size=3_000), sign=1)

@@ -121,6 +121,27 @@ def test_seconds_and_memory_are_rulers_like_any_score(make_run: MakeRun) -> None
     assert "| peak memory of the proxy trial |" in text
 
 
+@pytest.mark.usefixtures("without_drawing")
+def test_what_counts_at_the_top_is_told_in_numbers_and_in_words(make_run: MakeRun) -> None:
+    folder = make_run()
+    report = write_report(folder).report
+    rows = [row for row in rows_of(folder) if row["rank"] and row["reference"]]
+    x, y = [[float(row[column]) for row in rows] for column in ("score", "reference")]
+    tau, interval = report.default.weighted_tau, report.default.weighted_tau_interval
+    assert tau is not None
+    assert interval is not None
+    assert tau.value == pytest.approx(scipy.stats.weightedtau(y, x, rank=None).statistic)
+    assert interval.low < tau.value < interval.high
+    assert report.regret is not None
+    assert report.regret.k == list(range(1, 19))
+    assert report.regret.ruler[2] == pytest.approx(max(y) - max(y[:3]))
+    kept = next(row for row in report.default.kept if row.percent == 20)
+    shown = f"{100 * kept.regret:.1f} points | {100 * kept.random_regret:.1f} points |"
+    assert shown in (folder / "report" / "report.md").read_text(encoding="utf-8")
+    for name in ("index.html", "report.md"):
+        assert "rank=None" in (folder / "report" / name).read_text(encoding="utf-8")
+
+
 def test_savings_are_measured_on_the_pairs(make_run: MakeRun) -> None:
     """All on a CPU: in core-seconds, of which distillation took 100."""
     savings = report_of(make_run(failed=2, references=15)).savings

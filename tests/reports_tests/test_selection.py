@@ -11,8 +11,10 @@ import pytest
 from reports.correlation import spearman
 from reports.selection import (
     best_among_top,
+    curve_steps,
     expected_best,
     precision_and_recall,
+    regret_curve,
     regret_of_pick,
     slots,
     top_members,
@@ -76,6 +78,38 @@ def test_ties_are_averaged_over_every_way_to_break_them(seed: int) -> None:
     pick = regret_of_pick(x, y)
     assert pick is not None
     assert pick.regret == pytest.approx(y.max() - np.mean([y[order[0]] for order in orders]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_regret_curve_is_the_mean_over_all_orders_and_all_subsets(seed: int) -> None:
+    rng = np.random.default_rng([9, seed])
+    x, y = rng.integers(0, 4, 6).tolist(), rng.integers(0, 9, 6).astype(float)
+    curve = regret_curve([*x, 5], [*y, math.nan], range(1, 7))
+    assert curve.k == [1, 2, 3, 4, 5, 6]
+    for k, ruler, random in zip(curve.k, curve.ruler, curve.random, strict=True):
+        lost = [y.max() - y[order[:k]].max() for order in orders_of(x)]
+        assert ruler == pytest.approx(np.mean(lost))
+        subsets = itertools.combinations(y, k)
+        assert random == pytest.approx(np.mean([y.max() - max(chosen) for chosen in subsets]))
+    assert (np.diff([curve.ruler, curve.random]) < 1e-12).all()
+    assert (curve.ruler[-1], curve.random[-1]) == (0.0, 0.0)
+
+
+def test_the_regret_curve_begins_at_the_pick_and_stands_in_the_table_of_what_is_kept() -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=40), rng.normal(size=40)
+    curve, pick = regret_curve(x, y, curve_steps(40).tolist()), regret_of_pick(x, y)
+    assert pick is not None
+    assert (curve.ruler[0], curve.random[0]) == pytest.approx((pick.regret, pick.random_regret))
+    kept = precision_and_recall(x, y, 20)
+    assert kept is not None
+    assert (kept.regret, kept.random_regret) == pytest.approx((curve.ruler[7], curve.random[7]))
+
+
+def test_a_ruler_that_is_the_reference_loses_nothing_and_one_reversed_all() -> None:
+    y = np.arange(10.0)
+    assert regret_curve(y, y, range(1, 11)).ruler == [0.0] * 10
+    assert regret_curve(-y, y, range(1, 11)).ruler == [9.0 - i for i in range(10)]
 
 
 @pytest.mark.parametrize("draws", range(1, 8))
