@@ -110,7 +110,8 @@ def _training(architecture: str, plan: Plan, kinds: Sequence[Precision]) -> dict
             for kind in kinds
         }
         fast = {**eager, **fast}
-    return {"straightforward": Way(ways.train_plainly, common, threads=1, pieces=pieces, plain=True), **fast}
+    plainly = Way(ways.train_plainly, common, threads=1, pieces=_fewer(pieces), plain=True)
+    return {"straightforward": plainly, **fast}
 
 
 def _matching(method: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
@@ -123,8 +124,13 @@ def _matching(method: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, 
     fast: dict[str, Way] = {kind: way(precision=kind) for kind in kinds}
     if pieces > 1:
         fast = {**{f"not compiled {kind}": way(precision=kind, compile=False) for kind in kinds}, **fast}
-    plainly = Way(ways.match_plainly, common, threads=threads, pieces=pieces, plain=True)
+    plainly = Way(ways.match_plainly, common, threads=threads, pieces=_fewer(pieces), plain=True)
     return {"straightforward": plainly, **fast}
+
+
+def _fewer(pieces: int) -> int:
+    """Of the straightforward ways, whose pieces take long enough."""
+    return max(1, pieces // 5)
 
 
 def _pieces(device: torch.device) -> int:

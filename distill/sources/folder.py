@@ -9,6 +9,7 @@ from distill.data import RealDataset, Split
 from distill.files import printable
 from distill.seeding import stream
 from distill.sources import folder_path
+from distill.sources.decoded import kept
 from distill.sources.images import common_size, decode, image_files
 
 _TEST_FRACTION = 0.2
@@ -64,7 +65,9 @@ def assemble(
 ) -> RealDataset:
     """Decode both listings to one size and one number of channels."""
     paths = [path for path, _ in (*training, *test)]
-    images = torch.from_numpy(decode(paths, image_size or common_size(paths)))
+    images = torch.from_numpy(
+        kept(paths, f"side {image_size}", lambda: decode(paths, image_size or common_size(paths)))
+    )
     labels = torch.from_numpy(np.array([label for _, label in (*training, *test)], dtype=np.int64))
     cut = len(training)
     return RealDataset(name, classes, Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:]))

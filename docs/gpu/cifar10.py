@@ -19,8 +19,6 @@ from typing import Any
 import torch
 
 import atom_nas
-import distill.run
-import distill.synthetic
 from distill import methods
 from distill.evaluation import Evaluator
 from distill.sources import load_dataset
@@ -107,13 +105,14 @@ REST = [
 ]  # fmt: skip
 
 
-def run(job: Job, results: Path) -> None:
+def run(job: Job, folder: str, results: Path) -> None:
     """Distill and evaluate, and write what came of it."""
     started = time.perf_counter()
+    data = load_dataset(f"folder:{folder}")
     out = results / "sets" / job["name"].replace(" ", "_").replace(",", "")
     config = methods.load(job["method"]).Config(**job["config"])
     settings = atom_nas.DistillSettings(
-        dataset=DATA.name,
+        dataset=data.name,
         method=job["method"],
         method_config=config,
         ipc=job["ipc"],
@@ -124,14 +123,14 @@ def run(job: Job, results: Path) -> None:
     )
     synthetic = atom_nas.distill(settings, overwrite=True)
     done = time.perf_counter()
-    _, validation = synthetic.split_real(DATA)
+    _, validation = synthetic.split_real(data)
     evaluator = Evaluator(
         synthetic,
-        DATA,
+        data,
         config=TrainingConfig(),
         seed=0,
         device=torch.device("cuda"),
-        test=DATA.test if job["split"] == "test" else validation,
+        test=data.test if job["split"] == "test" else validation,
     )
     values = [evaluator.accuracy("synthetic", "convnet3", repeat) for repeat in range(NETWORKS)]
     log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -157,10 +156,10 @@ def run(job: Job, results: Path) -> None:
     )
 
 
-def guarded(job: Job, results: Path) -> None:
+def guarded(job: Job, folder: str, results: Path) -> None:
     """As `run`; a failure is told and harms no other job."""
     try:
-        run(job, results)
+        run(job, folder, results)
     except Exception:  # noqa: BLE001
         print(job["name"], traceback.format_exc()[-1500:], flush=True)
 
@@ -172,9 +171,12 @@ def finished(results: Path) -> set[str]:
     return {json.loads(line)["name"] for line in lines}
 
 
-def main(results: Path, seconds: float) -> None:
-    """All jobs, each in a process of its own that shares the images read here."""
-    context = multiprocessing.get_context("fork")
+def main(folder: str, results: Path, seconds: float) -> None:
+    """All jobs, each in a process of its own."""
+    begun = time.perf_counter()
+    load_dataset(f"folder:{folder}")  # decoded here once, and found in the cache by the others
+    print(f"read in {time.perf_counter() - begun:.1f} s", flush=True)
+    context = multiprocessing.get_context("spawn")
     (results / "sets").mkdir(parents=True, exist_ok=True)
     done = finished(results)
     for jobs, width in ((FIRST, 1), (REST, SIDE_BY_SIDE)):
@@ -182,8 +184,8 @@ def main(results: Path, seconds: float) -> None:
         running: list[Any] = []
         while waiting or running:
             running = [process for process in running if process.is_alive()]
-            while waiting and len(running) < width and time.perf_counter() - BEGUN < seconds:
-                running.append(context.Process(target=guarded, args=(waiting.pop(0), results)))
+            while waiting and len(running) < width and time.perf_counter() - begun < seconds:
+                running.append(context.Process(target=guarded, args=(waiting.pop(0), folder, results)))
                 running[-1].start()
             if not running:
                 break
@@ -191,10 +193,5 @@ def main(results: Path, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    BEGUN = time.perf_counter()
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    DATA = load_dataset(f"folder:{sys.argv[1]}")
-    print(f"{time.perf_counter() - BEGUN:6.1f} s  read {len(DATA.train)} images", flush=True)
-    for module in (distill.run, distill.synthetic):
-        module.load_dataset = lambda *_, **__: DATA  # type: ignore[attr-defined]
-    main(Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 400.0)
+    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 400.0)
