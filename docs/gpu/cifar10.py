@@ -150,10 +150,7 @@ def run(job: Job, folder: str, results: Path) -> None:
     with (results / "results.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
     mean = 100 * sum(values) / len(values)
-    print(
-        f"{time.perf_counter() - BEGUN:6.1f} s  {job['name']}: {mean:.2f} in {done - started:.1f} s",
-        flush=True,
-    )
+    print(f"{job['name']}: {mean:.2f} in {done - started:.1f} s", flush=True)
 
 
 def guarded(job: Job, folder: str, results: Path) -> None:
