@@ -40,6 +40,7 @@ LATER: dict[str, Any] = {
     "schedule": "constant",
     "factor": 1,
     "batch_synthetic": 0,
+    "lambda_spatial": 1.0,
 }
 """Settings that earlier versions did not have and did not write down; they worked as if these were given."""
 

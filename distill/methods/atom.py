@@ -14,10 +14,11 @@ INDEPENDENT_CLASSES = True
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MatchingConfig):
-    """ATOM's settings: L = loss_scale * (L_s + lambda_channel * L_c + lambda_mmd * L_MMD).
+    """ATOM's settings: L = loss_scale * (lambda_spatial * L_s + lambda_channel * L_c + lambda_mmd * L_MMD).
 
     Attributes:
         loss_scale: 100 as in DataDAM's public code; with a fixed learning rate it sets the step.
+        lambda_spatial: weight of spatial attention; 1 in the paper.
         lambda_channel: weight of channel attention.
         lambda_mmd: weight of the mean features.
         spatial_power: p_s, at least 1: how strongly an attention map over pixels follows its largest values.
@@ -25,6 +26,7 @@ class Config(MatchingConfig):
     """
 
     loss_scale: float = 100.0
+    lambda_spatial: float = 1.0
     lambda_channel: float = 1.0
     lambda_mmd: float = 0.01
     spatial_power: float = 1.0
@@ -34,7 +36,7 @@ class Config(MatchingConfig):
     def weights(self) -> LossWeights:
         """Of the parts of the loss."""
         return LossWeights(
-            spatial=self.loss_scale,
+            spatial=self.loss_scale * self.lambda_spatial,
             channel=self.loss_scale * self.lambda_channel,
             mmd=self.loss_scale * self.lambda_mmd,
             spatial_power=self.spatial_power,

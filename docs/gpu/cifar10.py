@@ -81,6 +81,8 @@ def arms(seed: int) -> list[Job]:
         arm("attention alone", seed, lambda_mmd=0.0),
         arm("attention x10", seed, lambda_mmd=0.001),
         arm("channel x100", seed, lambda_channel=100.0),
+        arm("channel alone", seed, lambda_spatial=0.0, lambda_mmd=0.0),
+        arm("spatial alone", seed, lambda_channel=0.0, lambda_mmd=0.0),
         arm("p_s 2", seed, spatial_power=2.0),
         arm("p_s 4", seed, spatial_power=4.0),
         arm("p_c 2", seed, channel_power=2.0),

@@ -34,6 +34,8 @@ def test_any_partition_of_the_classes_gives_the_same_set(method, partition):
 
 def test_members_of_the_family_are_weights_of_one_code():
     assert torch.equal(run("atom", lambda_channel=0.0), run("datadam"))
+    alone = run("atom", lambda_channel=0.0, lambda_spatial=0.0, loss_scale=1.0, lambda_mmd=1.0)
+    assert torch.equal(alone, run("dm"))
     scaled = run("atom", lambda_channel=0.0, loss_scale=1.0, lambda_mmd=1.0)
     assert not torch.equal(scaled, run("dm"))
     p, session = problem((12, 7, 12, 4)), Session()
