@@ -140,7 +140,6 @@ class Replayed:
 
     Args:
         problem, config, weights: as everywhere; `config.compile` is decided.
-        portions: of the classes worked on, each computed together.
         statistics: augmented images and number of classes to what is matched, by `network`.
         network: on the device.
         pixels: all real images if they lie on the device, else None.
