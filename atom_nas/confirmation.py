@@ -121,7 +121,7 @@ class Confirmation:
         return {
             "architecture": trial.architecture,
             "position": trial.position,
-            "space": {"name": plan.settings.space, "options": plan.space_options},
+            "space": {name: record["space"].get(name) for name in ("name", "options", "digest", "file")},
             "dataset": {"name": plan.dataset.name, "fingerprint": plan.dataset.fingerprint},
             "image_shape": plan.data.image_shape,
             "classes": list(plan.synthetic.classes),

@@ -12,6 +12,7 @@ from atom_nas.leg import Leg
 from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
 from distill.seeding import derive_seed
+from search_spaces.base import Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceBuilder:
-    """Builds networks of a registered space in any process: see `atom_nas.engines.base.Builder`."""
+    """Builds networks of a space in any process: see `atom_nas.engines.base.Builder`.
+
+    A space of the user's own is imported there from its file.
+    """
 
     space: str
     options: Mapping[str, Any]
@@ -51,8 +55,22 @@ class SpaceBuilder:
 
     def __call__(self, architecture: str) -> nn.Module:
         """The freshly initialised network of an architecture's string form."""
-        space = search_spaces.load(self.space, **self.options)
+        space = load_space(self.space, self.options, self.image_shape, self.classes)
         return space.build(space.parse(architecture), self.image_shape, self.classes)
+
+
+def load_space(
+    name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int
+) -> Space:
+    """The space for images of a shape (C, H, W) and so many classes: see `search_spaces.load`.
+
+    Raises:
+        ValueError: as there, and if an option is one that comes from the dataset.
+    """
+    for option in ("image_shape", "classes"):
+        if option in options:
+            raise ValueError(f"{option} is no option of a space, it comes from the dataset: leave it out")
+    return search_spaces.load(name, image_shape=image_shape, classes=classes, **options)
 
 
 def trial_seed(run_seed: int, estimator: str, architecture: str) -> int:

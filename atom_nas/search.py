@@ -31,7 +31,8 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
-from search_spaces.base import Architecture
+from search_spaces.base import Architecture, Space
+from search_spaces.foreign import NniSpace
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
 
@@ -251,6 +252,7 @@ class _Session:
             "dataset": plan.dataset.fingerprint,
             "space": plan.settings.space,
             "space_options": plan.space_options,
+            **_definition(plan.space),
             "image_shape": list(plan.data.image_shape),
             "estimator": estimator.settings(),
             "seed": plan.settings.seed,
@@ -325,6 +327,11 @@ def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> l
         return list(scored)
     ranked = sorted(scored, key=lambda trial: derive_seed(seed, "reference sample", trial.architecture))
     return sorted(ranked[:count], key=lambda trial: trial.position)
+
+
+def _definition(space: Space) -> dict[str, Any]:
+    """What else tells model spaces of one name apart: their choices, and the code of a user's."""
+    return {"space_digest": space.digest, "space_code": space.code} if isinstance(space, NniSpace) else {}
 
 
 def _foreign(table: ReferenceTable | None) -> str | None:

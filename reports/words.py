@@ -156,9 +156,9 @@ def _reference(section: Section) -> str:
 
 def _space(run: RunSummary) -> str:
     space = run.space
-    if not space.fitting or not space.size:
+    if not space.size:
         return space.name
-    if space.fitting == space.size:
+    if space.fitting in (None, space.size):
         return f"{space.name}, {plural(space.size, 'architecture')}"
     side = "x".join(map(str, run.dataset.image_shape[1:]))
     fitting = f"{space.fitting:,} of its {plural(space.size, 'architecture')}"
