@@ -47,7 +47,7 @@ def _spaces() -> list[Sheet]:
 
     own = {"FILE.py:CLASS, module:CLASS": "a ModelSpace of NNI's that you wrote; see the README"}
     rest = {f"(NNI's {name})": f"left out: {why}" for name, why in LEFT_OUT.items()}
-    hub = {f"{PREFIX}{name}": f"NNI's {each.summary}" for name, each in HUB.items()}
+    hub = {f"{PREFIX}{name}": f"of NNI's hub: {each.summary}" for name, each in HUB.items()}
     return _summaries("spaces", {**SPACES, **hub, **own, **rest})
 
 

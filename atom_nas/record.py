@@ -69,7 +69,8 @@ def _space(plan: Plan) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if isinstance(plan.space, NniSpace):
         choices = {name: list(values) for name, values in plan.space.choices.items()}
-        more = {"choices": choices, "digest": plan.space.digest, "file": plan.space.file}
+        more = {"choices": choices, "digest": plan.space.digest}
+        more |= {"file": plan.space.file} if plan.space.file else {}
     name = plan.space.title if isinstance(plan.space, NniSpace) else plan.settings.space
     return {"name": name, "options": plan.space_options, **more, "size": plan.size, "fitting": plan.fitting}
 

@@ -1,6 +1,7 @@
 """One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +58,11 @@ class SpaceBuilder:
         """The freshly initialised network of an architecture's string form."""
         space = load_space(self.space, self.options, self.image_shape, self.classes)
         return space.build(space.parse(architecture), self.image_shape, self.classes)
+
+    def warm_up(self) -> None:
+        """Import what the space needs; where that fails here, each trial will say so."""
+        with suppress(ValueError):
+            load_space(self.space, self.options, self.image_shape, self.classes)
 
 
 def load_space(

@@ -45,13 +45,15 @@ class _Loose(BaseModel):
 class SpaceCard(_Loose):
     """The search space, as `search_spaces.load` takes it; a user's own has no path in its name.
 
-    Of a model space also the digest of its choices, and of a user's own the file that it came from.
+    Of a model space there is also the `digest` of its choices, and of a user's own the `file` it came from.
     """
 
     name: str
     options: dict[str, Any]
-    digest: str | None = None
-    file: str | None = None
+
+    def known(self, entry: str) -> str | None:
+        """An entry that only some spaces have."""
+        return (self.model_extra or {}).get(entry)
 
 
 class TrainedCard(_Loose):
@@ -217,14 +219,15 @@ def _build(space: SpaceCard, name: str, shape: tuple[int, ...], classes: int, ow
         )
     source = own if own and search_spaces.is_own(space.name) else space.name
     loaded = load_space(source, space.options, (channels, height, width), classes)
-    if isinstance(loaded, NniSpace) and loaded.digest != space.digest:
+    if isinstance(loaded, NniSpace) and loaded.digest != space.known("digest"):
         raise ValueError(f"{source} offers other choices than the space {space.name} did that {name} is of")
     return loaded.build(loaded.parse(name), (channels, height, width), classes)
 
 
 def _whole_name(space: SpaceCard) -> str:
     """With the path that it had when it was searched."""
-    return f"{space.file}:{space.name.rpartition(':')[2]}" if space.file else space.name
+    file = space.known("file")
+    return f"{file}:{space.name.rpartition(':')[2]}" if file else space.name
 
 
 def _forms(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

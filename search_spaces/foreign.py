@@ -1,8 +1,8 @@
 """A model space of NNI's as one of our spaces: the string form of its architectures, and networks from them.
 
 An architecture is `conv=3x3+width=64`: the space's labels in order, each with the text of its value, or with
-its place among the values where they have no short text of their own. What is not a letter, a digit or one of
-_ . - / is written as in a URL.
+its place among the values where they have no short text of their own. A label within a scope, for NNI a/b, is
+a.b here; what is not a letter, a digit or one of _ - . / is written as in a URL.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class NniSpace:
     _values: dict[str, dict[str, Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        values = {quote(label, safe="/"): _texts(each) for label, each in self.declared.values.items()}
+        values = {_name(label): _texts(each) for label, each in self.declared.values.items()}
         if not values:
             raise ValueError(f"{self.title} leaves nothing to choose: declare choices, e.g. by nni.choice")
         object.__setattr__(self, "_values", values)
@@ -173,6 +173,11 @@ def told(what: str) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[:1] if isinstance(error, ValueError) else [type(error).__name__, *lines[:1]]
         raise ValueError(": ".join([what, *said])) from error
+
+
+def _name(label: str) -> str:
+    """NNI takes no slash in the name of a choice that is declared anew."""
+    return ".".join(quote(part, safe="").replace(".", "%2E") for part in label.split("/"))
 
 
 def _texts(values: Sequence[Any]) -> dict[str, Any]:
