@@ -70,7 +70,7 @@ def _space(plan: Plan) -> dict[str, Any]:
     if isinstance(plan.space, NniSpace):
         choices = {name: list(values) for name, values in plan.space.choices.items()}
         more = {"choices": choices, "digest": plan.space.digest}
-        more |= {"file": plan.space.file} if plan.space.file else {}
+        more |= {"file": plan.space.file, "code": plan.space.code} if plan.space.code else {}
     name = plan.space.title if isinstance(plan.space, NniSpace) else plan.settings.space
     return {"name": name, "options": plan.space_options, **more, "size": plan.size, "fitting": plan.fitting}
 

@@ -1,8 +1,9 @@
 """One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
 
+import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,7 @@ from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
 from distill.seeding import derive_seed
 from search_spaces.base import Space
+from search_spaces.foreign import NniSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +48,43 @@ class Progress:
 class SpaceBuilder:
     """Builds networks of a space in any process: see `atom_nas.engines.base.Builder`.
 
-    A space of the user's own is imported there from its file.
+    A space of the user's own is imported there from its file, which must be as it was when the search began.
+
+    Attributes:
+        space, options: see `search_spaces.load`.
+        image_shape, classes: what networks are for.
+        code: the digest of the user's file; None where there is none.
     """
 
     space: str
     options: Mapping[str, Any]
     image_shape: tuple[int, int, int]
     classes: int
+    code: str | None = None
 
     def __call__(self, architecture: str) -> nn.Module:
         """The freshly initialised network of an architecture's string form."""
-        space = load_space(self.space, self.options, self.image_shape, self.classes)
+        space = self._loaded()
         return space.build(space.parse(architecture), self.image_shape, self.classes)
 
     def warm_up(self) -> None:
-        """Import what the space needs; where that fails here, each trial will say so."""
-        with suppress(ValueError):
-            load_space(self.space, self.options, self.image_shape, self.classes)
+        """Import what the space needs."""
+        self._loaded()
+
+    def _loaded(self) -> Space:
+        options = json.dumps(dict(self.options), sort_keys=True)
+        return _loaded_once(self.space, options, self.image_shape, self.classes, self.code)
+
+
+@lru_cache(maxsize=2)
+def _loaded_once(
+    name: str, options: str, image_shape: tuple[int, int, int], classes: int, code: str | None
+) -> Space:
+    """Once in a process: a file that is changed while a worker runs does not change its networks."""
+    space = load_space(name, json.loads(options), image_shape, classes)
+    if code and isinstance(space, NniSpace) and space.code != code:
+        raise ValueError(f"{space.file} has changed while the search ran: go on with it by --resume")
+    return space
 
 
 def load_space(

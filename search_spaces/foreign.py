@@ -98,8 +98,9 @@ class NniSpace:
             if not equals or name in sample:
                 example = str(self.architecture({each: next(iter(v)) for each, v in self._values.items()}))
                 raise ValueError(f"{_shown(text)} is not of the form LABEL=VALUE+..., such as {example!r}")
-            choose(f"choice of {self.title}", _short(name), self._values)
-            sample[name] = choose(name, _short(value), self._values[name])
+            _require(f"choice of {self.title}", name, self._values)
+            _require(name, value, self._values[name])
+            sample[name] = value
         missing = [name for name in self._values if name not in sample]
         if missing:
             raise ValueError(f"{_shown(text)} does not say {missing[0]!r}, a choice of {self.title}")
@@ -193,15 +194,17 @@ def _text(value: Any) -> str | None:
     if isinstance(value, tuple | list):
         parts = [_text(each) for each in value]
         mark = "~" if isinstance(value, list) else "x"
-        return "none" if not parts else None if None in parts else mark.join(map(str, parts))
-    if value is None or type(value) in (bool, int, float, str):
+        text = "" if None in parts else mark.join(map(str, parts)) or "none"
+    elif value is None or type(value) in (bool, int, float, str):
         text = quote(str(value), safe="/").replace("~", "%7E")
-        return text if 0 < len(text) <= _LONGEST else None
-    return None
+    else:
+        text = ""
+    return text if 0 < len(text) <= _LONGEST else None
 
 
-def _short(text: str) -> str:
-    return " ".join(text[:_LONGEST].split()) if len(text) > _LONGEST else text
+def _require(kind: str, text: str, allowed: Mapping[str, Any]) -> None:
+    if text not in allowed:
+        choose(kind, f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text, allowed)
 
 
 def _shown(text: str) -> str:

@@ -1,9 +1,9 @@
 """The spaces of NNI's hub that train at small resolution, by `hub:NAME`. Free of torch and of NNI until used.
 
-They were made for photographs of three channels, most of them for 224 pixels. Where a space lets say how its
-stem and stages stride, small images are what is said here. The first convolution takes as many channels as
-the images have, the last layer gives as many logits as there are classes, and all weights are drawn afresh as
-PyTorch's own layers draw them, so that no network has an initialisation of its own.
+They were made for photographs of three channels, most of them for 224 pixels. A space that takes the strides
+of its stem and stages, or the kind of its stem, is given those for small images. The first convolution takes
+as many channels as the images have, the last layer gives as many logits as there are classes, and all weights
+are drawn afresh as PyTorch's own layers draw them, so that no network has an initialisation of its own.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ HUB: dict[str, HubSpace] = {
     ),
     "pnas": _cells("PNAS", "the cells of PNAS: 5 nodes, 8 operations, all nodes to the output"),
 }
-"""Each was built and trained one step on 2 images of 32x32 pixels, of one channel and of three."""
+"""Those that build and train on images of (3, 32, 32) and (1, 8, 8), as the tests have each of them do."""
 
 LEFT_OUT: dict[str, str] = {
     "AutoFormer": "tokens and positions are no layers of PyTorch's; made for shared weights at 224 pixels",

@@ -67,6 +67,7 @@ def test_a_search_records_the_space_and_its_file(settings: SearchSettings, ran: 
     record = read_record(settings.out)
     space = record["space"]
     assert space.pop("digest").startswith("sha256:")
+    assert space.pop("code").startswith("sha256:")
     assert space == {
         "name": "mine.py:Blocks",
         "options": {"deepest": 1},
@@ -195,3 +196,21 @@ def test_workers_build_it_wherever_they_are(
     # What a worker did before, reading the space among it, does not matter.
     assert together[2].scores == alone.scores
     assert os.getcwd() == "/"  # noqa: PTH109
+
+
+def test_a_file_that_changes_meanwhile_changes_no_network(
+    settings: SearchSettings, ran: Ran, file: Path, tmp_path: Path
+) -> None:
+    code = prepare(settings).space.code  # type: ignore[attr-defined]
+    built = {"space": settings.space, "options": {}, "image_shape": (1, 8, 8), "classes": 10, "code": code}
+    before = str(SpaceBuilder(**built)(FORM))
+    changed(file, "nn.ReLU()", "nn.Tanh()")
+    assert str(SpaceBuilder(**built)(FORM)) == before
+    with pytest.raises(ValueError, match=r"mine\.py has changed while the search ran"):
+        SpaceBuilder(**{**built, "classes": 11}).warm_up()  # as a worker that starts now
+    changed(file, "nn.Tanh()", "nn.ReLU()")
+    run_search(settings)
+    changed(file, "nn.ReLU()", "nn.Tanh()")
+    with pytest.warns(UserWarning, match="has changed since .* trials from before are of the file as it was"):
+        run_search(replace(settings, samples=4, resume=True))
+    assert len(proxies(settings.out)) == 4

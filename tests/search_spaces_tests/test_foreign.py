@@ -156,6 +156,17 @@ def test_what_does_not_parse(own_space: Path, change: tuple[str, str], said: str
         space.parse(right.replace(*change))
 
 
+def test_long_labels_and_values_round_trip(tmp_path: Path) -> None:
+    code = "class Long(ModelSpace):\n    def __init__(self):\n        super().__init__()\n"
+    code += "        self.add_mutable(nni.choice('é' * 50, [[1] * 90, 'a' * 200, 'b']))\n"
+    space = search_spaces.load(f"{written(tmp_path, code)}:Long")
+    name = "%C3%A9" * 50
+    assert [str(each) for each in enumerate_space(space)] == [f"{name}={place}" for place in range(3)]
+    assert [space.parse(str(each)) for each in enumerate_space(space)] == list(enumerate_space(space))
+    with pytest.raises(ValueError, match=r"unknown choice of .* '%C3.*\.\.\.'"):
+        space.parse(f"{name}{name}=1")
+
+
 def test_networks_are_what_was_chosen(odd: NniSpace) -> None:
     for architecture in itertools.islice(enumerate_space(odd), 0, 360, 31):
         sample = odd.sample_of(architecture)
