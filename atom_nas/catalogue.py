@@ -43,8 +43,12 @@ def _presets() -> list[Sheet]:
 
 def _spaces() -> list[Sheet]:
     from search_spaces import SPACES
+    from search_spaces.hub import HUB, LEFT_OUT, PREFIX
 
-    return _summaries("spaces", SPACES)
+    own = {"FILE.py:CLASS, module:CLASS": "a ModelSpace of NNI's that you wrote; see the README"}
+    rest = {f"(NNI's {name})": f"left out: {why}" for name, why in LEFT_OUT.items()}
+    hub = {f"{PREFIX}{name}": f"of NNI's hub: {each.summary}" for name, each in HUB.items()}
+    return _summaries("spaces", {**SPACES, **hub, **own, **rest})
 
 
 def _strategies() -> list[Sheet]:
@@ -79,6 +83,7 @@ def _settings() -> list[Sheet]:
     from distill.settings import DistillSettings
     from distill.training import TrainingConfig
     from search_spaces import SPACES
+    from search_spaces.hub import HUB
 
     sheets = [
         _fields_of("distill (--set, or in a --config file)", DistillSettings),
@@ -97,6 +102,7 @@ def _settings() -> list[Sheet]:
             for name, (config, _) in STRATEGIES.items()
         ),
         *(_space_options(name) for name in SPACES),
+        *(_hub_options(name) for name in HUB),
     ]
     return [sheet for sheet in sheets if sheet.rows]
 
@@ -132,6 +138,25 @@ def _space_options(name: str) -> Sheet:
         if choice in options
     ]
     return Sheet(f"search --space {name} (--set-space)", _SETTINGS_HEADER, rows)
+
+
+def _hub_options(name: str) -> Sheet:
+    from search_spaces import hub
+
+    defaults = hub.defaults(name)
+    rows = [
+        [option, _given_as(defaults[option]), _listed(defaults[option]), meaning]
+        for option, meaning in hub.HUB[name].options.items()
+    ]
+    return Sheet(f"search --space {hub.PREFIX}{name} (--set-space)", _SETTINGS_HEADER, rows)
+
+
+def _given_as(default: Any) -> str:
+    return "list" if isinstance(default, tuple | list) else _PLAIN_TYPES[type(default)]
+
+
+def _listed(default: Any) -> str:
+    return str(list(default)) if isinstance(default, tuple | list) else _shown(default)
 
 
 def _attributes(config: type[Any]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from reports.confirmed import ESTIMATOR, FOLDER
 from reports.scores import describe_score
 
 UNFINISHED = "unfinished"
+_OF_SPACE = ("name", "options", "digest", "file")
 TITLE = "confirm (epochs)"
 
 
@@ -121,7 +122,7 @@ class Confirmation:
         return {
             "architecture": trial.architecture,
             "position": trial.position,
-            "space": {"name": plan.settings.space, "options": plan.space_options},
+            "space": {name: value for name, value in record["space"].items() if name in _OF_SPACE},
             "dataset": {"name": plan.dataset.name, "fingerprint": plan.dataset.fingerprint},
             "image_shape": plan.data.image_shape,
             "classes": list(plan.synthetic.classes),

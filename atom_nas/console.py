@@ -15,6 +15,7 @@ from rich.table import Table
 from atom_nas.names import harmless
 
 _LINE_SECONDS = 10.0
+_LONGEST_NAME = 120
 _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
 stderr = Console(stderr=True, highlight=False)
@@ -95,6 +96,11 @@ def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
 
 def _joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
+
+
+def shortened(name: str) -> str:
+    """An architecture's string form, for a terminal: spaces of many choices have very long ones."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -160,7 +160,13 @@ Confidence = Annotated[float, typer.Option(help="How often the interval should h
 
 # Of `search`.
 RunFolder = Annotated[Path, typer.Option(help="The run's folder.")]
-Space = Annotated[str, typer.Option(help="See 'atom-nas list spaces'.")]
+Space = Annotated[
+    str,
+    typer.Option(
+        help="See 'atom-nas list spaces'; or a ModelSpace of NNI's that you wrote, by FILE.py:CLASS or "
+        "module:CLASS."
+    ),
+]
 Samples = Annotated[int, typer.Option(min=1, help="Architectures to rank.")]
 Strategy = Annotated[str, typer.Option(help="See 'atom-nas list strategies'.")]
 Architectures = Annotated[
@@ -199,7 +205,10 @@ SetReference = Annotated[
 ]
 SetSpace = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Narrow the space, e.g. 'width=[32, 64]', repeatable."),
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Narrow the space, e.g. 'width=[32, 64]', or give its constructor an argument, repeatable.",
+    ),
 ]
 Estimators = Annotated[
     str,

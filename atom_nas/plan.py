@@ -15,6 +15,7 @@ from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
 from atom_nas.names import choose
 from atom_nas.run_folder import RECORD, read_record
+from atom_nas.runner import load_space
 from atom_nas.strategies import HalvingConfig
 from atom_nas.strategies import configure as configure_strategy
 from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures, read_reference
@@ -24,7 +25,8 @@ from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
-from search_spaces.base import Space, count_fitting
+from search_spaces.base import Space, count_fitting, first_fitting
+from search_spaces.foreign import NniSpace, probe
 
 _MOST_ON_A_GPU = 4
 _A_WORKERS_MEMORY = 2 * 2**30  # bytes: its CUDA context, and a batch of the largest networks
@@ -37,7 +39,8 @@ class SearchSettings:
     Attributes:
         synthetic: folder of a synthetic set.
         out: the run's folder.
-        space, space_options: a registered space and its options.
+        space, space_options: a registered space, `hub:NAME`, or a class of yours by FILE.py:CLASS or
+            module:CLASS; and its options.
         samples: architectures to propose; a resumed run may raise it.
         strategy, strategy_options: a registered strategy and its options.
         architectures: CSV file of architectures to score instead of sampling; None: sample.
@@ -101,6 +104,7 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
+        object.__setattr__(self, "space", search_spaces.resolve(self.space))
         choose("score", self.score, estimators.SCORES)
         object.__setattr__(self, "estimators", estimators.training_free(",".join(self.estimators)))
         choose("engine", self.engine, engines.ENGINES)
@@ -126,7 +130,8 @@ class Plan:
         dataset: the real dataset it was distilled from.
         data: the images of both.
         space: what is sampled.
-        fitting, size: how many of the space's architectures fit the images, and how many there are.
+        fitting, size: how many of the space's architectures fit the images, None if there are too many to
+            count; and how many there are.
         strategy_options: of the strategy, with every default resolved for this many samples.
         halving: how trainings are stopped early, or None.
         space_options: of the space, as it understood what was given, however that was written.
@@ -146,7 +151,7 @@ class Plan:
     dataset: RealDataset
     data: SearchData
     space: Space
-    fitting: int
+    fitting: int | None
     size: int
     strategy_options: dict[str, Any]
     halving: HalvingConfig | None
@@ -164,7 +169,10 @@ class Plan:
     @property
     def expected(self) -> int:
         """How many architectures will be proposed at most."""
-        return len(self.listed.architectures) if self.listed else min(self.settings.samples, self.fitting)
+        if self.listed:
+            return len(self.listed.architectures)
+        samples = self.settings.samples
+        return samples if self.fitting is None else min(samples, self.fitting)
 
 
 def prepare(settings: SearchSettings) -> Plan:
@@ -173,7 +181,8 @@ def prepare(settings: SearchSettings) -> Plan:
     Raises:
         ValueError: something named is missing, damaged, unknown or of no use; one line.
     """
-    space = search_spaces.load(settings.space, **settings.space_options)
+    synthetic = synthetic_sets.load(settings.synthetic)
+    space = _space(settings, synthetic)
     listed = read_architectures(settings.architectures, space) if settings.architectures else None
     table = _read_table(settings, space)
     if listed and table and not table.scores.keys() & set(listed.architectures):
@@ -183,16 +192,14 @@ def prepare(settings: SearchSettings) -> Plan:
         )
     strategy = configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
     device = resolve_device(settings.device)
-    synthetic = synthetic_sets.load(settings.synthetic)
     name = synthetic.card["dataset"]["name"]
     trainings, fallback = _trainings(settings, name, device)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
-    if not fitting:
-        raise ValueError(
-            f"no architecture of the space {space.name!r} fits images of shape {data.image_shape}"
-        )
+    first_fitting(space, data.image_shape)
+    if isinstance(space, NniSpace):
+        probe(space, data.image_shape, data.classes)
     return Plan(
         settings=settings,
         synthetic=synthetic,
@@ -220,6 +227,12 @@ def prepare(settings: SearchSettings) -> Plan:
     )
 
 
+def _space(settings: SearchSettings, synthetic: SyntheticSet) -> Space:
+    channels, height, width = synthetic.card["dataset"]["image_shape"]
+    classes = len(synthetic.classes)
+    return load_space(settings.space, settings.space_options, (channels, height, width), classes)
+
+
 def _trainings(
     settings: SearchSettings, dataset: str, device: torch.device
 ) -> tuple[dict[str, TrainingConfig | None], str | None]:
@@ -241,6 +254,8 @@ def _trainings(
 def _space_options(settings: SearchSettings, space: Space) -> dict[str, Any]:
     """As the space understood them: of a choice all values that are left."""
     given = sorted(settings.space_options)
+    if isinstance(space, NniSpace):  # the constructor's, which has nothing to do with the labels of choices
+        return {name: settings.space_options[name] for name in given}
     return {
         name: list(space.choices[name]) if name in space.choices else settings.space_options[name]
         for name in given

@@ -12,6 +12,7 @@ from atom_nas.plan import Plan
 from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
 from distill.environment import describe
+from search_spaces.foreign import NniSpace
 
 
 def first_record(plan: Plan) -> dict[str, Any]:
@@ -29,12 +30,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
             "image_shape": list(plan.dataset.image_shape),
         },
         "synthetic": _synthetic(plan),
-        "space": {
-            "name": settings.space,
-            "options": plan.space_options,
-            "size": plan.size,
-            "fitting": plan.fitting,
-        },
+        "space": _space(plan),
         "strategy": _strategy(plan),
         "score": PLACE if plan.halving else settings.score,
         "proxy": plan.proxy.settings(),
@@ -66,6 +62,17 @@ def _synthetic(plan: Plan) -> dict[str, Any]:
         "distill_cpu_seconds": card["cpu_seconds"],
         "device": card["device"],
     }
+
+
+def _space(plan: Plan) -> dict[str, Any]:
+    """Of a model space also what it leaves to choose, by which a resumed run knows it again."""
+    more: dict[str, Any] = {}
+    if isinstance(plan.space, NniSpace):
+        choices = {name: list(values) for name, values in plan.space.choices.items()}
+        more = {"choices": choices, "digest": plan.space.digest}
+        more |= {"file": plan.space.file, "code": plan.space.code} if plan.space.code else {}
+    name = plan.space.title if isinstance(plan.space, NniSpace) else plan.settings.space
+    return {"name": name, "options": plan.space_options, **more, "size": plan.size, "fitting": plan.fitting}
 
 
 def _strategy(plan: Plan) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from atom_nas.config import construct, given
 from atom_nas.run_folder import RECORD, read_record
+from search_spaces import is_own
 
 if TYPE_CHECKING:
     from atom_nas.plan import SearchSettings
@@ -40,6 +41,8 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     record = _record(values["out"]) if values["resume"] else {}
     before = record.get(KEPT)
     known = {each.name for each in fields(SearchSettings)} - {*_OF_A_SESSION, *said}
+    if isinstance(before, dict) and "space" in known:
+        _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
     command = _continued(record.get("command"), values["command"])
     settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
@@ -48,9 +51,20 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     return settings
 
 
-def how_to_confirm(synthetic: Path | str, out: Path | str) -> str:
-    """The command that trains the best of a run that is there."""
-    return shlex.join(["atom-nas", "search", str(synthetic), "--out", str(out), "--resume", "--confirm", "3"])
+def how_to_confirm(synthetic: Path | str, out: Path | str, space: Any = "") -> str:
+    """The command that trains the best of a run that is there; `space` is what its record calls the space."""
+    own = ["--space", space] if isinstance(space, str) and is_own(space) else []
+    words = ["atom-nas", "search", str(synthetic), "--out", str(out), *own, "--resume", "--confirm", "3"]
+    return shlex.join(words)
+
+
+def _require_named(space: Any, out: Path) -> None:
+    """A space of the user's own is code: it comes from the command, never from a folder."""
+    if isinstance(space, str) and is_own(space):
+        raise ValueError(
+            f"{out} was searched in a space of your own, whose code runs only if you name it: add "
+            f"--space {shlex.quote(space)}"
+        )
 
 
 def _record(out: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _FIXED = (
     "seed",
     "dataset.fingerprint",
     "synthetic.fingerprint",
-    "space",
+    *(f"space.{entry}" for entry in ("name", "options", "choices", "digest", "size", "fitting")),
     "strategy.name",
     "strategy.options",
     "strategy.criterion",

@@ -1,7 +1,9 @@
 """One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -12,6 +14,8 @@ from atom_nas.leg import Leg
 from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
 from distill.seeding import derive_seed
+from search_spaces.base import Space
+from search_spaces.foreign import NniSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +46,59 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceBuilder:
-    """Builds networks of a registered space in any process: see `atom_nas.engines.base.Builder`."""
+    """Builds networks of a space in any process: see `atom_nas.engines.base.Builder`.
+
+    A space of the user's own is imported there from its file, which must be as it was when the search began.
+
+    Attributes:
+        space, options: see `search_spaces.load`.
+        image_shape, classes: what networks are for.
+        code: the digest of the user's file; None where there is none.
+    """
 
     space: str
     options: Mapping[str, Any]
     image_shape: tuple[int, int, int]
     classes: int
+    code: str | None = None
 
     def __call__(self, architecture: str) -> nn.Module:
         """The freshly initialised network of an architecture's string form."""
-        space = search_spaces.load(self.space, **self.options)
+        space = self._loaded()
         return space.build(space.parse(architecture), self.image_shape, self.classes)
+
+    def warm_up(self) -> None:
+        """Import what the space needs."""
+        self._loaded()
+
+    def _loaded(self) -> Space:
+        options = json.dumps(dict(self.options), sort_keys=True)
+        return _loaded_once(self.space, options, self.image_shape, self.classes, self.code)
+
+
+@lru_cache(maxsize=2)
+def _loaded_once(
+    name: str, options: str, image_shape: tuple[int, int, int], classes: int, code: str | None
+) -> Space:
+    """Once in a process: a file that is changed while a worker runs does not change its networks."""
+    space = load_space(name, json.loads(options), image_shape, classes)
+    if code and isinstance(space, NniSpace) and space.code != code:
+        raise ValueError(f"{space.file} has changed while the search ran: go on with it by --resume")
+    return space
+
+
+def load_space(
+    name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int
+) -> Space:
+    """The space for images of a shape (C, H, W) and so many classes: see `search_spaces.load`.
+
+    Raises:
+        ValueError: as there, and if an option is one that comes from the dataset.
+    """
+    for option in ("image_shape", "classes"):
+        if option in options:
+            raise ValueError(f"{option} is no option of a space, it comes from the dataset: leave it out")
+    return search_spaces.load(name, image_shape=image_shape, classes=classes, **options)
 
 
 def trial_seed(run_seed: int, estimator: str, architecture: str) -> int:

@@ -5,6 +5,7 @@ stored trial is answered from the store. So an interrupted run, run again, repea
 and ends as if it had never been interrupted.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
-from search_spaces.base import Architecture
+from search_spaces.base import Architecture, Space
+from search_spaces.foreign import NniSpace
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
 
@@ -93,7 +95,8 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
     """
     plan = prepare(settings)
     record = first_record(plan)
-    check_run(settings.out, record, resume=settings.resume)
+    earlier = check_run(settings.out, record, resume=settings.resume)
+    _warn_of_other_code(earlier.get("space"), record["space"], settings.out)
     if plan.device.type == "cpu":
         # Compiled here, once, if this machine has none yet: workers then find them.
         record["environment"]["kernels"] = kernels.why_unavailable() or "fused"
@@ -115,6 +118,7 @@ def _engine(plan: Plan) -> Engine:
         options=dict(settings.space_options),
         image_shape=shape,
         classes=plan.data.classes,
+        code=plan.space.code if isinstance(plan.space, NniSpace) else None,
     )
     optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
     chosen = (plan.proxy, *plan.others, *optional)
@@ -251,6 +255,7 @@ class _Session:
             "dataset": plan.dataset.fingerprint,
             "space": plan.settings.space,
             "space_options": plan.space_options,
+            **_definition(plan.space),
             "image_shape": list(plan.data.image_shape),
             "estimator": estimator.settings(),
             "seed": plan.settings.seed,
@@ -325,6 +330,21 @@ def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> l
         return list(scored)
     ranked = sorted(scored, key=lambda trial: derive_seed(seed, "reference sample", trial.architecture))
     return sorted(ranked[:count], key=lambda trial: trial.position)
+
+
+def _warn_of_other_code(before: Any, now: Mapping[str, Any], out: Path) -> None:
+    """A file that has been mended may go on, since its choices are the same; whether it may is the user's."""
+    code = before.get("code") if isinstance(before, dict) else None
+    if code not in (None, now.get("code")):
+        warnings.warn(
+            f"{now['file']} has changed since {out} was begun: trials from before are of the file as it was",
+            stacklevel=3,
+        )
+
+
+def _definition(space: Space) -> dict[str, Any]:
+    """What else tells model spaces of one name apart: their choices, and the code of a user's."""
+    return {"space_digest": space.digest, "space_code": space.code} if isinstance(space, NniSpace) else {}
 
 
 def _foreign(table: ReferenceTable | None) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from atom_nas.console import stdout, table
+from atom_nas.console import shortened, stdout, table
 from reports import planning
 from reports.formatting import UNKNOWN, accuracy, by_count, decimals, interval, plural, seconds
 
@@ -71,7 +71,7 @@ def _show_ranking(section: "Section") -> None:
     if not places:
         return
     header = ["rank", "architecture", section.score.label]
-    rows = [[str(place.rank), place.architecture, place.score] for place in places]
+    rows = [[str(place.rank), shortened(place.architecture), place.score] for place in places]
     if report.reference_score is not None:
         header.append(section.reference.label)
         rows = [[*row, place.reference] for row, place in zip(rows, places, strict=True)]
@@ -107,7 +107,7 @@ def _show_confirmed(report: "Report") -> None:
     rows = [
         [
             str(row.rank or UNKNOWN),
-            row.architecture,
+            shortened(row.architecture),
             str(row.proxy_rank or UNKNOWN),
             accuracy(row.validation_accuracy),
             accuracy(row.test_accuracy),

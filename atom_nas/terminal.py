@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas.console import clock, progress_bar, stderr, stdout
+from atom_nas.console import clock, progress_bar, shortened, stderr, stdout
 from reports.formatting import plural
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class _StageBars:
 def _note(progress: "Progress") -> str:
     score = "" if progress.score is None else f" {progress.score:.4f}"
     failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{progress.architecture or ''}{score}{failed}"
+    return f"{shortened(progress.architecture or '')}{score}{failed}"
 
 
 def say_unfused(reason: str | None) -> None:
@@ -171,7 +171,7 @@ def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None
             f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
         )
     elif not summary.confirmed:
-        command = how_to_confirm(settings.synthetic, settings.out)
+        command = how_to_confirm(settings.synthetic, settings.out, settings.space)
         stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)
 
 

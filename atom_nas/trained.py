@@ -23,6 +23,7 @@ import search_spaces
 from atom_nas.estimators.base import fingerprint
 from atom_nas.resuming import KEPT, how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
+from atom_nas.runner import load_space
 from distill import synthetic as synthetic_sets
 from distill.card import PreprocessingCard, Side
 from distill.files import write_bytes, write_text
@@ -31,6 +32,7 @@ from distill.synthetic import digest, load_preprocessing, load_tensors
 from reports.confirmed import FOLDER, merit, stem
 from reports.scores import describe_score
 from reports.store import read_rows
+from search_spaces.foreign import NniSpace
 
 FORMAT_VERSION = 1
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -41,10 +43,17 @@ class _Loose(BaseModel):
 
 
 class SpaceCard(_Loose):
-    """The search space, as `search_spaces.load` takes it."""
+    """The search space, as `search_spaces.load` takes it; a user's own has no path in its name.
+
+    Of a model space there is also the `digest` of its choices, and of a user's own the `file` it came from.
+    """
 
     name: str
     options: dict[str, Any]
+
+    def known(self, entry: str) -> str | None:
+        """An entry that only some spaces have."""
+        return (self.model_extra or {}).get(entry)
 
 
 class TrainedCard(_Loose):
@@ -111,7 +120,12 @@ def is_whole(folder: Path, architecture: str) -> bool:
 
 
 def load_architecture(
-    run: Path | str, rank: int | None = None, *, architecture: str | None = None, weights: bool = True
+    run: Path | str,
+    rank: int | None = None,
+    *,
+    architecture: str | None = None,
+    weights: bool = True,
+    space: str | None = None,
 ) -> Architecture:
     """A network of a search's run: by default the best of those it has confirmed, with trained weights.
 
@@ -122,8 +136,11 @@ def load_architecture(
         architecture: its string form, instead of a rank.
         weights: False gives the network of any ranked architecture, freshly initialised from torch's global
             generator.
+        space: FILE.py:CLASS or module:CLASS, needed where the run searched a space of your own: its file is
+            run, which no folder can ask for by itself.
     Raises:
-        ValueError: the run has nothing confirmed, or no such rank or architecture; or a file is damaged.
+        ValueError: the run has nothing confirmed, or no such rank or architecture; a file is damaged; or the
+            space is not given, or another one.
     """
     folder = Path(run)
     if rank is not None and architecture is not None:
@@ -131,10 +148,10 @@ def load_architecture(
     if not folder.is_dir():
         raise ValueError(f"there is no run at {folder}: give the folder that 'atom-nas search --out' wrote")
     load = _load_trained if weights else _load_fresh
-    return load(folder, 1 if rank is None else rank, architecture)
+    return load(folder, 1 if rank is None else rank, architecture, space)
 
 
-def _load_trained(run: Path, rank: int, architecture: str | None) -> Architecture:
+def _load_trained(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:
     is_run = (run / RECORD).is_file()
     folder = run / FOLDER if is_run else run
     cards = {card.architecture: (path, card) for path, card in _read_cards(folder)}
@@ -149,21 +166,21 @@ def _load_trained(run: Path, rank: int, architecture: str | None) -> Architectur
     except ValueError as error:
         raise ValueError(f"{error}; 'atom-nas search ... --resume' trains it again") from None
     with torch.random.fork_rng(devices=[]):
-        network = _build(card.space, name, card.image_shape, len(card.classes))
-    own = network.state_dict()
-    if _forms(own) != _forms(tensors):
+        network = _build(card.space, name, card.image_shape, len(card.classes), own)
+    expected = network.state_dict()
+    if _forms(expected) != _forms(tensors):
         raise ValueError(f"{path.with_suffix('.safetensors')} does not hold the weights of {name}")
     network.load_state_dict(tensors)
     return Architecture(network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json"))
 
 
-def _load_fresh(run: Path, rank: int, architecture: str | None) -> Architecture:
+def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:
     record = read_record(run)
     name = _choose(_ranking(run, record), rank, architecture, f"{run}", "ranked")
     synthetic = _synthetic_set(run, record)
     space = SpaceCard.model_validate(record["space"])
     shape, classes = tuple(record["dataset"]["image_shape"]), synthetic.classes
-    network = _build(space, name, shape, len(classes))
+    network = _build(space, name, shape, len(classes), own)
     card = {"architecture": name, "space": space.model_dump(include={"name", "options"})}
     card |= {"image_shape": list(shape), "classes": list(classes)}
     return Architecture(network, classes, synthetic.preprocessing, card)
@@ -193,10 +210,24 @@ def _synthetic_set(run: Path, record: Mapping[str, Any]) -> synthetic_sets.Synth
     return synthetic
 
 
-def _build(space: SpaceCard, name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
-    loaded = search_spaces.load(space.name, **space.options)
+def _build(space: SpaceCard, name: str, shape: tuple[int, ...], classes: int, own: str | None) -> nn.Module:
     channels, height, width = shape
+    if search_spaces.is_own(space.name) and own is None:
+        raise ValueError(
+            f"{name} is of a space of the searcher's own, {space.name}, whose code runs only if you name it: "
+            f"load_architecture(..., space={_whole_name(space)!r})"
+        )
+    source = own if own and search_spaces.is_own(space.name) else space.name
+    loaded = load_space(source, space.options, (channels, height, width), classes)
+    if isinstance(loaded, NniSpace) and loaded.digest != space.known("digest"):
+        raise ValueError(f"{source} offers other choices than the space {space.name} did that {name} is of")
     return loaded.build(loaded.parse(name), (channels, height, width), classes)
+
+
+def _whole_name(space: SpaceCard) -> str:
+    """With the path that it had when it was searched."""
+    file = space.known("file")
+    return f"{file}:{space.name.rpartition(':')[2]}" if file else space.name
 
 
 def _forms(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
@@ -219,7 +250,9 @@ def _choose(names: Sequence[str], rank: int, architecture: str | None, run: str,
 
 def _how(run: Path) -> str:
     """How to get a confirmed architecture."""
-    command = how_to_confirm(read_record(run)["synthetic"]["directory"], run)
+    record = read_record(run)
+    space = (record.get(KEPT) or {}).get("space", "")
+    command = how_to_confirm(record["synthetic"]["directory"], run, space)
     return f": train the best by '{command}' (weights=False gives the network of any ranked one without)"
 
 

@@ -4,7 +4,8 @@ Letters: N images, C channels, H x W pixels.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -18,7 +19,7 @@ from distill.fusion import fuse
 from distill.graphs import Material, Steps, recorded
 from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
-from distill.seeding import stream
+from distill.seeding import derive_seed, stream
 from distill.sources import suited_augmentation
 
 _STEPS_UNSEEN = 64
@@ -131,7 +132,7 @@ def train(
     until: int | None = None,
     after: TrainingRecord | None = None,
 ) -> TrainingRecord:
-    """Train in place; batches, their order and their augmentation depend on `seed` alone.
+    """Train in place; batches, their order, their augmentation and dropout depend on `seed` alone.
 
     A training in parts, each going on from the network and the record of the one before, ends in the same
     bits as one that was not interrupted.
@@ -185,13 +186,22 @@ def _pass_over(
     for epoch in range(len(losses), last):
         generator = stream(seed, "epoch", epoch)
         order = torch.randperm(images, generator=generator)
-        unread.append(passes.epoch(order, generator, rates[epoch * steps : (epoch + 1) * steps]))
+        with _own_randomness(material.images.device, derive_seed(seed, "dropout", epoch)):
+            unread.append(passes.epoch(order, generator, rates[epoch * steps : (epoch + 1) * steps]))
         if len(unread) * steps >= often or epoch == last - 1:
             for total in torch.stack(unread).tolist():
                 losses.append(_finite(total / images, len(losses)))
             unread.clear()
         if on_epoch:
             on_epoch(epoch + 1)
+
+
+@contextmanager
+def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """What layers draw from torch's generators depends on the seed alone; these are then put back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 class _EagerSteps:

@@ -43,9 +43,16 @@ def _row(run: Run, trial: dict[str, Any], place: int, ranks: dict[str, int]) -> 
         seconds=trial["seconds"],
         cpu_seconds=trial["cpu_seconds"],
         weights=file if kept else None,
-        load=f"atom_nas.load_architecture({str(run.folder)!r}, rank={place})" if kept else None,
+        load=_how_to_load(run, place) if kept else None,
         reason=trial["reason"] if isinstance(trial["reason"], str) else None,
     )
+
+
+def _how_to_load(run: Run, place: int) -> str:
+    """With the space where it is the user's own: its code is run only if it is named."""
+    space = run.info.space.name
+    own = f", space={space!r}" if ":" in space and not space.startswith("hub:") else ""
+    return f"atom_nas.load_architecture({str(run.folder)!r}, rank={place}{own})"
 
 
 def _merit_of(trial: dict[str, Any]) -> tuple[bool, float, float]:

@@ -112,9 +112,14 @@ def _one_a_seed(members: Iterable[_Member]) -> list[_Member]:
 
 def _reference_key(member: _Member) -> Any:
     info = member.run.info
-    return (info.dataset, info.space.name, info.space.options, info.reference.kind, info.reference.table) + (
-        (info.reference.settings, info.reference.score) if info.reference.kind == "real" else ()
-    )
+    return (
+        info.dataset,
+        info.space.name,
+        info.space.options,
+        info.space.digest,
+        info.reference.kind,
+        info.reference.table,
+    ) + ((info.reference.settings, info.reference.score) if info.reference.kind == "real" else ())
 
 
 def _proxy_key(member: _Member) -> Any:

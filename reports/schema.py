@@ -58,10 +58,14 @@ class SyntheticInfo(_Part):
 
 
 class SpaceInfo(_Part):
-    """The search space: all its architectures, and how many fit the images."""
+    """The search space: all its architectures, and how many fit the images, None where they are too many.
+
+    `digest` tells model spaces of one name apart by their choices.
+    """
 
     name: str
     options: dict[str, Any] = {}
+    digest: str | None = None
     size: Count | None = None
     fitting: Count | None = None
 

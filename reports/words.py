@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 from reports import formatting
 from reports.bootstrap import HOLDS_FROM, RESAMPLES, Difference
@@ -13,6 +14,8 @@ from reports.schema import EstimatorInfo
 from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
 
+_UNREADABLE = 10**12
+"""A number of architectures from which its magnitude says more than its digits."""
 AGREEMENT_DEFINITIONS = (
     "Spearman is Pearson's correlation of the ranks, ties sharing their average rank: 1 is the same order,"
     " 0 none, -1 the reverse. Its 95% interval is the percentile bootstrap over architectures "
@@ -156,10 +159,12 @@ def _reference(section: Section) -> str:
 
 def _space(run: RunSummary) -> str:
     space = run.space
-    if not space.fitting or not space.size:
+    if not space.size:
         return space.name
-    if space.fitting == space.size:
-        return f"{space.name}, {plural(space.size, 'architecture')}"
+    if space.fitting in (None, space.size):
+        readable = space.size < _UNREADABLE
+        size = plural(space.size, "architecture") if readable else f"{Decimal(space.size):.1e} architectures"
+        return f"{space.name}, {size}"
     side = "x".join(map(str, run.dataset.image_shape[1:]))
     fitting = f"{space.fitting:,} of its {plural(space.size, 'architecture')}"
     return f"{space.name}, {fitting} {by_count(space.fitting, 'fits', 'fit')} images of {side} pixels"

@@ -1,28 +1,38 @@
-"""A search space as NNI sees it, and NNI's strategies driving our own evaluation.
+"""A search space as NNI sees it, NNI's own spaces as we see them, and its strategies driving our evaluation.
 
 The only file that touches NNI (3.0, no longer maintained). A space's choices become NNI mutables with one
 constraint beside them, that the architecture fits the images, so NNI itself refuses a misfit. `explore` runs
 an NNI strategy over an engine that only collects proposals and hands them out in batches of a fixed size:
 what is proposed depends on the seed and the scores, never on how many workers there are or who is fastest.
+The other way round, `declared` reads the choices of a `ModelSpace`, and `frozen` builds what they choose.
 """
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nni.common.framework as nni_framework
 import numpy as np
+import torch
 from torch import nn
 
-from search_spaces.base import Architecture, ImageShape, Space, choose, count_fitting, enumerate_space
+from search_spaces.base import LISTED, Architecture, ImageShape, Space, choose, count_fitting, first_fitting
 
 Evaluate = Callable[[Sequence[Architecture]], Sequence[float | None]]
+
+_LIGHTNING = "nni.nas.oneshot.pytorch"
+_MOST_SUBSETS = 4096
 
 
 @contextmanager
@@ -42,37 +52,42 @@ def _plain_imports() -> Iterator[None]:
     """Let `nni.nas` be imported without PyTorch Lightning and without warnings about newer torch classes.
 
     With a default framework, NNI imports its Lightning evaluators whether wanted or not, and fails where
-    Lightning is missing. The default a user has set is put back.
+    Lightning is missing. The default a user has set is put back. NNI's hub takes two classes from a package
+    whose other files need Lightning: meanwhile an empty module stands in for the package itself.
     """
     framework = nni_framework.get_default_framework()
     nni_framework.set_default_framework("none")
+    stand_in = ModuleType(_LIGHTNING)
+    stand_in.__path__ = [str(Path(nni_framework.__file__).parents[2].joinpath(*_LIGHTNING.split(".")))]
+    sys.modules.setdefault(_LIGHTNING, stand_in)
     try:
         with _quiet(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* is found to be not a nn.Module", RuntimeWarning)
             yield
     finally:
         nni_framework.set_default_framework(framework)
+        if sys.modules.get(_LIGHTNING) is stand_in:
+            del sys.modules[_LIGHTNING]
 
 
 with _plain_imports():
     import nni
     from nni.algorithms.hpo.tpe_tuner import TpeArguments, TpeTuner
-    from nni.common.hpo_utils import format_parameters
-    from nni.mutable import Categorical, Constraint, ConstraintViolation, MutableAnnotation
+    from nni.common.hpo_utils import deformat_parameters, format_parameters
+    from nni.mutable import (
+        Categorical,
+        CategoricalMultiple,
+        Constraint,
+        ConstraintViolation,
+        MutableAnnotation,
+    )
     from nni.nas.execution import ExecutionEngine
     from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
-    from nni.nas.nn.pytorch import ModelSpace
-    from nni.nas.space import ModelStatus, SimplifiedModelSpace
+    from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
+    from nni.nas.space import ModelStatus, SimplifiedModelSpace, model_context
     from nni.nas.strategy import GridSearch, Random, RegularizedEvolution
     from nni.nas.strategy.hpo import HPOTunerStrategy
     from nni.nas.strategy.utils import RetrySamplingHelper
-
-
-def _first_fitting(space: Space, image_shape: ImageShape) -> Architecture:
-    for architecture in enumerate_space(space):
-        if space.misfit(architecture, image_shape) is None:
-            return architecture
-    raise ValueError(f"no architecture of the space {space.name!r} fits images of shape {image_shape}")
 
 
 class _Fits(Constraint):  # type: ignore[misc]
@@ -83,7 +98,7 @@ class _Fits(Constraint):  # type: ignore[misc]
         self._space = space
         self._image_shape = image_shape
         self._choices = choices
-        self._first = space.sample_of(_first_fitting(space, image_shape))
+        self._first = space.sample_of(first_fitting(space, image_shape))
 
     def leaf_mutables(self, is_leaf: Callable[[Any], bool]) -> Iterable[Any]:
         yield from self._choices
@@ -187,8 +202,8 @@ class _BatchEngine(ExecutionEngine):  # type: ignore[misc]
         self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
-# NNI gives up after 500 draws without a new one, too few for the last of 720. Here nobody is asked for
-# more architectures than fit, so there is always a new one to be found and patience costs nothing.
+# NNI gives up after 500 draws without a new one, too few for the last of 720. Here nobody is asked for more
+# architectures than fit, where their number is known: a new one can be found, and patience costs nothing.
 _PATIENCE = 1_000_000
 
 
@@ -199,7 +214,20 @@ class _Random(Random):  # type: ignore[misc]
 
     def _run(self) -> None:
         while self.wait_for_resource():
-            self.engine.submit_models(self._retry_helper.retry(self.random, self.model_space))
+            model = self._retry_helper.retry(self.random, self.model_space)
+            if model is None:
+                return
+            self.engine.submit_models(model)
+
+
+class _Grid(GridSearch):  # type: ignore[misc]
+    """Grid search that takes our word that the space is finite: NNI would list it twice to find out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(shuffle=False, **options)
+
+    def _space_validation(self, model_space: Any) -> bool:  # noqa: ARG002
+        return True
 
 
 class _Evolution(RegularizedEvolution):  # type: ignore[misc]
@@ -219,23 +247,31 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     """NNI's TPE tuner without its sleeps, proposing the nearest new architecture that fits.
 
     NNI's own crashes on a misfit, and answers a repeated suggestion with the next point of a grid: as a few
-    categorical choices soon repeat themselves, that made it worse than random search.
+    categorical choices soon repeat themselves, that made it worse than random search. Where there are too
+    many architectures to list, the nearest is looked for by drawing more and more choices anew.
     """
 
     def __init__(self, *, seed: int, **options: Any) -> None:
         arguments = TpeArguments(**options)._asdict()
         super().__init__(TpeTuner(optimize_mode="maximize", seed=seed, tpe_args=arguments))
         self._left: list[dict[Any, int]] = []
+        self._proposed: set[tuple[int, ...]] = set()
 
     def _run(self) -> None:
         mutables = self.model_space.simplify().items()
         choices = {label: m.as_legacy_dict() for label, m in mutables if not isinstance(m, MutableAnnotation)}
         self.tuner.update_search_space(choices)
-        self._left = [format_parameters(model.sample, self.tuner.space) for model in self.model_space.grid()]
-        self.tuner.dedup = self._nearest_new
-        while self._left and self.wait_for_resource():
+        listed = math.prod(len(choice["_value"]) for choice in choices.values()) <= LISTED
+        if listed:
+            grid = self.model_space.grid()
+            self._left = [format_parameters(model.sample, self.tuner.space) for model in grid]
+        self.tuner.dedup = self._nearest_new if listed else self._near_new
+        while (self._left or not listed) and self.wait_for_resource():
             self._model_count += 1
-            model = self.model_space.freeze(self.tuner.generate_parameters(self._model_count))
+            try:
+                model = self.model_space.freeze(self.tuner.generate_parameters(self._model_count))
+            except nni.NoMoreTrialError:
+                return
             self._model_to_id[model] = self._model_count
             self.engine.submit_models(model)
 
@@ -246,10 +282,25 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
         nearest = [place for place, distance in enumerate(distances) if distance == least]
         return self._left.pop(nearest[self.tuner.rng.integers(len(nearest))])
 
+    def _near_new(self, suggested: dict[Any, int]) -> dict[Any, int]:
+        """One not yet proposed that fits; with every hundred draws in vain one more choice is drawn anew."""
+        keys, rng = list(suggested), self.tuner.rng
+        for attempt in range(LISTED):
+            near = dict(suggested)
+            for place in rng.choice(len(keys), min(-(-attempt // 100), len(keys)), replace=False):
+                near[keys[place]] = int(rng.integers(self.tuner.space[keys[place]].size))
+            values = tuple(near.values())
+            if values not in self._proposed and self.model_space.contains(
+                deformat_parameters(near, self.tuner.space)
+            ):
+                self._proposed.add(values)
+                return near
+        raise nni.NoMoreTrialError("no new architecture that fits was found")
+
 
 _STRATEGIES: dict[str, Callable[..., Any]] = {
     "random": _Random,
-    "grid": partial(GridSearch, shuffle=False),
+    "grid": _Grid,
     "evolution": _Evolution,
     "tpe": _Tpe,
 }
@@ -270,7 +321,8 @@ def explore(
 
     Args:
         strategy: `random`, `grid`, `evolution` or `tpe`.
-        samples: how many to propose; all that fit where there are fewer.
+        samples: how many to propose; all that fit where there are fewer (if more than `LISTED` architectures
+            make up the space, all that could be found).
         seed: of the strategy's own generator, >= 0; `grid` draws nothing.
         options: keyword arguments of the strategy.
         batch: evaluate this many proposals together (fewer the last time); None: all of them. The strategy
@@ -284,8 +336,103 @@ def explore(
     fitting, _ = count_fitting(space, image_shape)
     # Nothing is built here, so the number of classes does not matter.
     models = SimplifiedModelSpace.from_model(model_space(space, image_shape, classes=1))
-    engine = _BatchEngine(space, evaluate, samples=min(samples, fitting), batch=batch)
+    engine = _BatchEngine(
+        space, evaluate, samples=samples if fitting is None else min(samples, fitting), batch=batch
+    )
     nni_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # NNI takes 32 bits
     with _quiet():
         make(seed=nni_seed, **options)(models, engine)
         engine.wait_models()
+
+
+def importing() -> Any:
+    """A context in which a user's module may import whatever of NNI it likes."""
+    return _plain_imports()
+
+
+def hub_class(name: str) -> type[Any]:
+    """A class of `nni.nas.hub.pytorch`."""
+    with _plain_imports():
+        import nni.nas.hub.pytorch as hub
+    found: type[Any] = getattr(hub, name)
+    return found
+
+
+def is_model_space(value: Any) -> bool:
+    """Whether it is a class of model spaces, and not NNI's base itself."""
+    return isinstance(value, type) and issubclass(value, ModelSpace) and value is not ModelSpace
+
+
+def parameters(kind: type[Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a model space's constructor, less `self`; NNI hides them behind a wrapper."""
+    for each in kind.__mro__:
+        constructor = each.__dict__.get("_init_wrapped") or each.__dict__.get("__init__")
+        # A class without a constructor of its own has wrapped the wrapper of its parent.
+        if constructor is not None and not constructor.__qualname__.endswith(".new_init"):
+            return dict(list(inspect.signature(constructor).parameters.items())[1:])
+    return {}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a model space leaves open.
+
+    Attributes:
+        values: label -> what NNI's sample may hold there, labels in order.
+        constraints: what has to hold between choices, by label.
+    """
+
+    values: dict[str, tuple[Any, ...]]
+    constraints: dict[str, Constraint]
+
+    def violation(self, sample: Mapping[str, Any]) -> str | None:
+        """Why the space's own constraints refuse a sample; None if they do not."""
+        for label, constraint in self.constraints.items():
+            error = constraint.check_contains(dict(sample))
+            if error is not None:
+                return f"the space's constraint {label!r} does not hold"
+        return None
+
+
+def declared(kind: type[Any], arguments: Mapping[str, Any]) -> Declared:
+    """The choices of a model space made with these arguments; torch's generator is left as it was.
+
+    Raises:
+        ValueError: a choice is not among listed values.
+        Exception: whatever the space's constructor raises.
+    """
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        mutables = dict(sorted(kind(**arguments).simplify().items()))
+    constraints = {label: each for label, each in mutables.items() if isinstance(each, Constraint)}
+    chosen = {label: each for label, each in mutables.items() if not isinstance(each, MutableAnnotation)}
+    return Declared({label: _values(label, each) for label, each in chosen.items()}, constraints)
+
+
+def _values(label: str, mutable: Any) -> tuple[Any, ...]:
+    """All that a sample may hold for one choice; for a choice of several things, lists of them."""
+    if isinstance(mutable, Categorical):
+        return tuple(mutable.values)
+    if not isinstance(mutable, CategoricalMultiple):
+        raise ValueError(f"the choice {label!r} is not among listed values: declare it by nni.choice")
+    count = len(mutable.values)
+    sizes = range(count + 1) if mutable.n_chosen is None else [mutable.n_chosen]
+    if sum(math.comb(count, size) for size in sizes) > _MOST_SUBSETS:
+        raise ValueError(
+            f"the choice {label!r} is among more than {_MOST_SUBSETS} subsets: offer fewer inputs"
+        )
+    return tuple(list(each) for size in sizes for each in itertools.combinations(mutable.values, size))
+
+
+def frozen(kind: type[Any], arguments: Mapping[str, Any], sample: Mapping[str, Any]) -> nn.Module:
+    """The network that a sample chooses, drawn from torch's generator by the space's own constructor.
+
+    Raises:
+        ValueError: a choice is still open in it.
+        Exception: whatever the space's constructor raises.
+    """
+    with _quiet(), model_context(dict(sample)):
+        network: nn.Module = kind(**arguments)
+    for name, module in network.named_modules():
+        if isinstance(module, LayerChoice | InputChoice | Repeat):
+            raise ValueError(f"the choice of {name!r} stays open: make it in the space's constructor")
+    return network

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width of one image."""
+LISTED = 100_000
+"""A space of more architectures is never looked through one by one."""
 
 
 class Architecture(Protocol):
@@ -72,10 +76,43 @@ def enumerate_space(space: Space) -> Iterator[Architecture]:
         yield space.architecture(dict(zip(space.choices, values, strict=True)))
 
 
-def count_fitting(space: Space, image_shape: ImageShape) -> tuple[int, int]:
-    """How many architectures fit images of this shape (C, H, W), and how many there are."""
-    fits = [space.misfit(architecture, image_shape) is None for architecture in enumerate_space(space)]
-    return sum(fits), len(fits)
+def size(space: Space) -> int:
+    """How many architectures there are."""
+    return math.prod(map(len, space.choices.values()))
+
+
+def count_fitting(space: Space, image_shape: ImageShape) -> tuple[int | None, int]:
+    """How many architectures fit images of this shape (C, H, W), and how many there are.
+
+    The first is None, unknown, if there are more than `LISTED`.
+    """
+    total = size(space)
+    if total > LISTED:
+        return None, total
+    return sum(space.misfit(each, image_shape) is None for each in enumerate_space(space)), total
+
+
+def some_architectures(space: Space) -> Iterator[Architecture]:
+    """Every architecture, in order; of more than `LISTED` the first, and then draws, always the same."""
+    if size(space) <= LISTED:
+        yield from enumerate_space(space)
+        return
+    yield next(enumerate_space(space))
+    generator = random.Random(0)
+    for _ in range(LISTED // 10):
+        yield space.architecture({name: generator.choice(each) for name, each in space.choices.items()})
+
+
+def first_fitting(space: Space, image_shape: ImageShape) -> Architecture:
+    """The first of `some_architectures` that fits.
+
+    Raises:
+        ValueError: none does.
+    """
+    for architecture in some_architectures(space):
+        if space.misfit(architecture, image_shape) is None:
+            return architecture
+    raise ValueError(f"no architecture of the space {space.name!r} fits images of shape {image_shape}")
 
 
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:

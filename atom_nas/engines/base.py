@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -19,6 +19,15 @@ class Builder(Protocol):
     """
 
     def __call__(self, architecture: str) -> nn.Module: ...
+
+
+@runtime_checkable
+class SlowAtFirst(Protocol):
+    """A builder whose first network takes longer."""
+
+    def warm_up(self) -> None:
+        """Do what only the first network needs; torch's generator is left as it was."""
+        ...
 
 
 class Work(Protocol):
@@ -48,7 +57,9 @@ class Workload:
     image_shape: tuple[int, int, int]
 
     def warm_up(self, device: torch.device) -> None:  # noqa: ARG002
-        """Use the operation counter once."""
+        """Use the operation counter once, and the builder's first use of its libraries."""
+        if isinstance(self.build, SlowAtFirst):
+            self.build.warm_up()
         network_costs(nn.Conv2d(self.image_shape[0], 1, 1), self.image_shape)
 
     def scores(self, job: "Job", device: torch.device) -> dict[str, float]:

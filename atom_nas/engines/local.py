@@ -179,7 +179,7 @@ class LocalEngine:
                 return None
             return self._with_lost(message.outcome)
         if isinstance(message, Broken):
-            raise EngineError(f"a worker cannot use {self._config.device}: {message.reason}")
+            raise EngineError(f"a worker cannot start on {self._config.device}: {message.reason}")
         assert isinstance(message, Ready)
         worker.ready, self._failed_starts = True, 0
         return None

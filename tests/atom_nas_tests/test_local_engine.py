@@ -119,7 +119,7 @@ def test_workers_that_cannot_start_are_a_clear_error() -> None:
 def test_an_unusable_device_is_a_clear_error() -> None:
     with (
         engine(CountingEstimator(), device="cuda") as local,
-        pytest.raises(EngineError, match="a worker cannot use cuda: "),
+        pytest.raises(EngineError, match="a worker cannot start on cuda: "),
     ):
         next(local.run([job("fine")]))
 

@@ -1,8 +1,9 @@
-"""What every registered search space promises."""
+"""What every registered search space promises, and a space of the user's own."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,14 +14,14 @@ from search_spaces.base import Space, count_fitting, enumerate_space
 SHAPES = [(1, 8, 8), (3, 32, 32)]
 
 
-@pytest.fixture(params=sorted(SPACES))
-def space(request: pytest.FixtureRequest) -> Space:
-    return load(request.param)
+@pytest.fixture(params=[*sorted(SPACES), "own"])
+def space(request: pytest.FixtureRequest, own_space: Path) -> Space:
+    return load(f"{own_space}:Blocks") if request.param == "own" else load(request.param)
 
 
 def test_follows_the_protocol(space: Space) -> None:
     assert isinstance(space, Space)
-    assert SPACES[space.name]
+    assert load(space.name).choices == space.choices
     assert all(values and len(set(values)) == len(values) for values in space.choices.values())
 
 
@@ -51,6 +52,7 @@ def test_a_fitting_architecture_classifies_and_a_misfit_is_refused(
     space: Space, shape: tuple[int, int, int]
 ) -> None:
     fitting, size = count_fitting(space, shape)
+    assert fitting is not None
     assert 0 < fitting <= size == len(list(enumerate_space(space)))
     everyone = list(enumerate_space(space))
     for architecture in everyone[:: max(1, size // 12)]:

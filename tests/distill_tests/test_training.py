@@ -47,13 +47,13 @@ def test_the_seed_decides_everything():
 @pytest.mark.parametrize(
     "options", [{}, {"schedule": "cosine"}, {"schedule": "onecycle"}, {"momentum": 0.0}], ids=str
 )
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("norm", ["instance", "batch", "dropout"])
 def test_a_training_in_parts_ends_in_the_same_bits(options, norm):
     config = TrainingConfig(epochs=5, batch_size=16, **options)
 
     def fresh():
         torch.manual_seed(0)
-        batch = [nn.BatchNorm2d(32)] if norm == "batch" else []
+        batch = {"batch": [nn.BatchNorm2d(32)], "dropout": [nn.Dropout(0.5)]}.get(norm, [])
         return nn.Sequential(
             nn.Conv2d(1, 32, 3, padding=1), *batch, nn.ReLU(), nn.Flatten(), nn.Linear(2048, 3)
         )

@@ -1,0 +1,223 @@
+"""The user's own model spaces: a class in a Python file, by `FILE.py:CLASS` or `module:CLASS`.
+
+The file is run, as Python runs what it imports, in this process and in every worker. So a name has to come
+from whoever starts a search, never from a folder that may be a stranger's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from search_spaces.base import ImageShape, choose
+from search_spaces.foreign import NniSpace, told
+
+FORM = "FILE.py:CLASS or module:CLASS for a space of your own"
+_GIVEN = ("image_shape", "classes")
+"""Parameters of a constructor that are not options: they come from the dataset."""
+_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_imported: dict[Path, tuple[str, ModuleType]] = {}
+
+
+def resolve(name: str) -> str:
+    """The same name whatever the working directory is: `/PATH/FILE.py:CLASS`.
+
+    Raises:
+        ValueError: there is no such file or module.
+    """
+    where, _, kind = name.rpartition(":")
+    if not where or not kind.isidentifier():
+        raise ValueError(f"{name!r} names no class: give {FORM}")
+    path = Path(where).expanduser().absolute() if where.endswith(".py") else _file_of(where)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path} to take the space {kind} from")
+    return f"{path}:{kind}"
+
+
+def load(name: str, options: Mapping[str, Any], image_shape: ImageShape, classes: int) -> NniSpace:
+    """The space that a name stands for, made for images of a shape (C, H, W) and so many classes.
+
+    Args:
+        options: further arguments of its constructor: JSON values.
+    Raises:
+        ValueError: no such file or class, no `ModelSpace`, an option it does not take, or its constructor
+            fails; one line.
+    """
+    path, _, kind = resolve(name).rpartition(":")
+    given = json_text(options)
+    return _load(Path(path), kind, _digest(Path(path)), given, tuple(image_shape), classes)
+
+
+def json_text(options: Mapping[str, Any]) -> str:
+    """Options as a record keeps them.
+
+    Raises:
+        ValueError: there is something among them that JSON has no form for.
+    """
+    try:
+        return json.dumps(dict(options), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"an option of the space is neither text, number, list nor mapping: {error}"
+        ) from None
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, kind: str, code: str, options: str, image_shape: ImageShape, classes: int) -> NniSpace:
+    """Cached, since a worker asks for every architecture anew."""
+    from search_spaces import _nni
+
+    title = f"{path.name}:{kind}"
+    made = _class_of(path, kind, code)
+    parameters = _nni.parameters(made)
+    values: dict[str, Any] = json.loads(options)
+    check_options(title, parameters, values)
+
+    def arguments(shape: ImageShape, count: int) -> dict[str, Any]:
+        of_data = {"image_shape": tuple(shape), "classes": count}
+        return {**values, **{each: of_data[each] for each in _GIVEN if each in parameters}}
+
+    with told(f"the constructor of {title} fails"):
+        declared = _nni.declared(made, arguments(image_shape, classes))
+    return NniSpace(
+        name=f"{path}:{kind}",
+        title=title,
+        kind=made,
+        arguments=arguments,
+        finish=lambda network, *_: network,
+        declared=declared,
+        code=code,
+    )
+
+
+def check_options(
+    title: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
+) -> None:
+    """Hold options against the constructor that is to take them.
+
+    Raises:
+        ValueError: it does not take one, needs another, or wants a value of another type.
+    """
+    kinds = inspect.Parameter
+    own = {k: p for k, p in parameters.items() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
+    anything = any(each.kind is kinds.VAR_KEYWORD for each in parameters.values())
+    for option, value in options.items():
+        if option in _GIVEN:
+            raise ValueError(f"{option} of {title} comes from the dataset: leave it out")
+        if option not in own and anything:
+            continue
+        note = own[choose(f"option of {title}", option, [each for each in own if each not in _GIVEN])]
+        wanted = getattr(note.annotation, "__name__", note.annotation)
+        types = _PLAIN.get(wanted) if isinstance(wanted, str) else None
+        if types and (not isinstance(value, types) or (isinstance(value, bool) and wanted != "bool")):
+            raise ValueError(f"{option} is {value!r}: {title} takes {wanted} there")
+    missing = [k for k, p in own.items() if p.default is p.empty and k not in options and k not in _GIVEN]
+    if missing:
+        raise ValueError(f"{title} needs {', '.join(missing)}: add --set-space {missing[0]}=VALUE")
+
+
+def _class_of(path: Path, kind: str, code: str) -> type[Any]:
+    from search_spaces import _nni
+
+    module = _module(path, code)
+    found: Any = getattr(module, kind, None)
+    if _nni.is_model_space(found):
+        kind_of_space: type[Any] = found
+        return kind_of_space
+    if found is not None:
+        raise ValueError(
+            f"{path.name}:{kind} is not a ModelSpace of NNI: derive it from nni.nas.nn.pytorch.ModelSpace"
+        )
+    spaces = [name for name, value in vars(module).items() if _nni.is_model_space(value)]
+    choose(f"model space of {path}", kind, spaces)
+    raise AssertionError
+
+
+def _module(path: Path, code: str) -> ModuleType:
+    """What the file defines; run again only if it has changed. torch's generator is left as it was."""
+    from search_spaces import _nni
+
+    if path in _imported and _imported[path][0] == code:
+        return _imported[path][1]
+    root, dotted = _place(path)
+    with (
+        torch.random.fork_rng(devices=[]),
+        _nni.importing(),
+        _importable(root),
+        told(f"{path} cannot be run"),
+    ):
+        module = _of_package(dotted, path) if "." in dotted else _of_file(path)
+    _imported[path] = (code, module)
+    return module
+
+
+def _of_file(path: Path) -> ModuleType:
+    # Under a name that hides no other module; from the source, since a compiled file may be of another state.
+    name = f"_space_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _of_package(dotted: str, path: Path) -> ModuleType:
+    known = dotted in sys.modules
+    module = importlib.import_module(dotted)
+    if Path(module.__file__ or "").resolve() != path.resolve():
+        raise ValueError(f"another package hides it: Python finds {module.__file__} for {dotted}")
+    return importlib.reload(module) if known else module
+
+
+def _place(path: Path) -> tuple[Path, str]:
+    """The folder that imports begin at, and the module's name from there."""
+    names, folder = [path.stem], path.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(names)
+
+
+def _file_of(module: str) -> Path:
+    """The file of a module that can be imported from the working directory."""
+    with _importable(Path.cwd()):
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            found = None
+    if found is None or not found.origin or not found.origin.endswith(".py"):
+        raise ValueError(f"there is no module {module!r} in {Path.cwd()}, and none is installed: give {FORM}")
+    return Path(found.origin).absolute()
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let modules of a folder be found first meanwhile, and last from then on."""
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def _digest(path: Path) -> str:
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
