@@ -204,8 +204,8 @@ SetSpace = Annotated[
 Estimators = Annotated[
     str,
     typer.Option(
-        help="Training-free estimators to compare, comma-separated, or training-free for all of them; "
-        "see 'atom-nas list estimators'."
+        help="Estimators to compare, comma-separated: early-stopping, training-free ones, or training-free "
+        "for all of those; see 'atom-nas list estimators'."
     ),
 ]
 SetStrategy = Annotated[

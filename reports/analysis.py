@@ -109,7 +109,7 @@ def _with_cost(score: ScoreReport, run: Run) -> ScoreReport:
     if score.name in COUNTED:
         return score.model_copy(update={"seconds_each": 0.0})
     spent, _ = _compute_seconds(run)
-    own = f"{spent}:{score.name}"
+    own = f"{spent}:{score.name.partition(':')[0]}"
     seconds = run.trials[own if own in run.trials else spent].mean()
     return score.model_copy(update={"seconds_each": None if math.isnan(seconds) else float(seconds)})
 
