@@ -208,6 +208,14 @@ Estimators = Annotated[
         "for all of those; see 'atom-nas list estimators'."
     ),
 ]
+Combine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCORES",
+        help="Recorded scores to combine to further rulers, comma-separated; none: none.  [default: "
+        "final_training_loss, validation_accuracy, and synflow and naswot where recorded]",
+    ),
+]
 SetStrategy = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
 ]

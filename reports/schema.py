@@ -18,6 +18,8 @@ from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+    from reports.combinations import Combination
+
 FORMAT_VERSION = 1
 Count = Annotated[int, Field(ge=0)]
 Images = Annotated[int, Field(ge=0, le=10**15)]
@@ -147,6 +149,7 @@ class Run:
         reference: the reference's, with the same columns; those of a table hold architecture, status, an
             empty reason and its score.
         confirmed: those of the trainings whose weights are kept, likewise.
+        combinations: scores among `trials` that were not recorded but made of others.
     """
 
     folder: Path
@@ -154,6 +157,7 @@ class Run:
     trials: pd.DataFrame
     reference: pd.DataFrame
     confirmed: pd.DataFrame
+    combinations: tuple[Combination, ...] = ()
 
     @property
     def name(self) -> str:
@@ -169,7 +173,7 @@ class Run:
 
     @property
     def score_names(self) -> list[str]:
-        """Every score some proxy trial recorded, in the order first seen."""
+        """Every score some proxy trial recorded, in the order first seen, and combinations."""
         return [column.removeprefix("score:") for column in self.trials if str(column).startswith("score:")]
 
 

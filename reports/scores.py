@@ -39,6 +39,8 @@ SCORES: dict[str, Score] = {
     "grasp": Score("GraSP"),
     "fisher": Score("Fisher"),
     "zico": Score("ZiCo"),
+    "mean_of_ranks": Score("combination: mean of ranks"),
+    "fitted_combination": Score("combination: fitted, out of fold"),
     "test_accuracy": Score("test accuracy", fraction=True),
     "seconds": Score("seconds of the proxy trial"),
     "peak_memory_mb": Score("peak memory of the proxy trial"),
@@ -49,6 +51,8 @@ MEASUREMENTS = ("seconds", "peak_memory_mb")
 """What every trial is measured for besides its scores: rulers too, a slow or large network as a good one."""
 
 
+MEAN_OF_RANKS, FITTED = "mean_of_ranks", "fitted_combination"
+"""Made of recorded scores, see `reports.combinations`."""
 EARLY_STOPPING = "early-stopping"
 """The estimator that trains as the proxy does, on real images."""
 
