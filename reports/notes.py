@@ -122,7 +122,7 @@ def _early_stopping(run: Run) -> str | None:
     spent = run.trials[column].dropna()
     return (
         f"Early stopping trained {plural(len(spent), 'architecture')} on real images, as many steps as the "
-        f"proxy takes: {seconds(float(spent.sum()))} of CPU, which no other cost on this page includes."
+        f"proxy takes: {seconds(float(spent.sum()))} of CPU, counted apart from the search."
     )
 
 
