@@ -315,6 +315,7 @@ def search(
 
 @app.command(
     epilog="\b\nExamples:\n  atom-nas report runs/search"
+    "\n  atom-nas report runs/search --combine final_training_loss,validation_accuracy,zico"
     "\n  atom-nas report runs/atom runs/dm runs/random --out runs/compared"
 )
 @guarded
@@ -326,11 +327,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The folder to write to; the first run's report folder by default.")
     ] = None,
+    combine: opt.Combine = None,
 ) -> None:
     """Write the report of one run again, or of several side by side."""
     from atom_nas.terminal import show_report
 
-    show_report(runs, score, out)
+    show_report(runs, score, out, combine)
 
 
 @app.command(epilog="\b\nExample:\n  atom-nas quickstart --out first-run")

@@ -213,8 +213,16 @@ SetSpace = Annotated[
 Estimators = Annotated[
     str,
     typer.Option(
-        help="Training-free estimators to compare, comma-separated, or training-free for all of them; "
-        "see 'atom-nas list estimators'."
+        help="Estimators to compare, comma-separated: early-stopping, training-free ones, or training-free "
+        "for all of those; see 'atom-nas list estimators'."
+    ),
+]
+Combine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCORES",
+        help="Recorded scores to combine to further rulers, comma-separated; none: none.  [default: "
+        "final_training_loss, validation_accuracy, and synflow and naswot where recorded]",
     ),
 ]
 SetStrategy = Annotated[

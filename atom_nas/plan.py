@@ -10,12 +10,13 @@ import torch
 import search_spaces
 from atom_nas import engines, estimators
 from atom_nas.estimators import proxy, real
-from atom_nas.estimators.base import Estimator, SearchData, configure
+from atom_nas.estimators.base import Estimator, SearchData
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
-from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
+from atom_nas.estimators.confirm import ConfirmEstimator
 from atom_nas.names import choose
 from atom_nas.run_folder import RECORD, read_record
 from atom_nas.runner import load_space
+from atom_nas.stages import make_estimators, settle_trainings
 from atom_nas.strategies import HalvingConfig
 from atom_nas.strategies import configure as configure_strategy
 from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures, read_reference
@@ -24,7 +25,6 @@ from distill.data import RealDataset
 from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
-from distill.training import TrainingConfig
 from search_spaces.base import Space, count_fitting, first_fitting
 from search_spaces.foreign import NniSpace, probe
 
@@ -55,7 +55,7 @@ class SearchSettings:
         confirm: train so many of the best on the real images, and keep their weights; None: none.
         confirm_epochs: of these trainings.
         confirm_training: other fields of their `TrainingConfig`.
-        estimators: names of training-free estimators to score with besides.
+        estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
         score: the score that ranks, and that strategies learn from; with successive halving, the one by which
             architectures go on.
         engine: a registered engine.
@@ -106,7 +106,7 @@ class SearchSettings:
             object.__setattr__(self, name, None if value is None else Path(value))
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         choose("score", self.score, estimators.SCORES)
-        object.__setattr__(self, "estimators", estimators.training_free(",".join(self.estimators)))
+        object.__setattr__(self, "estimators", estimators.beside(",".join(self.estimators)))
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
             _at_least(1, name, getattr(self, name))
@@ -138,7 +138,7 @@ class Plan:
         listed: the architectures to score instead of sampling, or None.
         table: the published ranking, or None.
         proxy: the cheap estimator.
-        others: training-free ones.
+        others: those to score with beside it.
         reference: the reference estimator, or None.
         confirm: the estimator that trains the best to be kept, or None.
         device: where trials run.
@@ -191,9 +191,11 @@ def prepare(settings: SearchSettings) -> Plan:
             f"{settings.architectures}: give a reference that shares some, or --reference none"
         )
     strategy = configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
+    halving = strategy if isinstance(strategy, HalvingConfig) else None
+    _check_score(settings, halving)
     device = resolve_device(settings.device)
     name = synthetic.card["dataset"]["name"]
-    trainings, fallback = _trainings(settings, name, device)
+    trainings = settle_trainings(settings, name, device)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -209,21 +211,14 @@ def prepare(settings: SearchSettings) -> Plan:
         fitting=fitting,
         size=size,
         strategy_options=asdict(strategy),
-        halving=strategy if isinstance(strategy, HalvingConfig) else None,
+        halving=halving,
         space_options=_space_options(settings, space),
         listed=listed,
         table=table,
-        proxy=estimators.load("proxy").estimator(
-            data,
-            training=trainings["proxy"],
-            validation_images=settings.validation_images,
-        ),
-        others=tuple(estimators.load(name).estimator(data) for name in settings.estimators),
-        reference=_reference(settings, data, trainings["reference"]),
-        confirm=_confirm(data, trainings["confirm"]),
+        **make_estimators(settings, trainings, data),
         device=device,
         workers=settings.workers or default_workers(device),
-        fallback=fallback,
+        fallback=trainings.fallback,
     )
 
 
@@ -233,22 +228,14 @@ def _space(settings: SearchSettings, synthetic: SyntheticSet) -> Space:
     return load_space(settings.space, settings.space_options, (channels, height, width), classes)
 
 
-def _trainings(
-    settings: SearchSettings, dataset: str, device: torch.device
-) -> tuple[dict[str, TrainingConfig | None], str | None]:
-    """How each stage trains, None for one that there is not; and why not in the precision asked for."""
-    asked: dict[str, TrainingConfig | None] = {
-        "proxy": _training(settings.training, settings.epochs, dataset),
-        "reference": None,
-        "confirm": None,
-    }
-    if settings.reference_kind == "real":
-        asked["reference"] = _training(settings.reference_training, settings.reference_epochs, dataset)
-    if settings.confirm:
-        asked["confirm"] = _training(settings.confirm_training, settings.confirm_epochs, dataset)
-    settled = {stage: each.settled(device) for stage, each in asked.items() if each}
-    reasons = [reason for _, reason in settled.values() if reason]
-    return asked | {stage: each for stage, (each, _) in settled.items()}, next(iter(reasons), None)
+def _check_score(settings: SearchSettings, halving: HalvingConfig | None) -> None:
+    """Refuse to rank by a rate where some training has one epoch."""
+    shortest = halving.epochs(settings.epochs)[0] if halving else settings.epochs
+    if settings.score == "training_loss_decay" and shortest < 2:
+        raise ValueError(
+            f"score training_loss_decay is a rate over epochs, and trainings stop after {shortest} of "
+            f"{settings.epochs}: give more --epochs, or rank by another score"
+        )
 
 
 def _space_options(settings: SearchSettings, space: Space) -> dict[str, Any]:
@@ -317,25 +304,3 @@ def _read_table(settings: SearchSettings, space: Space) -> ReferenceTable | None
             f"unknown reference {settings.reference!r}: give 'real', 'none' or a CSV file that exists"
         )
     return read_reference(path, space)
-
-
-def _reference(
-    settings: SearchSettings, data: SearchData, training: TrainingConfig | None
-) -> Estimator | None:
-    if training is None:
-        return None
-    reference: Estimator = estimators.load("real").estimator(
-        data,
-        training=training,
-        train_images=settings.reference_images,
-        validation_images=settings.validation_images,
-    )
-    return reference
-
-
-def _confirm(data: SearchData, training: TrainingConfig | None) -> ConfirmEstimator | None:
-    return ConfirmEstimator(data, ConfirmConfig(training=training)) if training else None
-
-
-def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:
-    return configure(TrainingConfig, "training", {"epochs": epochs, **options}).suited_to(dataset)

@@ -175,14 +175,26 @@ def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None
         stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)
 
 
-def show_report(runs: Sequence[Path], score: str | None = None, out: Path | None = None) -> None:
+def show_report(
+    runs: Sequence[Path], score: str | None = None, out: Path | None = None, combine: str | None = None
+) -> None:
     """Write the report, print its essence, and say where it is."""
     from atom_nas.summary import show_essence
     from reports import write_report
 
-    written = write_report(runs, score=score, out=out)
+    written = write_report(runs, score=score, out=out, combine=_combined(combine))
     show_essence(written)
     stdout.print(f"report: {written.page}", markup=False)
+
+
+def _combined(text: str | None) -> Sequence[str] | None:
+    """Comma-separated names of scores; () for `none`, None for the default."""
+    if text is None or text.strip() == "none":
+        return None if text is None else ()
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("--combine names no score: give some, comma-separated, or none")
+    return names
 
 
 def evaluation_plan(

@@ -35,10 +35,10 @@ class Steps(Protocol):
         ...
 
     def epoch(self, order: Tensor, generator: torch.Generator, rates: Sequence[float]) -> Tensor:
-        """The sum of the images' losses in one pass over them.
+        """The sum of the images' losses in one epoch.
 
         Args:
-            order: int64 (N,), on the CPU.
+            order: int64 (N,), on the CPU: which images, see `distill.passes`.
             generator: of the augmentation.
             rates: the learning rate of each of the S steps.
         """
@@ -52,6 +52,7 @@ class Material:
     Attributes:
         network: (N, C, H, W) to logits, on the device, in training mode.
         images, labels, preprocessing: as `distill.training.train` takes them, on the device.
+        images_an_epoch: None: all.
         momentum: to go on with; () begins.
     """
 
@@ -61,6 +62,17 @@ class Material:
     preprocessing: Preprocessing | None
     config: "TrainingConfig"
     momentum: Sequence[Tensor]
+    images_an_epoch: int | None = None
+
+    @property
+    def epoch_images(self) -> int:
+        """How many images an epoch looks at."""
+        return self.images_an_epoch or len(self.images)
+
+    @property
+    def epoch_steps(self) -> int:
+        """How many steps that takes."""
+        return -(-self.epoch_images // self.config.batch_size)
 
 
 class RecordedSteps:
@@ -87,7 +99,7 @@ class RecordedSteps:
 
     def _sizes(self) -> set[int]:
         """Of the batches of an epoch."""
-        whole, rest = divmod(len(self._of.images), self._of.config.batch_size)
+        whole, rest = divmod(self._of.epoch_images, self._of.config.batch_size)
         return {size for size in (self._of.config.batch_size if whole else 0, rest) if size}
 
     def epoch(self, order: Tensor, generator: torch.Generator, rates: Sequence[float]) -> Tensor:

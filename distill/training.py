@@ -17,6 +17,7 @@ from distill import kernels
 from distill.augment import draw, parse_strategy
 from distill.fusion import fuse
 from distill.graphs import Material, Steps, recorded
+from distill.passes import epoch_order
 from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
 from distill.seeding import derive_seed, stream
@@ -131,6 +132,7 @@ def train(
     on_epoch: Callable[[int], None] | None = None,
     until: int | None = None,
     after: TrainingRecord | None = None,
+    images_an_epoch: int | None = None,
 ) -> TrainingRecord:
     """Train in place; batches, their order, their augmentation and dropout depend on `seed` alone.
 
@@ -146,6 +148,7 @@ def train(
         on_epoch: called with the number of finished epochs.
         until: stop when so many epochs are done; None: at `config.epochs`. The schedule is that of all.
         after: of the part before, whose network this is; None: none.
+        images_an_epoch: look at so many in an epoch, not at all, see `distill.passes.epoch_order`.
     Raises:
         FloatingPointError: if an epoch's loss is not finite.
         ValueError: if this machine cannot run `config.precision`.
@@ -161,9 +164,9 @@ def train(
         preprocessing=preprocessing.to(device) if preprocessing else None,
         config=config,
         momentum=tuple(each.to(device) for each in after.momentum) if after else (),
+        images_an_epoch=images_an_epoch,
     )
-    steps = config.epochs * -(-len(images) // config.batch_size)
-    passes = recorded(material, steps) or _EagerSteps(material)
+    passes = recorded(material, config.epochs * material.epoch_steps) or _EagerSteps(material)
     last = config.epochs if until is None else min(until, config.epochs)
     _pass_over(passes, material, losses, last, seed, on_epoch)
     return TrainingRecord(tuple(losses), time.perf_counter() - started, passes.momentum)
@@ -178,14 +181,15 @@ def _pass_over(
     on_epoch: Callable[[int], None] | None,
 ) -> None:
     """The epochs up to `last` whose losses are not there yet; they are added."""
-    images, config = len(material.images), material.config
-    steps = -(-images // config.batch_size)
+    images, config, steps = material.epoch_images, material.config, material.epoch_steps
     rates = _rates(config, config.epochs * steps)
     often = 1 if material.images.device.type == "cpu" else _STEPS_UNSEEN
     unread: list[Tensor] = []
     for epoch in range(len(losses), last):
         generator = stream(seed, "epoch", epoch)
-        order = torch.randperm(images, generator=generator)
+        order = epoch_order(
+            len(material.images), material.images_an_epoch, seed=seed, epoch=epoch, generator=generator
+        )
         with _own_randomness(material.images.device, derive_seed(seed, "dropout", epoch)):
             unread.append(passes.epoch(order, generator, rates[epoch * steps : (epoch + 1) * steps]))
         if len(unread) * steps >= often or epoch == last - 1:

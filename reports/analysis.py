@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import zlib
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reports import formatting
-from reports.bootstrap import CONFIDENCE, Interval, spearman_interval
+from reports.bootstrap import CONFIDENCE, Interval, generator, spearman_interval
 from reports.confirmation import describe_confirmed
 from reports.correlation import (
     MIN_PAIRS,
@@ -21,13 +20,14 @@ from reports.correlation import (
     spearman_p_value,
     usable_pairs,
 )
-from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport, StageSeconds
+from reports.costs import compute_seconds, cpu_seconds, measured_costs, seconds_each, wall_seconds
+from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport
 from reports.notes import write_notes
 from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
 from reports.rulers import RulerComparison, compare_rulers, summarise
-from reports.savings import Costs, measure_savings
+from reports.savings import measure_savings
 from reports.schema import Run
-from reports.scores import COUNTED, describe_score
+from reports.scores import FITTED, MEAN_OF_RANKS, describe_score
 from reports.selection import (
     KEPT_PERCENTS,
     RegretCurve,
@@ -43,11 +43,6 @@ from reports.weighted_tau import weighted_tau, weighted_tau_interval
 if TYPE_CHECKING:
     import pandas as pd
 
-NO_REFERENCE_COST = {
-    "table": "the reference is a published table, so what it cost is not known",
-    "none": "the run has no reference to compare with",
-}
-
 
 def analyse(run: Run, *, score: str | None = None) -> Report:
     """Every statistic of a run, ranked by `score` or the run's default.
@@ -62,9 +57,12 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     first, *others = [
         describe_agreement(name, ruler_scores(run, name), reference) for name in ruler_names(run, chosen)
     ]
-    ordered = [_with_cost(each, run) for each in (first, *sorted(others, key=_best_first))]
+    ordered = [
+        each.model_copy(update={"seconds_each": seconds_each(run, each.name)})
+        for each in (first, *sorted(others, key=_best_first))
+    ]
     scores, rulers = _compare_rulers(run, ordered, reference)
-    counts, savings = _counts(run, chosen, reference), measure_savings(_costs(run))
+    counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run))
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
@@ -74,12 +72,13 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         counts=counts,
         scores=scores,
         savings=savings,
-        wall_seconds=_wall_seconds(run),
-        cpu_seconds=_cpu_seconds(run),
+        wall_seconds=wall_seconds(run),
+        cpu_seconds=cpu_seconds(run),
         notes=write_notes(run, counts, savings),
-        confirmed=describe_confirmed(run, _compute_seconds(run)[0]),
+        confirmed=describe_confirmed(run, compute_seconds(run)[0]),
         rulers=rulers,
         regret=_regret(run, chosen, reference),
+        combinations=list(run.combinations),
     )
 
 
@@ -104,21 +103,6 @@ def _regret(run: Run, score: str, reference: pd.Series) -> RegretCurve | None:
     return regret_curve(*pairs, curve_steps(len(pairs[0])).tolist())
 
 
-def _with_cost(score: ScoreReport, run: Run) -> ScoreReport:
-    """With the mean compute-seconds an architecture that the score takes."""
-    if score.name in COUNTED:
-        return score.model_copy(update={"seconds_each": 0.0})
-    spent, _ = _compute_seconds(run)
-    own = f"{spent}:{score.name}"
-    seconds = run.trials[own if own in run.trials else spent].mean()
-    return score.model_copy(update={"seconds_each": None if math.isnan(seconds) else float(seconds)})
-
-
-def generator(name: str) -> np.random.Generator:
-    """The random stream of one statistic: fixed, and independent of which others are computed."""
-    return np.random.default_rng(zlib.crc32(name.encode()))
-
-
 def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
     """Every statistic of one ruler x against the reference y, both oriented, NaN where missing."""
     first, second = usable_pairs(x, y)
@@ -139,6 +123,7 @@ def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
         pick=regret_of_pick(first, second),
         weighted_tau=weighted_tau(first, second),
         weighted_tau_interval=weighted_tau_interval(first, second, rng=generator(f"weighted tau of {name}")),
+        combination=name in (MEAN_OF_RANKS, FITTED),
     )
 
 
@@ -148,11 +133,11 @@ def _best_first(score: ScoreReport) -> float:
 
 
 def describe_spearman(name: str, x: pd.Series, y: pd.Series) -> SpearmanReport:
-    """Spearman's rho with interval and p-value."""
+    """Spearman's rho with interval and p-value; what was fitted to y has none, fits share their data."""
     rng = generator(name)
     statistic = spearman(x, y)
     interval = spearman_interval(x, y, rng=rng)
-    p = spearman_p_value(x, y, rng=rng)
+    p = None if name == FITTED else spearman_p_value(x, y, rng=rng)
     return SpearmanReport(
         value=statistic.value,
         low=interval.low if interval else None,
@@ -209,62 +194,6 @@ def _counts(run: Run, score: str, reference: pd.Series) -> Counts:
         tied_scores=count_tied(scores.dropna()),
         tied_references=count_tied(reference[scores.notna()].dropna()),
         failed_references=len(failed_references(run)),
-    )
-
-
-def _costs(run: Run) -> Costs:
-    kind = run.info.reference.kind
-    spent, distill = _compute_seconds(run)
-    proxy = run.trials[spent].tolist()
-    if kind != "real":
-        return Costs(
-            distill_seconds=distill,
-            proxy_seconds=proxy,
-            reference_seconds=None,
-            no_reference=NO_REFERENCE_COST[kind],
-        )
-    done = [frame[frame["status"] == "done"] for frame in (run.trials, run.reference)]
-    both = done[0].merge(done[1], on="architecture", suffixes=("_proxy", "_real"))
-    return Costs(
-        distill_seconds=distill,
-        proxy_seconds=proxy,
-        reference_seconds=run.reference[spent].tolist(),
-        paired_seconds=list(
-            zip(both[f"{spent}_proxy"].tolist(), both[f"{spent}_real"].tolist(), strict=True)
-        ),
-    )
-
-
-def _compute_seconds(run: Run) -> tuple[str, float | None]:
-    """The trials' column that counts compute, and distillation's seconds in the same unit.
-
-    Distillation uses all cores and a trial one: on a CPU only core-seconds compare. On a GPU the card is what
-    is occupied, and wall seconds count it.
-    """
-    frames = (run.trials, run.reference)
-    devices = {run.info.synthetic.device, *(d for frame in frames for d in frame.get("device", ()))}
-    if devices == {"cpu"} and run.info.synthetic.distill_cpu_seconds is not None:
-        return "cpu_seconds", run.info.synthetic.distill_cpu_seconds
-    return "seconds", run.info.synthetic.distill_seconds
-
-
-def _wall_seconds(run: Run) -> StageSeconds:
-    info = run.info
-    return StageSeconds(
-        distill=info.synthetic.distill_seconds,
-        search=info.search_wall_seconds,
-        reference=info.reference_wall_seconds,
-        confirm=None if run.confirmed.empty else info.confirm_wall_seconds,
-    )
-
-
-def _cpu_seconds(run: Run) -> StageSeconds:
-    measured = run.info.reference.kind == "real"
-    return StageSeconds(
-        distill=run.info.synthetic.distill_cpu_seconds,
-        search=float(run.trials["cpu_seconds"].sum()),
-        reference=float(run.reference["cpu_seconds"].sum()) if measured else None,
-        confirm=None if run.confirmed.empty else float(run.confirmed["cpu_seconds"].sum()),
     )
 
 

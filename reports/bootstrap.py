@@ -13,6 +13,7 @@ the more cautious there, and simpler. Below about 10 pairs neither holds its lev
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,6 +55,11 @@ class Difference:
     interval: Interval | None
     reason: str | None = None
     p_value: float | None = None
+
+
+def generator(name: str) -> np.random.Generator:
+    """The random stream of one statistic: fixed, and independent of which others are computed."""
+    return np.random.default_rng(zlib.crc32(name.encode()))
 
 
 def spearman_interval(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.analysis import generator
-from reports.bootstrap import Difference, spearman_difference
+from reports.bootstrap import Difference, generator, spearman_difference
 from reports.document import ComparisonRow, Report
 from reports.ranking import reference_scores, ruler_scores
 from reports.schema import Run

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from reports.bootstrap import Difference, Interval
+from reports.combinations import Combination
 from reports.correlation import Statistic
 from reports.reliability import Ceiling, Reliability
 from reports.rulers import RulerComparison, RulerDifference
@@ -40,7 +41,7 @@ class ScoreReport(_Part):
     another. kept: precision@k and recall@k. pick: regret; null with fewer than 3 pairs. seconds_each: mean
     compute-seconds an architecture to get the score; 0 for what is counted without training. weighted_tau:
     agreement that counts most at the top, see weighted_tau.py. difference: to the score that ranks, null for
-    that one itself.
+    that one itself. combination: not recorded but made of other scores, see `Report.combinations`.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ScoreReport(_Part):
     weighted_tau: Statistic | None = None
     weighted_tau_interval: Interval | None = None
     difference: RulerDifference | None = None
+    combination: bool = False
 
 
 class Counts(_Part):
@@ -196,6 +198,7 @@ class Report(_Part):
 
     rulers: the other scores against it. regret: of the first k of the ranking. comparison, noise: of several
     runs side by side, in the first one's report; noise is null where no two differ in the seed alone.
+    combinations: the scores that are made of others, also those that could not be.
     """
 
     format_version: Literal[1] = 1
@@ -215,6 +218,7 @@ class Report(_Part):
     rulers: RulerComparison | None = None
     regret: RegretCurve | None = None
     noise: list[Noise] | None = None
+    combinations: list[Combination] = []
 
     @property
     def default(self) -> ScoreReport:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 FREE = 1e-3
 """Seconds at which the axis begins: what is counted without computing stands there."""
-_GAP = 0.055
-"""Of the axis's height, between two labels."""
+_LABEL = 0.21
+"""Inches from one label to the next."""
+_AROUND = 0.9
+"""Inches of the figure's height that are not the axis's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,9 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     """Spearman over seconds; the front is joined, a line marks what a reference trial costs, if known."""
     from matplotlib.ticker import FuncFormatter
 
-    figure, (axes,) = new_figure(7.0, 4.6)
+    tall = max(3.7, _LABEL * (len(shown) + 2))
+    wide = 7.0 + 0.06 * max(0, max(len(ruler.label) for ruler in shown) - 30)
+    figure, (axes,) = new_figure(wide, tall + _AROUND)
     for ruler in shown:
         place, colour = max(ruler.seconds, FREE), BLUE if ruler.front else GREY
         if ruler.low is not None and ruler.high is not None:
@@ -80,7 +84,8 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     axes.set_ylabel("Spearman with the reference (line: 95% interval)")
     axes.set_title("What each ruler costs, and how far it can be trusted", fontweight="bold")
     bottom, top = axes.get_ylim()
-    heights = spread([ruler.value for ruler in shown], _GAP * (top - bottom))
+    gap = _LABEL / tall * (top - bottom)
+    heights = within(spread([ruler.value for ruler in shown], gap), bottom + gap, top - gap / 2, gap)
     for ruler, height in zip(shown, heights, strict=True):
         axes.annotate(
             f"{ruler.label} {ruler.value:.2f}",
@@ -103,6 +108,12 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
         while len(groups) > 1 and _bottom(groups[-2], gap) - gap < _top(groups[-1], gap):
             groups[-2:] = [groups[-2] + groups[-1]]
     return [_top(group, gap) - place * gap for group in groups for place in range(len(group))]
+
+
+def within(heights: Sequence[float], bottom: float, top: float, gap: float) -> list[float]:
+    """Descending heights moved between two ends, as little as keeps them `gap` apart."""
+    lowered = [min(height, top - place * gap) for place, height in enumerate(heights)]
+    return [max(height, bottom + place * gap) for place, height in enumerate(reversed(lowered))][::-1]
 
 
 def _top(group: Sequence[float], gap: float) -> float:

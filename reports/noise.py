@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports import formatting
-from reports.analysis import generator
-from reports.bootstrap import HOLDS_FROM, Interval
+from reports.bootstrap import HOLDS_FROM, Interval, generator
 from reports.correlation import Statistic
 from reports.document import Noise, RepeatedProxy, Report
 from reports.formatting import plural

@@ -6,10 +6,11 @@ import math
 from textwrap import shorten
 
 from reports.document import Counts
-from reports.formatting import by_count, plural
+from reports.formatting import by_count, plural, seconds
 from reports.ranking import failed_references
 from reports.savings import Savings
 from reports.schema import Run
+from reports.scores import EARLY_STOPPING
 
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
@@ -27,6 +28,7 @@ def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
         _unmatched(run, counts),
         _foreign(run),
         _ties(run, counts),
+        _early_stopping(run),
         _noise(run),
         *_cost_notes(run, savings),
     ]
@@ -110,6 +112,17 @@ def _ties(run: Run, counts: Counts) -> str | None:
     return (
         f"Ties: {'; '.join(parts)}. Correlations use average ranks; what is kept or picked is averaged over "
         "all ways to break the ties."
+    )
+
+
+def _early_stopping(run: Run) -> str | None:
+    column = f"cpu_seconds:{EARLY_STOPPING}"
+    if column not in run.trials:
+        return None
+    spent = run.trials[column].dropna()
+    return (
+        f"Early stopping trained {plural(len(spent), 'architecture')} on real images, as many steps as the "
+        f"proxy takes: {seconds(float(spent.sum()))} of CPU, counted apart from the search."
     )
 
 

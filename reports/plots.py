@@ -177,7 +177,9 @@ def score_bars(scores: Sequence[ScoreReport]) -> list[Bar]:
 
 def draw_bars(bars: Sequence[Bar], title: str) -> Figure:
     """Horizontal bars from 0 with their intervals, the first on top."""
-    figure, (axes,) = new_figure(6.2, 1.5 + 0.42 * len(bars))
+    # As wide as the labels take beside bars of a readable length.
+    width = 6.2 + 0.08 * max(0, max(len(bar.label) for bar in bars) - 30)
+    figure, (axes,) = new_figure(width, 1.5 + 0.42 * len(bars))
     for position, bar in enumerate(bars):
         value = bar.value or 0.0
         axes.barh(position, value, height=0.6, color=BLUE if bar.emphasised else PALE_BLUE)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from reports.schema import Run
-from reports.scores import LEADING_COLUMNS, MEASUREMENTS, SCORES, TRAILING_COLUMNS, describe_score
+from reports.scores import FITTED, LEADING_COLUMNS, MEASUREMENTS, SCORES, TRAILING_COLUMNS, describe_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,12 @@ def choose_score(run: Run, score: str | None) -> str:
     """
     if score is None:
         return run.info.score
-    allowed = ruler_names(run)
+    allowed = [name for name in ruler_names(run) if name != FITTED]
+    if score == FITTED:
+        raise ValueError(
+            f"{FITTED} is known only where the reference is, and ranks nothing: choose from "
+            f"{', '.join(allowed)}"
+        )
     if score not in allowed:
         raise ValueError(f"run {run.name} has no score {score!r}: choose from {', '.join(allowed) or 'none'}")
     return score

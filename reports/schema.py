@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reports.confirmed import ESTIMATOR
-from reports.scores import RANKING_COLUMNS
+from reports.scores import COUNTED, RANKING_COLUMNS, score_of
 from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from reports.combinations import Combination
 
 FORMAT_VERSION = 1
 Count = Annotated[int, Field(ge=0)]
@@ -146,10 +148,12 @@ class Run:
         info: run.json.
         trials: the proxy's trials in the order proposed; columns architecture, position, status, reason,
             seconds, cpu_seconds, peak_memory_mb, cached, seed, device and `score:NAME` for every score (NaN
-            where missing); for another estimator NAME also `seconds:NAME` and `cpu_seconds:NAME`, its own.
+            where missing); for another estimator NAME also `seconds:NAME` and `cpu_seconds:NAME`, its own,
+            and `score:NAME`, or `score:NAME:OTHER` for scores of other names.
         reference: the reference's, with the same columns; those of a table hold architecture, status, an
             empty reason and its score.
         confirmed: those of the trainings whose weights are kept, likewise.
+        combinations: scores among `trials` that were not recorded but made of others.
     """
 
     folder: Path
@@ -157,6 +161,7 @@ class Run:
     trials: pd.DataFrame
     reference: pd.DataFrame
     confirmed: pd.DataFrame
+    combinations: tuple[Combination, ...] = ()
 
     @property
     def name(self) -> str:
@@ -172,7 +177,7 @@ class Run:
 
     @property
     def score_names(self) -> list[str]:
-        """Every score some proxy trial recorded, in the order first seen."""
+        """Every score some proxy trial recorded, in the order first seen, and combinations."""
         return [column.removeprefix("score:") for column in self.trials if str(column).startswith("score:")]
 
 
@@ -246,13 +251,17 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _add_ruler(trials: pd.DataFrame, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Another estimator's score, and what it took, beside the proxy's."""
+    """Another estimator's scores, and what it took, beside the proxy's; what is counted is the same."""
     listed = list(rows)
     for column in ("seconds", "cpu_seconds"):
         spent = {row["architecture"]: row[column] for row in listed}
         trials[f"{column}:{name}"] = trials["architecture"].map(spent).astype("float64")
-    scores = {row["architecture"]: row["scores"].get(name) for row in listed if row["status"] == "done"}
-    trials[f"score:{name}"] = trials["architecture"].map(scores).astype("float64")
+    done = {row["architecture"]: row["scores"] for row in listed if row["status"] == "done"}
+    recorded = dict.fromkeys(score for scores in done.values() for score in scores if score not in COUNTED)
+    for score in recorded or (name,):
+        values = {architecture: scores.get(score) for architecture, scores in done.items()}
+        column = f"score:{score_of(name, score)}"
+        trials[column] = trials["architecture"].map(values).astype("float64")
 
 
 def _read_table(path: Path, score: str) -> pd.DataFrame:

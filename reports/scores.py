@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ SCORES: dict[str, Score] = {
     "validation_loss": Score("validation loss", higher_is_better=False),
     "final_training_loss": Score("final training loss", higher_is_better=False),
     "summed_training_loss": Score("summed training loss", higher_is_better=False),
+    "tail_training_loss": Score("training loss, last tenth", higher_is_better=False),
+    "ema_training_loss": Score("training loss, weighted to the end", higher_is_better=False),
+    "training_loss_decay": Score("training loss decay"),
     "halving_place": Score("place in successive halving"),
     "trained_epochs": Score("epochs trained"),
     "parameters": Score("parameters"),
@@ -36,6 +39,8 @@ SCORES: dict[str, Score] = {
     "grasp": Score("GraSP"),
     "fisher": Score("Fisher"),
     "zico": Score("ZiCo"),
+    "mean_of_ranks": Score("combination: mean of ranks"),
+    "fitted_combination": Score("combination: fitted, out of fold"),
     "test_accuracy": Score("test accuracy", fraction=True),
     "seconds": Score("seconds of the proxy trial"),
     "peak_memory_mb": Score("peak memory of the proxy trial"),
@@ -46,9 +51,29 @@ MEASUREMENTS = ("seconds", "peak_memory_mb")
 """What every trial is measured for besides its scores: rulers too, a slow or large network as a good one."""
 
 
+MEAN_OF_RANKS, FITTED = "mean_of_ranks", "fitted_combination"
+"""Made of recorded scores, see `reports.combinations`."""
+EARLY_STOPPING = "early-stopping"
+"""The estimator that trains as the proxy does, on real images."""
+
+
+def score_of(estimator: str, score: str) -> str:
+    """What a report calls a score of another estimator than the proxy: NAME, or NAME:SCORE of several."""
+    return estimator if score == estimator else f"{estimator}:{score}"
+
+
 def describe_score(name: str) -> Score:
-    """The known score of that name; any other is taken as higher-is-better and labelled with its name."""
-    return SCORES.get(name) or Score(name.replace("_", " "))
+    """The known score of that name; any other is taken as higher-is-better and labelled with its name.
+
+    Of a name as `score_of` makes it, what the part behind the colon is.
+    """
+    if name in SCORES:
+        return SCORES[name]
+    estimator, _, score = name.partition(":")
+    if not score:
+        return Score(name.replace("_", " "))
+    known = describe_score(score)
+    return replace(known, label=f"{estimator.replace('_', ' ')}: {known.label}")
 
 
 LEADING_COLUMNS = ("rank", "architecture", "score", "reference")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from reports.analysis import analyse
 from reports.canvas import house_style, save_figure
+from reports.combinations import combine as with_combinations
 from reports.comparison import compare_runs
 from reports.document import ComparisonRow, Report
 from reports.noise import measure_noise
@@ -59,7 +60,11 @@ class WrittenReport:
 
 
 def write_report(
-    run_dirs: Path | str | Sequence[Path | str], *, score: str | None = None, out: Path | str | None = None
+    run_dirs: Path | str | Sequence[Path | str],
+    *,
+    score: str | None = None,
+    out: Path | str | None = None,
+    combine: Sequence[str] | None = None,
 ) -> WrittenReport:
     """Writes the report of one run, or one that shows several side by side, into one folder.
 
@@ -70,13 +75,15 @@ def write_report(
         run_dirs: a run folder, or several.
         score: the score to rank by, instead of each run's own default.
         out: the folder of the report; the first run's report/ if None.
+        combine: the scores to combine to further rulers; () for none, None for a default, see
+            `reports.combinations.combine`.
     Raises:
-        ValueError: if a folder is no readable run, is given twice, or lacks the score.
+        ValueError: if a folder is no readable run, is given twice, or lacks a score.
         OSError: if the folder cannot be written to; what was there before is then left as it was.
     """
     folders = [Path(run_dirs)] if isinstance(run_dirs, (str, Path)) else [Path(folder) for folder in run_dirs]
     _check_distinct(folders)
-    runs = [read_run(folder) for folder in folders]
+    runs = [with_combinations(read_run(folder), combine) for folder in folders]
     reports = [analyse(run, score=score) for run in runs]
     target = _report_folder(runs[0]) if out is None else _usable(Path(out))
     with house_style(), _staging(target) as folder:

@@ -4,7 +4,9 @@ import importlib
 from types import ModuleType
 
 from atom_nas.names import choose
+from reports.scores import EARLY_STOPPING
 
+_ALL_TRAINING_FREE = "training-free"
 TRAINING_FREE: dict[str, str] = {
     "synflow": "signal through the network with positive weights, log (Tanaka et al. 2020)",
     "naswot": "how differently images switch the units (Mellor et al. 2021)",
@@ -17,10 +19,16 @@ TRAINING_FREE: dict[str, str] = {
 }
 """Read off one minibatch through the untrained network; each records the score of its name."""
 
+TRAINED_BESIDE: dict[str, str] = {
+    EARLY_STOPPING: "as the proxy, but on real images, for as many steps: what those would have given",
+}
+"""Trained as the proxy is, on other images; all scores are recorded, the report names them NAME:SCORE."""
+
 ESTIMATORS: dict[str, str] = {
     "proxy": "train on the synthetic set, score on real validation images",
     "real": "train on the real training images, score on real validation and test images (the reference)",
     "confirm": "likewise, by a recipe of its own and with checkpoints: the networks that --confirm keeps",
+    **TRAINED_BESIDE,
     **{name: f"training-free: {summary}" for name, summary in TRAINING_FREE.items()},
 }
 
@@ -29,10 +37,14 @@ SCORES = (
     "validation_loss",
     "final_training_loss",
     "summed_training_loss",
+    "tail_training_loss",
+    "ema_training_loss",
+    "training_loss_decay",
     "parameters",
     "flops",
 )
-"""What the trials of every estimator that trains record; `reports.scores` says which way is better."""
+"""What the trials of every estimator that trains record, the decay only of two epochs or more;
+`reports.scores` says which way is better."""
 
 
 def load(name: str) -> ModuleType:
@@ -41,17 +53,20 @@ def load(name: str) -> ModuleType:
     Raises:
         ValueError: on an unknown name, with the nearest matches.
     """
-    return importlib.import_module(f"atom_nas.estimators.{choose('estimator', name, ESTIMATORS)}")
+    module = choose("estimator", name, ESTIMATORS).replace("-", "_")
+    return importlib.import_module(f"atom_nas.estimators.{module}")
 
 
-def training_free(text: str) -> tuple[str, ...]:
-    """Comma-separated names of `TRAINING_FREE`, each once; `training-free` is all of them.
+def beside(text: str) -> tuple[str, ...]:
+    """Comma-separated names of estimators to score with beside the proxy, each once.
+
+    They are those of `TRAINED_BESIDE` and `TRAINING_FREE`; `training-free` is all of the latter.
 
     Raises:
         ValueError: on an unknown name, with the nearest matches.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    allowed = ("training-free", *TRAINING_FREE)
-    chosen = [choose("training-free estimator", name, allowed) for name in names]
-    expanded = [each for name in chosen for each in (TRAINING_FREE if name == allowed[0] else (name,))]
-    return tuple(dict.fromkeys(expanded))
+    allowed = (_ALL_TRAINING_FREE, *TRAINED_BESIDE, *TRAINING_FREE)
+    chosen = [choose("estimator to score with beside the proxy", name, allowed) for name in names]
+    meant = [TRAINING_FREE if name == _ALL_TRAINING_FREE else (name,) for name in chosen]
+    return tuple(dict.fromkeys(name for names in meant for name in names))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from atom_nas.config import construct
+from atom_nas.estimators.speed import speed_scores
 from atom_nas.leg import Leg, keep, take_up
 from atom_nas.names import choose
 from distill.data import Split, stratified_subset
@@ -91,6 +92,7 @@ def train_and_score(
     seed: int,
     device: torch.device,
     leg: Leg | None = None,
+    images_an_epoch: int | None = None,
 ) -> dict[str, float]:
     """Train on `images`, then read everything that is free: training losses, validation accuracy and loss.
 
@@ -104,6 +106,7 @@ def train_and_score(
         seed: of batches and augmentation.
         device: where to compute.
         leg: the part of the training to do now; None: all of it.
+        images_an_epoch: look at so many of the images in an epoch; None: at all.
     Raises:
         FloatingPointError: the training loss is not finite.
     """
@@ -117,6 +120,7 @@ def train_and_score(
         preprocessing=preprocessing if images.dtype == torch.uint8 else None,
         until=leg.until if leg else None,
         after=take_up(leg, network) if leg else None,
+        images_an_epoch=images_an_epoch,
     )
     if leg:
         keep(leg, network, record)
@@ -140,6 +144,7 @@ def read_scores(
         "validation_loss": held_out.loss,
         "final_training_loss": record.final_loss,
         "summed_training_loss": record.summed_loss,
+        **speed_scores(record.epoch_losses),
     }
 
 

@@ -54,7 +54,7 @@ def test_scores_do_not_depend_on_the_number_of_workers(warm: LocalEngine, pair: 
     one, two = run(warm, names), run(pair, names)
     assert {name: one[name].scores for name in names} == {name: two[name].scores for name in names}
     assert len({outcome.scores["final_training_loss"] for outcome in one.values()}) == 5
-    assert {len(outcome.scores) for outcome in one.values()} == {6}
+    assert {len(outcome.scores) for outcome in one.values()} == {9}
 
 
 def test_scores_do_not_depend_on_what_ran_before(warm: LocalEngine) -> None:

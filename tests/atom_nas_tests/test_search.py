@@ -54,7 +54,7 @@ def test_a_search_leaves_a_whole_run_folder(settings: SearchSettings, ran: Ran, 
     proxies, references = trials(settings.out, "proxy"), trials(settings.out, "real")
     assert [each.position for each in proxies] == [0, 1, 2, 3]
     assert len(ran) == 7
-    assert {len(each.scores) for each in proxies} == {6}
+    assert {len(each.scores) for each in proxies} == {9}
     assert [each.scores.keys() - proxies[0].scores.keys() for each in references] == [{"test_accuracy"}] * 3
     assert (summary.proposed, summary.failed, summary.matched, summary.cached) == (4, 0, 3, 0)
     assert (settings.out / "synthetic.png").read_bytes() == (digits_set / "images.png").read_bytes()

@@ -189,12 +189,16 @@ class TestEveryTrainingFreeEstimator:
                 make(data, **options)
 
 
-def test_names_of_training_free_estimators() -> None:
-    assert estimators.training_free("") == ()
-    assert estimators.training_free(" snip, synflow,snip") == ("snip", "synflow")
-    assert estimators.training_free("training-free") == tuple(TRAINING_FREE)
-    with pytest.raises(ValueError, match="unknown training-free estimator 'synflo': did you mean 'synflow'"):
-        estimators.training_free("synflo")
+def test_names_of_estimators_beside_the_proxy() -> None:
+    assert estimators.beside("") == ()
+    assert estimators.beside(" snip, synflow,snip") == ("snip", "synflow")
+    assert estimators.beside("training-free") == tuple(TRAINING_FREE)
+    assert estimators.beside("early-stopping,training-free") == ("early-stopping", *TRAINING_FREE)
+    for wrong, near in (("synflo", "synflow"), ("early_stopping", "early-stopping")):
+        with pytest.raises(ValueError, match=f"proxy '{wrong}': did you mean '{near}'"):
+            estimators.beside(wrong)
+    with pytest.raises(ValueError, match="unknown estimator to score with beside the proxy 'real'"):
+        estimators.beside("real")
 
 
 def test_an_unknown_estimator_is_named() -> None:

@@ -67,6 +67,12 @@ def test_several_runs_are_reported_side_by_side(run, synthetic):
     assert "side by side" in (run / "report" / "index.html").read_text()
     done("report", run, "--score", "parameters")
     assert json.loads((run / "report" / "report.json").read_text())["score"] == "parameters"
+    done("report", run, "--combine", "parameters, tail_training_loss", "--score", "mean_of_ranks")
+    numbers = json.loads((run / "report" / "report.json").read_text())
+    assert numbers["combinations"][0]["components"] == ["parameters", "tail_training_loss"]
+    assert "no score 'paramters' to combine" in refused("report", run, "--combine", "paramters,flops")
+    assert "names no score" in refused("report", run, "--combine", ",")
+    assert "combination" not in done("report", run, "--combine", "none").stdout
     alone = (run / "report" / "index.html").read_bytes()
     beside = run.parent / "new" / "compared"
     assert str(beside / "index.html") in done("report", run, other, "--out", beside).stdout

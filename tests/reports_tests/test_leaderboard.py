@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports.analysis import describe_agreement
 from reports.document import ScoreReport
-from reports.leaderboard import draw, rulers, spread
+from reports.leaderboard import Ruler, draw, rulers, spread, within
 
 
 def ruler(name: str, seconds: float | None, value: float | None) -> ScoreReport:
@@ -54,3 +54,25 @@ def test_labels_keep_their_distance_and_their_place() -> None:
     assert heights[3:] == [0.5, 0.1]
     assert sum(heights[:3]) / 3 == pytest.approx(0.89)
     assert spread([], 0.1) == []
+
+
+@pytest.mark.parametrize("count", [1, 3, 30])
+def test_labels_stay_within_the_axis_and_apart(count: int) -> None:
+    values = [0.95 - 0.001 * i for i in range(count)]
+    shown = [
+        Ruler(label=f"ruler {i}", seconds=1.0, value=value, low=None, high=None, front=i == 0)
+        for i, value in enumerate(values)
+    ]
+    (axes,) = draw(shown, None).axes
+    bottom, top = axes.get_ylim()
+    heights = [text.xyann[1] for text in axes.texts]
+    assert len(heights) == count
+    assert all(bottom < height < top for height in heights)
+    steps = [above - below for above, below in pairwise(heights)]
+    assert all(step == pytest.approx(steps[0]) and step > 0 for step in steps)
+
+
+def test_heights_are_moved_no_further_than_they_must() -> None:
+    assert within([0.5, 0.2], 0.0, 1.0, 0.1) == [0.5, 0.2]
+    assert within([1.3, 1.2, 0.2], 0.0, 1.0, 0.1) == pytest.approx([1.0, 0.9, 0.2])
+    assert within([0.4, -0.1, -0.2], 0.0, 1.0, 0.1) == pytest.approx([0.4, 0.1, 0.0])

@@ -94,6 +94,7 @@ def test_statistics_are_those_of_the_pairs(make_run: MakeRun) -> None:
     assert [score.name for score in report.scores] == [
         "validation_accuracy",
         "final_training_loss",
+        "mean_of_ranks",
         "seconds",
         "peak_memory_mb",
     ]
@@ -169,7 +170,15 @@ def test_ranking_is_sorted_with_failures_last(make_run: MakeRun) -> None:
     rows = rows_of(folder)
     assert list(rows[0]) == [
         *("rank", "architecture", "score", "reference", "validation_accuracy", "final_training_loss"),
-        *("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason", "reference_reason"),
+        *(
+            "mean_of_ranks",
+            "seconds",
+            "cpu_seconds",
+            "peak_memory_mb",
+            "status",
+            "reason",
+            "reference_reason",
+        ),
     ]
     assert [row["rank"] for row in rows] == [*(str(rank) for rank in range(1, 19)), "", ""]
     scores = [float(row["score"]) for row in rows[:18]]

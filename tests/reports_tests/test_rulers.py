@@ -151,7 +151,7 @@ def test_the_pages_say_it_and_the_numbers_hold_it(make_run: MakeRun) -> None:
     assert report.rulers is not None
     for name in ("index.html", "report.md"):
         text = (folder / "report" / name).read_text(encoding="utf-8")
-        assert "Of 1 other ruler on the same architectures" in text
+        assert "Of 2 other rulers on the same architectures" in text
         assert "p (Holm)" in text
         assert "corrected by Holm for all comparisons in the table" in text
     numbers = json.loads((folder / "report" / "report.json").read_text())

@@ -1,0 +1,85 @@
+"""The estimators of a search, each with the training that the settings ask for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import torch
+
+from atom_nas import estimators
+from atom_nas.estimators.base import Estimator, SearchData, configure
+from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
+from distill.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from atom_nas.plan import SearchSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """How each stage trains, None for one that there is not; why not in the precision asked for."""
+
+    proxy: TrainingConfig
+    reference: TrainingConfig | None
+    confirm: TrainingConfig | None
+    fallback: str | None
+
+
+class Estimators(TypedDict):
+    """What `atom_nas.plan.Plan` says of them."""
+
+    proxy: Estimator
+    others: tuple[Estimator, ...]
+    reference: Estimator | None
+    confirm: ConfirmEstimator | None
+
+
+def settle_trainings(settings: "SearchSettings", dataset: str, device: torch.device) -> Trainings:
+    """The trainings in a precision that the device has.
+
+    Raises:
+        ValueError: an option is unknown or has a wrong value.
+    """
+    reference = confirm = None
+    if settings.reference_kind == "real":
+        reference = _training(settings.reference_training, settings.reference_epochs, dataset)
+    if settings.confirm:
+        confirm = _training(settings.confirm_training, settings.confirm_epochs, dataset)
+    proxy, reason = _training(settings.training, settings.epochs, dataset).settled(device)
+    settled = [each.settled(device) if each else (None, None) for each in (reference, confirm)]
+    reasons = [why for why in (reason, *(why for _, why in settled)) if why]
+    return Trainings(
+        proxy=proxy,
+        reference=settled[0][0],
+        confirm=settled[1][0],
+        fallback=next(iter(reasons), None),
+    )
+
+
+def make_estimators(settings: "SearchSettings", trainings: Trainings, data: SearchData) -> Estimators:
+    """The estimators, with the images that they look at.
+
+    Raises:
+        ValueError: an option of theirs has a wrong value.
+    """
+    validated = {"validation_images": settings.validation_images}
+    as_proxy = {"training": trainings.proxy, **validated}
+    reference = confirm = None
+    if trainings.reference:
+        options = {"train_images": settings.reference_images, **validated}
+        reference = estimators.load("real").estimator(data, training=trainings.reference, **options)
+    if trainings.confirm:
+        confirm = ConfirmEstimator(data, ConfirmConfig(training=trainings.confirm))
+    return Estimators(
+        proxy=estimators.load("proxy").estimator(data, **as_proxy),
+        others=tuple(
+            estimators.load(name).estimator(data, **(as_proxy if name in estimators.TRAINED_BESIDE else {}))
+            for name in settings.estimators
+        ),
+        reference=reference,
+        confirm=confirm,
+    )
+
+
+def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:
+    return configure(TrainingConfig, "training", {"epochs": epochs, **options}).suited_to(dataset)

@@ -1,0 +1,108 @@
+"""Combinations of a run's recorded scores, as further rulers: which scores, and what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reports.bootstrap import generator
+from reports.combining import FEWEST, mean_of_ranks, out_of_fold
+from reports.ranking import reference_scores, ruler_names, ruler_scores
+from reports.schema import Run
+from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score
+
+COMBINED = ("final_training_loss", "validation_accuracy", "synflow", "naswot")
+"""One score a kind of evidence: how fast a network learns, what it has learnt, and two that look at it
+untrained. Only scores whose better side is the same in every space: what is counted is not among them."""
+FITTED_TOO = COUNTED
+"""A fit finds out by itself which side is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """A ruler made of recorded scores.
+
+    Attributes:
+        name: as among the report's scores.
+        components: the scores that it is made of.
+        fitted: whether to the reference; its values are then predictions of left-out architectures.
+        n: how many architectures have it.
+        reason: why it is not there; None if it is.
+        sentence: the same for people.
+    """
+
+    name: str
+    components: list[str]
+    fitted: bool
+    n: int
+    reason: str | None
+    sentence: str
+
+
+def combine(run: Run, names: Sequence[str] | None = None) -> Run:
+    """The run with its combinations as further scores of its trials.
+
+    Args:
+        names: the scores to combine; none for no combinations. None: those of `COMBINED` that the run has
+            for the mean of ranks, and those of `FITTED_TOO` as well for the fit.
+    Raises:
+        ValueError: a name is no score of the run, or there is only one.
+    """
+    ours = [f"score:{name}" for name in (MEAN_OF_RANKS, FITTED)]
+    run = replace(run, trials=run.trials.drop(columns=ours, errors="ignore"), combinations=())
+    if names is not None and not names:
+        return run
+    recorded = [name for name in ruler_names(run) if ruler_scores(run, name).notna().any()]
+    chosen = _named(run, names) if names else [name for name in COMBINED if name in recorded]
+    if len(chosen) < 2:
+        return run
+    trials, made = run.trials.copy(), []
+    columns = [ruler_scores(run, name) for name in chosen]
+    trials[f"score:{MEAN_OF_RANKS}"] = mean_of_ranks(columns)
+    count = int(trials[f"score:{MEAN_OF_RANKS}"].notna().sum())
+    made.append(_combination(MEAN_OF_RANKS, chosen, count, None))
+    if run.info.reference.kind != "none":
+        fitted = chosen if names else [*chosen, *(name for name in FITTED_TOO if name in recorded)]
+        columns, reference = [ruler_scores(run, name) for name in fitted], reference_scores(run)
+        known = int(sum(each.isna() for each in (*columns, reference)).eq(0).sum())
+        reason = None if known >= FEWEST else f"a fit takes {FEWEST} with every score and a reference"
+        if reason is None:
+            rng = generator(f"{FITTED} of {','.join(fitted)}")
+            trials[f"score:{FITTED}"] = out_of_fold(columns, reference, rng=rng)
+        made.append(_combination(FITTED, fitted, known, reason))
+    return replace(run, trials=trials, combinations=tuple(made))
+
+
+def _named(run: Run, names: Sequence[str]) -> list[str]:
+    """The names, each once."""
+    distinct, allowed = list(dict.fromkeys(names)), ruler_names(run)
+    for name in distinct:
+        if name not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise ValueError(f"run {run.name} has no score {name!r} to combine: choose from {known}")
+    if len(distinct) < 2:
+        raise ValueError(f"a combination takes at least two scores, not {distinct[0]!r} alone")
+    return distinct
+
+
+def _combination(name: str, components: Sequence[str], n: int, reason: str | None) -> Combination:
+    listed = ", ".join(describe_score(each).label for each in components)
+    label = describe_score(name).label
+    if reason is not None:
+        sentence = f"{label}, of {listed}: left out, {reason}, and there are {n}."
+    elif name == FITTED:
+        sentence = (
+            f"{label}, of {listed}: a ridge regression fitted to the reference scores of {n} architectures, "
+            "each judged by fits without it. It needs reference scores, so it can only rank further "
+            "architectures once some are paid for."
+        )
+    else:
+        sentence = f"{label}, of {listed}: fitted on nothing, it needs no reference scores."
+    return Combination(
+        name=name,
+        components=list(components),
+        fitted=name == FITTED,
+        n=n,
+        reason=reason,
+        sentence=sentence[0].upper() + sentence[1:],
+    )

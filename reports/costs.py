@@ -1,0 +1,100 @@
+"""What the stages of a run cost, and what each ruler takes an architecture."""
+
+from __future__ import annotations
+
+import math
+
+from reports.document import StageSeconds
+from reports.savings import Costs
+from reports.schema import Run
+from reports.scores import COUNTED
+
+NO_REFERENCE_COST = {
+    "table": "the reference is a published table, so what it cost is not known",
+    "none": "the run has no reference to compare with",
+}
+
+
+def seconds_each(run: Run, score: str) -> float | None:
+    """Mean compute-seconds an architecture that a score takes; None where that is not known.
+
+    A combination takes what its scores take together, each estimator once; a fitted one the reference too,
+    for some architectures or all, so that there is no one number.
+    """
+    combined = next((each for each in run.combinations if each.name == score), None)
+    if combined is None:
+        sources = {_source(run, score)}
+    elif combined.fitted:
+        return None
+    else:
+        sources = {_source(run, component) for component in combined.components}
+    spent, _ = compute_seconds(run)
+    total = sum(float(run.trials[spent + source].mean()) for source in sources if source is not None)
+    return None if math.isnan(total) else total
+
+
+def _source(run: Run, score: str) -> str | None:
+    """Which estimator's seconds a score took, as their column ends; None where it is counted at no cost."""
+    if score in COUNTED:
+        return None
+    own = f":{score.partition(':')[0]}"
+    return own if f"seconds{own}" in run.trials else ""
+
+
+def measured_costs(run: Run) -> Costs:
+    """What was spent on the proxy, on the reference, and on the architectures that have both."""
+    kind = run.info.reference.kind
+    spent, distill = compute_seconds(run)
+    proxy = run.trials[spent].tolist()
+    if kind != "real":
+        return Costs(
+            distill_seconds=distill,
+            proxy_seconds=proxy,
+            reference_seconds=None,
+            no_reference=NO_REFERENCE_COST[kind],
+        )
+    done = [frame[frame["status"] == "done"] for frame in (run.trials, run.reference)]
+    both = done[0].merge(done[1], on="architecture", suffixes=("_proxy", "_real"))
+    return Costs(
+        distill_seconds=distill,
+        proxy_seconds=proxy,
+        reference_seconds=run.reference[spent].tolist(),
+        paired_seconds=list(
+            zip(both[f"{spent}_proxy"].tolist(), both[f"{spent}_real"].tolist(), strict=True)
+        ),
+    )
+
+
+def compute_seconds(run: Run) -> tuple[str, float | None]:
+    """The trials' column that counts compute, and distillation's seconds in the same unit.
+
+    Distillation uses all cores and a trial one: on a CPU only core-seconds compare. On a GPU the card is what
+    is occupied, and wall seconds count it.
+    """
+    frames = (run.trials, run.reference)
+    devices = {run.info.synthetic.device, *(d for frame in frames for d in frame.get("device", ()))}
+    if devices == {"cpu"} and run.info.synthetic.distill_cpu_seconds is not None:
+        return "cpu_seconds", run.info.synthetic.distill_cpu_seconds
+    return "seconds", run.info.synthetic.distill_seconds
+
+
+def wall_seconds(run: Run) -> StageSeconds:
+    """Of each stage, as waited for."""
+    info = run.info
+    return StageSeconds(
+        distill=info.synthetic.distill_seconds,
+        search=info.search_wall_seconds,
+        reference=info.reference_wall_seconds,
+        confirm=None if run.confirmed.empty else info.confirm_wall_seconds,
+    )
+
+
+def cpu_seconds(run: Run) -> StageSeconds:
+    """Of each stage, over all cores."""
+    measured = run.info.reference.kind == "real"
+    return StageSeconds(
+        distill=run.info.synthetic.distill_cpu_seconds,
+        search=float(run.trials["cpu_seconds"].sum()),
+        reference=float(run.reference["cpu_seconds"].sum()) if measured else None,
+        confirm=None if run.confirmed.empty else float(run.confirmed["cpu_seconds"].sum()),
+    )
