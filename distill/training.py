@@ -231,7 +231,13 @@ class _EagerSteps:
         """See `Steps`."""
         parameters = self._optimizer.param_groups[0]["params"]
         buffers = [self._optimizer.state[parameter].get("momentum_buffer") for parameter in parameters]
-        return tuple(buffer.detach() for buffer in buffers if buffer is not None)
+        if all(buffer is None for buffer in buffers):
+            return ()
+        # What has no gradient, as layers off a cell's path, has no momentum either, which is one of zero.
+        return tuple(
+            torch.zeros_like(parameter) if buffer is None else buffer.detach()
+            for parameter, buffer in zip(parameters, buffers, strict=True)
+        )
 
     def epoch(self, order: Tensor, generator: torch.Generator, rates: Sequence[float]) -> Tensor:
         """See `Steps`."""

@@ -55,7 +55,9 @@ def _digest(paths: Sequence[Path], what: str) -> str:
     digest = hashlib.blake2b(f"{_VERSION}\0{PIL.__version__}\0{what}\0".encode(), digest_size=16)
     for path in paths:
         state = path.stat()
-        digest.update(os.fsencode(path.absolute()) + f"\0{state.st_size}\0{state.st_mtime_ns}\0".encode())
+        # A time of modification can be set back by whoever replaces a file, that of change cannot.
+        marks = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev)
+        digest.update(os.fsencode(path.absolute()) + f"\0{marks}\0".encode())
     return digest.hexdigest()
 
 

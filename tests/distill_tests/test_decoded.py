@@ -52,6 +52,10 @@ def test_other_settings_other_files_and_changed_files_are_decoded(cache: Path, p
     state = paths[1].stat()
     os.utime(paths[1], ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert kept(paths, "side 4", making(5))[0, 0, 0, 0] == 5
+    state = paths[1].stat()
+    paths[1].write_bytes(paths[1].read_bytes()[::-1])
+    os.utime(paths[1], ns=(state.st_atime_ns, state.st_mtime_ns))  # replaced, and its time set back
+    assert kept(paths, "side 4", making(6))[0, 0, 0, 0] == 6
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None])

@@ -110,8 +110,11 @@ def test_and_so_they_do_with_other_settings_and_with_pixels(
     assert_alike(eager, trained(config, pixels=pixels), 1e-4)
 
 
-def test_a_training_in_parts_is_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    as_recorded(monkeypatch)
+@pytest.mark.parametrize("by_graphs", [False, True])
+def test_a_training_in_parts_is_the_whole_training(by_graphs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a layer that gets no gradient, as cells have off their path."""
+    if by_graphs:
+        as_recorded(monkeypatch)
     config = TrainingConfig(epochs=5, batch_size=20)
     whole = trained(config)
     model, images = network(), torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1))
