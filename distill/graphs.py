@@ -26,6 +26,10 @@ FEWEST_STEPS = 50
 _WARM_UPS = 3
 
 
+class UnrecordableError(Exception):
+    """Why something cannot be recorded here; all is as it was before."""
+
+
 class Steps(Protocol):
     """What trains a network by SGD, in place."""
 
@@ -79,7 +83,7 @@ class RecordedSteps:
     """Steps as CUDA graphs, one a batch size.
 
     Raises:
-        RuntimeError: a step cannot be recorded; the network is as it was.
+        UnrecordableError: a step cannot be recorded; the network is as it was.
     """
 
     def __init__(self, material: Material) -> None:
@@ -127,28 +131,13 @@ class RecordedSteps:
         return kinds.expand(size), rows.expand(size, -1)
 
     def _record(self, size: int) -> Callable[[Tensor, Tensor], None]:
-        """A step on `size` images as a graph; what warming up changes is put back."""
+        """A step on `size` images as a graph."""
         device = self._of.images.device
         _, rows = self._drawn(size, torch.Generator())
         places = torch.zeros(2, size, dtype=torch.int64, device=device)
         values = torch.zeros(rows.numel() + 1, device=device)
         changed = [*self._parameters, *self._of.network.buffers(), *self._momentum, self._total]
-        before, random = [t.detach().clone() for t in changed], torch.cuda.get_rng_state(device)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UPS):
-                    self._step(places, values)
-            current.wait_stream(side)
-            with torch.cuda.graph(graph):
-                self._step(places, values)
-        finally:
-            torch.cuda.set_rng_state(random, device)
-            with torch.no_grad():
-                for tensor, old in zip(changed, before, strict=True):
-                    tensor.copy_(old)
+        graph = record(lambda: self._step(places, values), changed, device)
 
         def replay(place: Tensor, value: Tensor) -> None:
             places.copy_(place)
@@ -198,6 +187,40 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def record(step: Callable[[], None], changed: Sequence[Tensor], device: torch.device) -> torch.cuda.CUDAGraph:
+    """A step as a graph, which reads and writes where it does now.
+
+    It is run some times before, on another stream, as torch asks: libraries choose and load their kernels.
+
+    Args:
+        changed: what the step changes; put back, as torch's random state is.
+    Raises:
+        UnrecordableError: it cannot be recorded.
+        torch.cuda.OutOfMemoryError: there is too little memory.
+    """
+    before, random = [tensor.detach().clone() for tensor in changed], torch.cuda.get_rng_state(device)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                step()
+        current.wait_stream(side)
+        with torch.cuda.graph(graph):
+            step()
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UnrecordableError(str(error).strip().partition("\n")[0]) from None
+    finally:
+        with torch.no_grad():
+            for tensor, old in zip(changed, before, strict=True):
+                tensor.copy_(old)
+        torch.cuda.set_rng_state(random, device)
+    return graph
+
+
 def recorded(material: Material, steps: int) -> RecordedSteps | None:
     """Steps as CUDA graphs where there is a GPU and the training is long enough, else None.
 
@@ -207,9 +230,6 @@ def recorded(material: Material, steps: int) -> RecordedSteps | None:
         return None
     try:
         return RecordedSteps(material)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"training without CUDA graphs: {reason}", stacklevel=2)
+    except UnrecordableError as error:
+        warnings.warn(f"training without CUDA graphs: {error}", stacklevel=2)
         return None

@@ -3,6 +3,7 @@
 Letters: N images, C channels, H x W pixels.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -281,8 +282,9 @@ def _step(
     return loss.detach()
 
 
-def _rates(config: TrainingConfig, steps: int) -> list[float]:
-    """The learning rate of every step, as torch's schedulers have it."""
+@functools.lru_cache(maxsize=8)
+def _rates(config: TrainingConfig, steps: int) -> tuple[float, ...]:
+    """The rate of every step, as torch's schedulers have it; the same for all parts of a training."""
     optimizer = torch.optim.SGD([torch.zeros(())], config.learning_rate)
     scheduler = _scheduler(optimizer, config, steps)
     rates = []
@@ -290,7 +292,7 @@ def _rates(config: TrainingConfig, steps: int) -> list[float]:
         rates.append(float(optimizer.param_groups[0]["lr"]))
         optimizer.step()
         scheduler.step()
-    return rates
+    return tuple(rates)
 
 
 def _scheduler(

@@ -80,9 +80,7 @@ def spearman_interval(
         return None
     blocks = resample_blocks(len(first), resamples, rng)
     values = np.concatenate([weighted_spearman(first, second, counts) for counts in blocks])
-    interval = percentile_interval(values, confidence)
-    empty = interval is not None and interval.low == interval.high and len(first) < HOLDS_FROM
-    return None if empty else interval
+    return telling_interval(values, len(first), confidence)
 
 
 def spearman_difference(
@@ -130,6 +128,13 @@ def two_sided_p_value(differences: Floats) -> float | None:
         return None
     tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
+
+
+def telling_interval(values: Floats, n: int, confidence: float = CONFIDENCE) -> Interval | None:
+    """As `percentile_interval`; None also where few pairs give the same value in every resample."""
+    interval = percentile_interval(values, confidence)
+    empty = interval is not None and interval.low == interval.high and n < HOLDS_FROM
+    return None if empty else interval
 
 
 def percentile_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:

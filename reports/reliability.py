@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reports.bootstrap import (
-    HOLDS_FROM,
     RESAMPLES,
     Counts,
     Interval,
-    percentile_interval,
     resample_blocks,
+    telling_interval,
     weighted_spearman,
 )
 from reports.correlation import Statistic, why_undefined
@@ -79,7 +78,7 @@ def reliability(scores: ArrayLike, *, rng: np.random.Generator, resamples: int =
         return Reliability(seeds=k, single=nothing, single_interval=None, mean=nothing, mean_interval=None)
     r = float(_agreement(table, np.ones((1, n), dtype=np.int64))[0])
     values = np.concatenate([_agreement(table, counts) for counts in resample_blocks(n, resamples, rng)])
-    interval = _interval(values, n)
+    interval = telling_interval(values, n)
     mean = None
     if interval is not None:
         ends = (spearman_brown(interval.low, k), spearman_brown(interval.high, k))
@@ -115,7 +114,7 @@ def ceiling(
         return Ceiling(value=Statistic(value=None, n=n, reason=reason), interval=None)
     once = float(_ceilings(tables, np.ones((1, n), dtype=np.int64))[0])
     values = np.concatenate([_ceilings(tables, counts) for counts in resample_blocks(n, resamples, rng)])
-    return Ceiling(value=Statistic(value=once, n=n), interval=_interval(values, n))
+    return Ceiling(value=Statistic(value=once, n=n), interval=telling_interval(values, n))
 
 
 def complete_rows(scores: ArrayLike) -> Floats:
@@ -141,10 +140,3 @@ def _pairs(table: Floats) -> Iterator[tuple[Floats, Floats]]:
 
 def _why_undefined(table: Floats) -> str | None:
     return next((why for why in itertools.starmap(why_undefined, _pairs(table)) if why), None)
-
-
-def _interval(values: Floats, n: int) -> Interval | None:
-    """None where few architectures lie in the same order for every seed: see `spearman_interval`."""
-    interval = percentile_interval(values)
-    empty = interval is not None and interval.low == interval.high and n < HOLDS_FROM
-    return None if empty else interval

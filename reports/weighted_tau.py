@@ -20,12 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from reports.bootstrap import (
     CONFIDENCE,
-    HOLDS_FROM,
     RESAMPLES,
     Counts,
     Interval,
-    percentile_interval,
     resample_blocks,
+    telling_interval,
 )
 from reports.correlation import Statistic, usable_pairs, why_undefined
 
@@ -73,9 +72,7 @@ def weighted_tau_interval(
     made = min(resamples, max(FEWEST_RESAMPLES, resamples * FULL_UP_TO**2 // len(first) ** 2))
     blocks = resample_blocks(len(first), made, rng)
     values = np.concatenate([resampled_tau(first, second, counts) for counts in blocks])
-    interval = percentile_interval(values, confidence)
-    empty = interval is not None and interval.low == interval.high and len(first) < HOLDS_FROM
-    return None if empty else interval
+    return telling_interval(values, len(first), confidence)
 
 
 def resampled_tau(x: Floats, y: Floats, counts: Counts) -> Floats:

@@ -6,12 +6,8 @@ training images.
 
 from typing import Any
 
-import torch
-from torch import nn
-
-from atom_nas.estimators.base import SearchData, configure, train_and_score
+from atom_nas.estimators.base import SearchData, configure
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
-from atom_nas.leg import Leg
 
 
 class EarlyStoppingEstimator(ProxyEstimator):
@@ -32,23 +28,6 @@ class EarlyStoppingEstimator(ProxyEstimator):
     def settings(self) -> dict[str, Any]:
         """As the proxy's, with how many of the training images an epoch looks at."""
         return super().settings() | {"images_an_epoch": self._images_an_epoch}
-
-    def score(
-        self, network: nn.Module, *, seed: int, device: torch.device, leg: Leg | None = None
-    ) -> dict[str, float]:
-        """See `train_and_score`."""
-        return train_and_score(
-            network,
-            self._images,
-            self._labels,
-            training=self.config.training,
-            validation=self._validation,
-            preprocessing=self._preprocessing,
-            seed=seed,
-            device=device,
-            leg=leg,
-            images_an_epoch=self._images_an_epoch,
-        )
 
 
 def estimator(data: SearchData, **options: Any) -> EarlyStoppingEstimator:

@@ -50,6 +50,7 @@ class ProxyEstimator:
         """
         self.config = config
         self._images, self._labels = data.synthetic_images, data.synthetic_labels
+        self._images_an_epoch: int | None = None
         self._preprocessing = data.preprocessing
         self._validation = subset(
             data.validation, data.classes, config.validation_images, config.subset_seed, "validation subset"
@@ -82,6 +83,7 @@ class ProxyEstimator:
             seed=seed,
             device=device,
             leg=leg,
+            images_an_epoch=self._images_an_epoch,
         )
 
 

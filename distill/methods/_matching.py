@@ -22,9 +22,10 @@ from torch import Tensor
 from distill.acceleration import Auto, Work, decide
 from distill.attention import attention_sums, runs_fused
 from distill.augment import Augmentation, draw, parse_strategy
+from distill.graphs import UnrecordableError
 from distill.matching import LossWeights, MatchingLoss, Statistics, reduce_sums, statistics
 from distill.methods._pixels import PixelConfig, RealImages, augmented, choose, iterate, require_finite, seen
-from distill.methods._replayed import Replayed, UnrecordableError
+from distill.methods._replayed import Replayed
 from distill.methods._step import descend, joined
 from distill.methods.base import Problem
 from distill.networks import convnet_operations, reinitialise

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.augment import as_tensors, augment_chosen, draw, parse_strategy
+from distill.graphs import record
 from distill.matching import LossWeights, MatchingLoss, Statistics
 from distill.methods._pixels import choose, draw_batch, seen
 from distill.methods._step import descend, joined
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
 
 AHEAD = 16
 """Iterations drawn before they are needed."""
-_WARM_UPS = 3
-
-
-class UnrecordableError(Exception):
-    """Why an iteration cannot be recorded here; the pixels are as they were before it."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +176,7 @@ class Replayed:
         if self._problem.device.type != "cuda":
             return self._step(state, self._inputs)
         if self._graph is None:
-            self._record(state, self._inputs)
-        assert self._graph is not None
+            self._graph = self._record(state, self._inputs)
         assert self._loss is not None
         self._graph.replay()
         return self._loss
@@ -190,34 +185,14 @@ class Replayed:
         """Let the threads end."""
         self._draws.close()
 
-    def _record(self, state: State, inputs: Drawn) -> None:
-        """Record an iteration; warming up moves the pixels, which are put back."""
-        before = state.images.clone(), state.momentum.clone()
-        try:
-            with torch.backends.cudnn.flags(
-                enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32
-            ):
-                self._warm_up(state, inputs)
-                self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph):
-                    self._loss = self._step(state, inputs)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise UnrecordableError(str(error).strip().partition("\n")[0]) from None
-        finally:
-            state.images.copy_(before[0])
-            state.momentum.copy_(before[1])
+    def _record(self, state: State, inputs: Drawn) -> torch.cuda.CUDAGraph:
+        def step() -> None:
+            self._loss = self._step(state, inputs)
 
-    def _warm_up(self, state: State, inputs: Drawn) -> None:
-        """On another stream, as torch asks for before recording: libraries choose and load their kernels."""
-        device = self._problem.device
-        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UPS):
-                self._step(state, inputs)
-        current.wait_stream(side)
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32
+        ):
+            return record(step, [state.images, state.momentum], self._problem.device)
 
     def _step(self, state: State, inputs: Drawn) -> MatchingLoss:
         parameters = list(self._network.parameters())

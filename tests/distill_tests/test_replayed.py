@@ -8,9 +8,10 @@ import torch
 from distill_helpers import problem
 
 from distill.augment import DSA, as_tensors, augment_chosen, augment_classes, draw
+from distill.graphs import UnrecordableError
 from distill.methods import _matching, atom, datadam, dm
 from distill.methods._pixels import RealImages, initial_state
-from distill.methods._replayed import AHEAD, Draws, Replayed, UnrecordableError
+from distill.methods._replayed import AHEAD, Draws, Replayed
 from distill.networks import reinitialise
 from distill.seeding import stream
 from distill.session import Session
