@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from distill.training import TrainingConfig
 
 CPU = torch.device("cpu")
 JOBS_A_WORKER = 4
-ROUNDS = 3
+ROUNDS = 5
 _SAMPLE_SECONDS = 0.5  # adding up a large process takes tens of milliseconds of its time
 _GEMM = """
 import sys, time, torch
@@ -57,7 +58,8 @@ def scaling(
     """The same trials on one worker and on as many as a search takes: wall seconds, memory, whether scores
     are the same.
 
-    The two take turns; medians count. Memory is that of all processes at its highest, shared pages once.
+    The two take turns; the median ratio of a turn counts. Memory is that of all processes at its highest,
+    shared pages once, in a turn of its own: to add it up takes a core's time.
     """
     count = cores or default_workers(device)
     workload = proxy_workload(scale, epochs=10 if device.type == "cpu" else 300)
@@ -65,18 +67,17 @@ def scaling(
         Job(estimator="proxy", architecture=architecture, seed=seed) for seed in range(JOBS_A_WORKER * count)
     ]
     seconds: dict[int, list[float]] = {1: [], count: []}
-    memory: dict[int, float] = {}
     scores = []
     for _ in range(ROUNDS):
-        for workers in seconds:
-            (spent, outcomes), memory[workers] = _watched(partial(timed, workload, jobs, workers, device))
-            seconds[workers].append(spent)
+        for workers, each in seconds.items():
+            spent, outcomes = timed(workload, jobs, workers, device)
+            each.append(spent)
             scores.append(_scores(outcomes))
-    alone, together = (sorted(seconds[workers])[ROUNDS // 2] for workers in (1, count))
+    memory = {workers: _watched(partial(timed, workload, jobs, workers, device)) for workers in seconds}
     more = count - 1
     return {
-        "seconds": {str(workers): sorted(each)[ROUNDS // 2] for workers, each in seconds.items()},
-        "speedup": alone / together,
+        "seconds": {str(workers): median(each) for workers, each in seconds.items()},
+        "speedup": median(alone / many for alone, many in zip(seconds[1], seconds[count], strict=True)),
         "identical": all(each == scores[0] for each in scores),
         "memory_mb": {str(workers): each for workers, each in memory.items()},
         "memory_mb_a_worker": (memory[count] - memory[1]) / more if more else None,
@@ -130,8 +131,8 @@ def _scores(outcomes: Sequence[Outcome]) -> dict[int, Mapping[str, float]]:
     return {outcome.job.seed: outcome.scores for outcome in outcomes}
 
 
-def _watched(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What `work` gives, and the most MiB that we and our children held meanwhile (on Linux; else 0)."""
+def _watched(work: Callable[[], object]) -> float:
+    """The most MiB that we and our children held during the work (on Linux; else 0)."""
     highest, over = 0.0, threading.Event()
 
     def watch() -> None:
@@ -142,10 +143,11 @@ def _watched(work: Callable[[], Any]) -> tuple[Any, float]:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        return work(), highest
+        work()
     finally:
         over.set()
         watcher.join()
+    return highest
 
 
 def _memory_mb() -> float:
