@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reports import formatting
 from reports.canvas import BLUE, GREY, INK, ORANGE, new_figure
 from reports.document import ScoreReport
 from reports.scores import MEASUREMENTS
@@ -88,7 +89,7 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     heights = within(spread([ruler.value for ruler in shown], gap), bottom + gap, top - gap / 2, gap)
     for ruler, height in zip(shown, heights, strict=True):
         axes.annotate(
-            f"{ruler.label} {ruler.value:.2f}",
+            f"{ruler.label} {formatting.decimals(ruler.value)}",
             (max(ruler.seconds, FREE), ruler.value),
             xytext=(max(ruler.seconds, FREE) * 1.35, height),
             va="center",

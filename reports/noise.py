@@ -172,17 +172,25 @@ def _proxy_sentences(proxy: RepeatedProxy) -> Iterator[str]:
         return
     yield f"{what} {_itself(own)}"
     if proxy.ceiling is None or proxy.ceiling.value.n < HOLDS_FROM:
+        common = proxy.ceiling and plural(proxy.ceiling.value.n, "architecture")
+        why = f"on only {common} in common" if common else "by no run"
         yield (
             "So it cannot be expected to reach more than "
             f"{_value(proxy.ceiling_alone)} against any reference, even one without noise; how much this "
-            "reference takes off is not known, it was not trained with a second seed."
+            f"reference takes off is not known, it was trained with a second seed {why}."
         )
         return
-    reached = [formatting.decimals(value) for value in proxy.spearman]
     yield (
         f"So it cannot be expected to reach more than {_value(proxy.ceiling)} against one seed of the "
-        f"reference; it reaches {' and '.join(reached)}."
+        f"reference; it reaches {_reached(proxy.spearman, proxy.ceiling.value.value)}."
     )
+
+
+def _reached(found: Sequence[float | None], expected: float | None) -> str:
+    """What each run reached; above what is expected of it only by chance."""
+    text = " and ".join(formatting.decimals(value) for value in found)
+    above = expected is not None and any(value is not None and value > expected for value in found)
+    return f"{text}: above it by chance, both are known from few architectures" if above else text
 
 
 def _itself(own: Reliability) -> str:
@@ -196,7 +204,7 @@ def _too_few(what: str, n: int) -> str:
     return (
         f"{what} was trained with several seeds, but on {plural(n, 'architecture')} in common: its noise can "
         f"be told from {HOLDS_FROM} (search those of the first run again, by --architectures and its "
-        "ranking.csv)."
+        "ranking.csv; --reference-samples would choose others with every seed)."
     )
 
 

@@ -188,7 +188,9 @@ def draw_bars(bars: Sequence[Bar], title: str) -> Figure:
                 [bar.low, bar.high], [position, position], color=INK, linewidth=1.6, solid_capstyle="butt"
             )
             axes.plot([bar.low, bar.high], [position, position], "|", color=INK, markersize=8)
-        axes.annotate(f"{value:.2f}", (1.01, position), xycoords=("axes fraction", "data"), va="center")
+        axes.annotate(
+            formatting.decimals(value), (1.01, position), xycoords=("axes fraction", "data"), va="center"
+        )
     axes.axvline(0, color=INK, linewidth=1)
     lows = [bar.low for bar in bars if bar.low is not None] + [bar.value or 0.0 for bar in bars]
     axes.set(xlim=(min(0.0, math.floor(min(lows) * 5) / 5), 1.0), ylim=(len(bars) - 0.5, -0.5))
@@ -263,9 +265,9 @@ def _agreement_title(spearman: SpearmanReport) -> str:
     if spearman.value is None:
         return f"No correlation: {spearman.reason} (n = {spearman.n})"
     if spearman.low is None or spearman.high is None:
-        return f"Spearman {spearman.value:.2f} (n = {spearman.n})"
-    interval = f"{spearman.confidence:.0%} CI {spearman.low:.2f} to {spearman.high:.2f}"
-    return f"Spearman {spearman.value:.2f} ({interval}, n = {spearman.n})"
+        return f"Spearman {formatting.decimals(spearman.value)} (n = {spearman.n})"
+    interval = f"{spearman.confidence:.0%} CI {formatting.interval(spearman.low, spearman.high)}"
+    return f"Spearman {formatting.decimals(spearman.value)} ({interval}, n = {spearman.n})"
 
 
 def _rank_ticks(n: int) -> list[int]:

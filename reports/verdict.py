@@ -90,7 +90,7 @@ def _too_little(evidence: Evidence) -> str:
         return f"No verdict: {evidence.spearman.reason}."
     pairs = f"only {formatting.plural(n, 'architecture')}" if n else "no architecture"
     have = formatting.by_count(max(n, 1), "has", "have")
-    found = "" if rho is None else f" (Spearman {rho:.2f})"
+    found = "" if rho is None else f" (Spearman {formatting.decimals(rho)})"
     return (
         f"No verdict: not enough data, {pairs} {have} both a score and a reference score and at least "
         f"{MIN_PAIRS_FOR_VERDICT} are needed{found}."
@@ -126,15 +126,17 @@ def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
     rho, interval, top, pick = evidence.spearman, evidence.interval, evidence.top, evidence.pick
     assert rho.value is not None
     assert interval is not None
-    confidence = f"{interval.confidence:.0%} CI {interval.low:.2f} to {interval.high:.2f}"
+    confidence = f"{interval.confidence:.0%} CI {formatting.interval(interval.low, interval.high)}"
     p = "" if evidence.p_value is None else f", p {_equals(evidence.p_value)}"
-    parts = [f"Spearman {rho.value:.2f} ({confidence}, n = {rho.n}{p})"]
+    parts = [f"Spearman {formatting.decimals(rho.value)} ({confidence}, n = {rho.n}{p})"]
     if top.value is not None:
-        parts.append(f"{top.value:.2f} among the best 20% (n = {top.n})")
+        parts.append(f"{formatting.decimals(top.value)} among the best 20% (n = {top.n})")
     if pick is not None:
         parts.append(_regret(pick, show))
     if evidence.parameters is not None and evidence.parameters >= rho.value:
-        parts.append(f"but counting parameters, which costs nothing, reaches {evidence.parameters:.2f}")
+        parts.append(
+            f"but counting parameters, at no cost, reaches {formatting.decimals(evidence.parameters)}"
+        )
     return "; ".join(parts)
 
 

@@ -31,10 +31,10 @@ AGREEMENT_DEFINITIONS = (
     "first, ties in it ordered by the ruler (Vigna 2015; scipy.stats.weightedtau with rank=None): mistakes "
     "at the top count most. Its percentile bootstrap holds the truth in about 94% of samples, not 95%.",
     "Difference: Spearman of a ruler minus that of the score this ranking is made by, both on the same "
-    "resampled architectures, with its 95% interval; that score was chosen beforehand, where the best of the "
-    "table would owe its place to luck too. p is twice the smaller share of resamples on either side of 0, "
-    f"given {HOLDS_FROM} pairs or more, and beside it as corrected by Holm for all comparisons in the table: "
-    f"below {LEVEL:g} there, the two differ by more than chance.",
+    "resampled architectures, with its 95% interval; the search's own score was chosen before it, where the "
+    "best of the table owes its place to luck too. p is twice the smaller share of resamples on either side "
+    f"of 0, given {HOLDS_FROM} pairs or more, and beside it as corrected by Holm for all comparisons in the "
+    f"table: below {LEVEL:g} there, the two differ by more than chance.",
     "Best 20% and best 5%: Spearman among the architectures the reference puts there, those tied with the "
     "last included. A dash: fewer than 3 of them, or all equal.",
     "Pick loses: the best reference score minus that of the architecture ranked first; of several ranked "

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from reports import formatting
 from reports.analysis import analyse
 from reports.canvas import house_style, save_figure
 from reports.combinations import combine as with_combinations
@@ -137,7 +138,8 @@ def _draw_comparison(rows: Sequence[ComparisonRow], figures: Path) -> Picture | 
     if not bars:
         return None
     save_figure(draw_bars(bars, "Agreement of each run with its reference"), figures, "comparison")
-    alt = "Bar chart of Spearman's rho: " + ", ".join(f"{bar.label} {bar.value:.2f}" for bar in bars) + "."
+    values = ", ".join(f"{bar.label} {formatting.decimals(bar.value)}" for bar in bars)
+    alt = f"Bar chart of Spearman's rho: {values}."
     return Picture(file=f"{FIGURES}/comparison", suffix=".svg", title="Runs side by side", alt=alt)
 
 

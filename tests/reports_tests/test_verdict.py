@@ -105,7 +105,7 @@ def test_regret_is_put_beside_a_random_pick_in_the_given_unit() -> None:
 def test_a_free_ruler_that_does_as_well_is_named() -> None:
     better = Evidence(**{**vars(evidence(0.5)), "parameters": 0.75})
     worse = Evidence(**{**vars(evidence(0.5)), "parameters": 0.2})
-    assert "counting parameters, which costs nothing, reaches 0.75" in judge(better).sentence
+    assert "counting parameters, at no cost, reaches 0.75" in judge(better).sentence
     assert "parameters" not in judge(worse).sentence
 
 
