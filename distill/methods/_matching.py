@@ -166,9 +166,7 @@ class _Engine:
         if problem.device.type == "cuda" and not problem.deterministic:
             self._replay()
         elif config.compile:
-            # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
-            torch.compiler.reset()
-            self._reduce = torch.compile(self._statistics, dynamic=False)
+            self._compile()
         elif runs_fused(config.width, problem.device):
             self._reduce = self._fused_statistics
 
@@ -180,8 +178,15 @@ class _Engine:
             except UnrecordableError as error:
                 warnings.warn(f"distilling without a CUDA graph: {error}", stacklevel=2)
                 self.close()
+                if self._config.compile:
+                    self._compile()
         reinitialise(self._network, stream(self._problem.seed, "network", state.iteration))
         return joined([self._descend(state, portion) for portion in self._portions])
+
+    def _compile(self) -> None:
+        # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
+        torch.compiler.reset()
+        self._reduce = torch.compile(self._statistics, dynamic=False)
 
     def _descend(self, state: State, portion: slice) -> MatchingLoss:
         """The same for the classes of one portion."""
@@ -216,8 +221,7 @@ class _Engine:
 
     def _replay(self) -> None:
         if self._config.compile:
-            # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
-            torch.compiler.reset()
+            torch.compiler.reset()  # see `_compile`
         self._replayed = Replayed(
             self._problem,
             self._config,

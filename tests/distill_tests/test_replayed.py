@@ -109,7 +109,10 @@ def test_draws_come_in_order_from_wherever_one_starts_and_end_with_the_run() -> 
     draws.close()
 
 
-def test_what_cannot_be_recorded_runs_step_by_step_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_cannot_be_recorded_runs_step_by_step_and_that_is_said(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Failing:
         def descend(self, state: Any) -> Any:
             raise UnrecordableError("operation not permitted when stream is capturing")
@@ -117,12 +120,18 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_that_is_said(monkeypatch:
         def close(self) -> None:
             pass
 
+    calls: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: calls.append(function) or function)
     posed, chosen = problem(COUNTS), config()
     state = initial_state(posed, "real")
     engine = _matching._Engine(posed, chosen, chosen.weights)
+    engine._config = dataclasses.replace(
+        chosen, compile=compiled
+    )  # as on a GPU, where the graph is tried first
     engine._replayed = Failing()  # type: ignore[assignment]
     with pytest.warns(UserWarning, match="without a CUDA graph: operation not permitted"):
         first = engine.descend(state)
+    assert len(calls) == compiled
     plain = _matching._Engine(posed, chosen, chosen.weights).descend(initial_state(posed, "real"))
     assert torch.equal(first.per_class, plain.per_class)
 
