@@ -51,6 +51,17 @@ def _spaces() -> list[Sheet]:
     return _summaries("spaces", {**SPACES, **hub, **own, **rest})
 
 
+def _recipes() -> list[Sheet]:
+    from atom_nas import recipes
+
+    rows = []
+    for name in recipes.names():
+        brought = ", ".join(f"{key} {value}" for key, value in recipes.settings(name).items())
+        rows.append([name, recipes.summary(name), brought])
+    title = "recipes (of a space, unless search is told otherwise)"
+    return [Sheet(title, ["space", "what it is", "settings"], rows)]
+
+
 def _strategies() -> list[Sheet]:
     from atom_nas.strategies import STRATEGIES
 
@@ -196,6 +207,7 @@ TOPICS: dict[str, Callable[[], list[Sheet]]] = {
     "methods": _methods,
     "presets": _presets,
     "spaces": _spaces,
+    "recipes": _recipes,
     "strategies": _strategies,
     "estimators": _estimators,
     "networks": _networks,

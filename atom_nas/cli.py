@@ -282,6 +282,7 @@ def search(
     set_: opt.Set = None,
     set_reference: opt.SetReference = None,
     set_space: opt.SetSpace = None,
+    set_proxy_space: opt.SetProxySpace = None,
     estimators: opt.Estimators = "",
     set_strategy: opt.SetStrategy = None,
     workers: opt.Workers = None,
@@ -294,10 +295,11 @@ def search(
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     from atom_nas.config import choose_dataset, parse_assignments
     from atom_nas.resuming import search_settings
-    from atom_nas.terminal import show_report, show_search
+    from atom_nas.terminal import show_recipe, show_report, show_search
 
+    said = {opt.FIELDS.get(name, name) for name in _said(context)}
     settings = search_settings(
-        {opt.FIELDS.get(name, name) for name in _said(context)},
+        said,
         synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
         architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
         dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
@@ -305,10 +307,13 @@ def search(
         training=parse_assignments(set_ or []), reference_training=parse_assignments(set_reference or []),
         strategy_options=parse_assignments(set_strategy or []), confirm_epochs=confirm_epochs,
         space_options=parse_assignments(set_space or []),
+        proxy_space=parse_assignments(set_proxy_space or []),
         confirm_training=parse_assignments(set_confirm or []), reference_samples=reference_samples,
         reference_images=reference_images,
         reference_epochs=reference_epochs, epochs=epochs, validation_images=validation_images,
     )  # fmt: skip
+    if not resume:
+        show_recipe(settings.space, said)
     show_search(settings)
     show_report([out])
 

@@ -210,6 +210,14 @@ SetSpace = Annotated[
         help="Narrow the space, e.g. 'width=[32, 64]', or give its constructor an argument, repeatable.",
     ),
 ]
+SetProxySpace = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Train smaller networks of the same architectures as the proxy, by an argument of the space's "
+        "constructor, e.g. cells=1; reference and final models are built as the space says.  Repeatable.",
+    ),
+]
 Estimators = Annotated[
     str,
     typer.Option(
@@ -236,5 +244,6 @@ FIELDS = {
     "set_confirm": "confirm_training",
     "set_strategy": "strategy_options",
     "set_space": "space_options",
+    "set_proxy_space": "proxy_space",
 }
 """Where a parameter of `search` is not called as the field of `SearchSettings` that it sets."""

@@ -41,6 +41,9 @@ class SearchSettings:
         out: the run's folder.
         space, space_options: a registered space, `hub:NAME`, or a class of yours by FILE.py:CLASS or
             module:CLASS; and its options.
+        proxy_space: other options for the networks that the proxy trains, and early-stopping: smaller ones
+            of the same architectures, such as cells=1 in `nasbench201`. The reference, the networks that are
+            kept, training-free scores and counts are of the space's own.
         samples: architectures to propose; a resumed run may raise it.
         strategy, strategy_options: a registered strategy and its options.
         architectures: CSV file of architectures to score instead of sampling; None: sample.
@@ -73,6 +76,7 @@ class SearchSettings:
     out: Path
     space: str = "convnet"
     space_options: Mapping[str, Any] = field(default_factory=dict)
+    proxy_space: Mapping[str, Any] = field(default_factory=dict)
     samples: int = 48
     strategy: str = "random"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
@@ -183,6 +187,7 @@ def prepare(settings: SearchSettings) -> Plan:
     """
     synthetic = synthetic_sets.load(settings.synthetic)
     space = _space(settings, synthetic)
+    _check_proxy_space(settings, synthetic, space)
     listed = read_architectures(settings.architectures, space) if settings.architectures else None
     table = _read_table(settings, space)
     if listed and table and not table.scores.keys() & set(listed.architectures):
@@ -222,10 +227,23 @@ def prepare(settings: SearchSettings) -> Plan:
     )
 
 
-def _space(settings: SearchSettings, synthetic: SyntheticSet) -> Space:
+def _space(
+    settings: SearchSettings, synthetic: SyntheticSet, options: Mapping[str, Any] | None = None
+) -> Space:
     channels, height, width = synthetic.card["dataset"]["image_shape"]
     classes = len(synthetic.classes)
-    return load_space(settings.space, settings.space_options, (channels, height, width), classes)
+    given = {**settings.space_options, **(options or {})}
+    return load_space(settings.space, given, (channels, height, width), classes)
+
+
+def _check_proxy_space(settings: SearchSettings, synthetic: SyntheticSet, space: Space) -> None:
+    """Refuse options by which the proxy's networks would be of other architectures."""
+    if settings.proxy_space and _space(settings, synthetic, settings.proxy_space).choices != space.choices:
+        raise ValueError(
+            f"the proxy's space with {', '.join(sorted(settings.proxy_space))} has other architectures than "
+            f"{settings.space}: give options that only change how a network is built; to narrow the space, "
+            "--set-space"
+        )
 
 
 def _check_score(settings: SearchSettings, halving: HalvingConfig | None) -> None:

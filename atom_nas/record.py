@@ -6,7 +6,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from atom_nas.estimators.base import fingerprint
+from atom_nas import estimators
+from atom_nas.estimators.base import Estimator, fingerprint
 from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
 from atom_nas.resuming import kept
@@ -33,8 +34,8 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "space": _space(plan),
         "strategy": _strategy(plan),
         "score": PLACE if plan.halving else settings.score,
-        "proxy": plan.proxy.settings(),
-        "estimators": {each.name: each.settings() for each in plan.others},
+        "proxy": _trained(plan, plan.proxy),
+        "estimators": {each.name: _trained(plan, each) for each in plan.others},
         "reference": _reference(plan),
         "confirm": _confirm(plan),
         "workers": plan.workers,
@@ -46,6 +47,12 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "environment": describe(),
         "settings": kept(settings),
     }
+
+
+def _trained(plan: Plan, estimator: Estimator) -> dict[str, Any]:
+    """Settings of an estimator, and the options of networks that are built otherwise for it."""
+    own = dict(plan.settings.proxy_space) if estimator.name in ("proxy", *estimators.TRAINED_BESIDE) else {}
+    return estimator.settings() | ({"space_options": own} if own else {})
 
 
 def _synthetic(plan: Plan) -> dict[str, Any]:

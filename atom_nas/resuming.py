@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atom_nas import recipes
 from atom_nas.config import construct, given
 from atom_nas.run_folder import RECORD, read_record
 from search_spaces import is_own
@@ -28,7 +29,8 @@ def kept(settings: "SearchSettings") -> dict[str, Any]:
 
 
 def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings":
-    """The settings of a search from fields by name; where it resumes, what was not said is as the run has it.
+    """The settings of a search from fields by name. What was not said is as the space's recipe has it; where
+    the search resumes, as the run has it.
 
     Args:
         said: the names of the fields that the user gave.
@@ -44,6 +46,7 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     if isinstance(before, dict) and "space" in known:
         _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
+    values = recipes.filled(str({**values, **restored}.get("space")), values, said)
     command = _continued(record.get("command"), values["command"])
     settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
     if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):

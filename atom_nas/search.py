@@ -8,13 +8,13 @@ and ends as if it had never been interrupted.
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from atom_nas import engines
+from atom_nas import engines, estimators
 from atom_nas.confirmation import Confirmation, best
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import TRAINED_BESIDE
@@ -121,9 +121,13 @@ def _engine(plan: Plan) -> Engine:
         classes=plan.data.classes,
         code=plan.space.code if isinstance(plan.space, NniSpace) else None,
     )
+    smaller = replace(build, options={**settings.space_options, **settings.proxy_space})
+    trained = ("proxy", *estimators.TRAINED_BESIDE) if settings.proxy_space else ()
     optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
     chosen = (plan.proxy, *plan.others, *optional)
-    workload = Workload(build=build, estimators=chosen, image_shape=shape)
+    workload = Workload(
+        build=build, estimators=chosen, image_shape=shape, proxies=dict.fromkeys(trained, smaller)
+    )
     made: Engine = engines.load(settings.engine).engine(
         workload, workers=plan.workers, device=str(plan.device)
     )

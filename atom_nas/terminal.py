@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,16 @@ def show_preset(filled: "WithPreset") -> None:
     if "preset" in filled.values and filled.taken:
         brought = ", ".join(f"{name} {value}" for name, value in sorted(filled.taken.items()))
         stderr.print(f"preset {filled.values['preset']}: {brought}", markup=False)
+
+
+def show_recipe(space: str, said: Collection[str]) -> None:
+    """Say what a space's recipe brings of its own."""
+    from atom_nas import recipes
+
+    taken = {name: value for name, value in recipes.settings(space).items() if name not in said}
+    if taken:
+        brought = ", ".join(f"{name} {value}" for name, value in taken.items())
+        stderr.print(f"recipe of {space}: {brought} (what you give counts for more)", markup=False)
 
 
 def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite: bool = False) -> None:

@@ -90,6 +90,7 @@ class EstimatorInfo(_Part):
     """What an estimator was set to, as far as a report says it."""
 
     training: TrainingInfo | None = None
+    space_options: dict[str, Any] = {}
     training_images: Images | None = None
     validation_images: Images | None = None
     test_images: Images | None = None

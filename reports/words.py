@@ -186,7 +186,9 @@ def _space(run: RunSummary) -> str:
 def _proxy(settings: EstimatorInfo) -> str:
     trained = _training_of(settings)
     scored = _count(" and scored on", settings.validation_images, "real validation image")
-    return f", trained{trained}{scored}" if trained else ""
+    smaller = ", ".join(f"{name}={value}" for name, value in settings.space_options.items())
+    built = f", networks built with {smaller}" if smaller else ""
+    return f"{built}, trained{trained}{scored}" if trained else built
 
 
 def _training_of(settings: EstimatorInfo) -> str:

@@ -1,7 +1,7 @@
 """What an engine takes and gives: jobs in, outcomes out as they finish."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -50,26 +50,32 @@ class Workload:
         build: makes a network of an architecture's string form.
         estimators: score it; their tensors go to shared memory. A job says which of them it is for.
         image_shape: (C, H, W), for counting operations.
+        proxies: an estimator's name -> what makes the networks that it scores, where those are others:
+            smaller ones of the same architectures. What is counted is always what `build` makes.
     """
 
     build: Builder
     estimators: tuple[Estimator, ...]
     image_shape: tuple[int, int, int]
+    proxies: Mapping[str, Builder] = field(default_factory=dict)
 
     def warm_up(self, device: torch.device) -> None:  # noqa: ARG002
         """Use the operation counter once, and the builder's first use of its libraries."""
-        if isinstance(self.build, SlowAtFirst):
-            self.build.warm_up()
+        for build in (self.build, *self.proxies.values()):
+            if isinstance(build, SlowAtFirst):
+                build.warm_up()
         network_costs(nn.Conv2d(self.image_shape[0], 1, 1), self.image_shape)
 
     def scores(self, job: "Job", device: torch.device) -> dict[str, float]:
         """The scores of a freshly built network by the job's estimator, and its costs."""
         cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
         estimator = next(each for each in self.estimators if each.name == job.estimator)
+        build = self.proxies.get(job.estimator, self.build)
         with torch.random.fork_rng(devices=cuda):
+            whole = None if build is self.build else self.build(job.architecture)
             torch.manual_seed(job.seed)
-            network = self.build(job.architecture)
-            costs = network_costs(network, self.image_shape)
+            network = build(job.architecture)
+            costs = network_costs(whole or network, self.image_shape)
             return estimator.score(network, seed=job.seed, device=device, leg=job.leg) | costs
 
 

@@ -1,0 +1,148 @@
+"""Recipes of spaces, and proxies that are smaller than what they stand for."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from atom_nas import recipes
+from atom_nas.config import construct
+from atom_nas.engines.base import Job, Workload
+from atom_nas.plan import SearchSettings, prepare
+from atom_nas.resuming import search_settings
+from atom_nas.run_folder import read_record
+from atom_nas.search import run_search
+from atom_nas.trials import TrialStore
+from search_spaces import SPACES
+from search_spaces.nasbench201 import CellSpace
+
+CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
+
+
+def settled(tmp_path: Path, said: set[str], **values: object) -> SearchSettings:
+    given = {"synthetic": tmp_path, "out": tmp_path / "run", "resume": False, "command": "", **values}
+    return search_settings(said | {"space"}, **{"space": "nasbench201", **given})
+
+
+@pytest.mark.parametrize("space", recipes.names())
+def test_recipes_are_of_spaces_and_settings_that_there_are(space: str, tmp_path: Path) -> None:
+    assert space in SPACES
+    assert recipes.summary(space)
+    own = recipes.settings(space)
+    made = construct(SearchSettings, {"synthetic": tmp_path, "out": tmp_path, "space": space, **own})
+    assert {name: getattr(made, name) for name in own} == own
+
+
+def test_what_is_not_said_is_as_in_the_recipe(tmp_path: Path) -> None:
+    own = recipes.settings("nasbench201")
+    plain = settled(tmp_path, set(), epochs=None, score="validation_accuracy", training={})
+    assert {name: getattr(plain, name) for name in own} == own
+    said = settled(
+        tmp_path,
+        {"score", "epochs", "training"},
+        score="validation_loss",
+        epochs=7,
+        training={"learning_rate": 0.5},
+    )
+    assert (said.score, said.epochs) == ("validation_loss", 7)
+    assert said.training == {**own["training"], "learning_rate": 0.5}
+
+
+def test_spaces_without_a_recipe_keep_the_defaults(tmp_path: Path) -> None:
+    plain = settled(tmp_path, set(), space="convnet", score="validation_accuracy")
+    assert plain == SearchSettings(synthetic=tmp_path, out=tmp_path / "run")
+
+
+def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:
+    class Watching:
+        name = "proxy"
+
+        def settings(self) -> dict[str, str]:
+            return {}
+
+        def score(self, network, **_):  # type: ignore[no-untyped-def]
+            return {"own": float(sum(p.numel() for p in network.parameters()))}
+
+    def builder(cells: int):  # type: ignore[no-untyped-def]
+        space = CellSpace(cells=cells, channels=4)
+        return lambda text: space.build(space.parse(text), (3, 8, 8), 10)
+
+    import torch
+
+    job = Job(estimator="proxy", architecture=CELL, seed=0)
+    common = {"estimators": (Watching(),), "image_shape": (3, 8, 8)}
+    cpu = torch.device("cpu")
+    whole = Workload(build=builder(3), **common).scores(job, cpu)  # type: ignore[arg-type]
+    small = Workload(build=builder(1), **common).scores(job, cpu)  # type: ignore[arg-type]
+    mixed = Workload(build=builder(3), proxies={"proxy": builder(1)}, **common).scores(job, cpu)  # type: ignore[arg-type]
+    assert mixed == {**whole, "own": small["own"]}
+    assert small["own"] < whole["own"] == whole["parameters"]
+
+
+@pytest.fixture
+def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
+    listed = tmp_path / "cells.csv"
+    listed.write_text(f"architecture\n{CELL}\n")
+    return SearchSettings(
+        synthetic=digits_set,
+        out=tmp_path / "run",
+        space="nasbench201",
+        space_options={"cells": 2, "channels": 4},
+        proxy_space={"cells": 1},
+        architectures=listed,
+        epochs=1,
+        reference_epochs=1,
+        reference_images=20,
+        validation_images=20,
+        workers=1,
+        device="cpu",
+    )
+
+
+def test_a_search_with_a_smaller_proxy(settings: SearchSettings) -> None:
+    run_search(settings)
+    run_search(replace(settings, proxy_space={}, out=settings.out.parent / "whole", reference="none"))
+    stored = {}
+    for name in ("run", "whole"):
+        with TrialStore.open(settings.out.parent / name / "trials.sqlite") as store:
+            stored[name] = {each: store.get(each, CELL) for each in ("proxy", "real")}
+    small, whole, reference = stored["run"]["proxy"], stored["whole"]["proxy"], stored["run"]["real"]
+    assert small and whole and reference
+    assert small.scores["parameters"] == whole.scores["parameters"] == reference.scores["parameters"]
+    assert small.scores["validation_loss"] != whole.scores["validation_loss"]
+    record = read_record(settings.out)
+    assert record["proxy"]["space_options"] == {"cells": 1}
+    assert record["space"]["options"] == {"cells": 2, "channels": 4}
+    assert "space_options" not in record["reference"]["settings"]
+    with pytest.raises(ValueError, match="proxy"):
+        run_search(replace(settings, proxy_space={"channels": 2}, resume=True))
+
+
+def test_options_that_change_which_architectures_there_are_are_refused(settings: SearchSettings) -> None:
+    narrowed = replace(
+        settings, space="convnet", space_options={}, proxy_space={"width": [32]}, architectures=None
+    )
+    with pytest.raises(ValueError, match="width has other architectures than convnet"):
+        prepare(narrowed)
+    with pytest.raises(ValueError, match="cells"):
+        prepare(replace(settings, proxy_space={"cells": 0}))
+
+
+def test_the_command_says_what_the_recipe_brings(settings: SearchSettings) -> None:
+    words = ["search", str(settings.synthetic), "--out", str(settings.out), "--space", "nasbench201"]
+    more = ["--architectures", str(settings.architectures), "--reference", "none", "--epochs", "1"]
+    smaller = ["--set-space", "channels=2", "--set-space", "cells=2", "--validation-images", "20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "atom_nas.cli", *words, *more, *smaller, "--workers", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "recipe of nasbench201: proxy_space {'cells': 1}" in done.stderr
+    assert "epochs" not in done.stderr.partition("recipe of")[2].partition("\n")[0]
+    record = read_record(settings.out)
+    assert record["score"] == recipes.settings("nasbench201")["score"]
+    assert record["proxy"]["space_options"] == {"cells": 1}
+    assert "networks built with cells=1" in (settings.out / "report" / "index.html").read_text()
