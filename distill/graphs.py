@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 50
 """Recording costs about as much as ten steps."""
 _WARM_UPS = 3
+_KNOWN = ("torch", "torchvision", "nni", "distill", "search_spaces")
+PROMISE = "cuda_graphs"
+"""A module class of the user's own that is true of promises that its `forward` can be recorded."""
 
 
 class UnrecordableError(Exception):
@@ -228,8 +231,23 @@ def recorded(material: Material, steps: int) -> RecordedSteps | None:
     """
     if material.images.device.type != "cuda" or steps < FEWEST_STEPS:
         return None
+    if stranger := _stranger(material.network):
+        warnings.warn(
+            f"training without CUDA graphs: a graph would keep what {stranger} decides in Python, or draws "
+            f"there, in its first step; a class that does neither says {PROMISE} = True",
+            stacklevel=2,
+        )
+        return None
     try:
         return RecordedSteps(material)
     except UnrecordableError as error:
         warnings.warn(f"training without CUDA graphs: {error}", stacklevel=2)
         return None
+
+
+def _stranger(network: nn.Module) -> str | None:
+    """The name of a module class that is neither of a library whose layers are known nor promises."""
+    for kind in {type(module): None for module in network.modules()}:
+        if kind.__module__.partition(".")[0] not in _KNOWN and not getattr(kind, PROMISE, False):
+            return kind.__name__
+    return None

@@ -1,10 +1,13 @@
 """Recorded training steps: where they are used, and that they change nothing but the time."""
 
+import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from distill import graphs, training
@@ -12,6 +15,7 @@ from distill.graphs import FEWEST_STEPS, Material, RecordedSteps, recorded
 from distill.precision import PRECISIONS, Precision
 from distill.preprocessing import fit_preprocessing
 from distill.training import TrainingConfig, TrainingRecord, train
+from search_spaces.nasbench201 import Cell, CellSpace
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -19,6 +23,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is n
 
 class Idle(nn.Linear):
     """A layer whose weights are not used."""
+
+    cuda_graphs = True
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return input
@@ -67,11 +73,20 @@ def assert_alike(
         torch.testing.assert_close(other[1][name], value, rtol=tolerance, atol=tolerance)
 
 
+class OnGPU:
+    """As much of a `Material` as is looked at before anything is recorded, on a GPU."""
+
+    images = SimpleNamespace(device=torch.device("cuda"))
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+
 def test_no_graphs_without_a_gpu_or_for_a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     material = Material(network(), torch.zeros(2, 3, 8, 8), torch.zeros(2).long(), None, TrainingConfig(), ())
     assert recorded(material, 10**6) is None
     monkeypatch.setattr(graphs, "RecordedSteps", lambda given: ("recorded", given))
-    on_gpu: Any = type("OnGPU", (), {"images": type("Images", (), {"device": torch.device("cuda")})})
+    on_gpu: Any = OnGPU(network())
     assert recorded(on_gpu, FEWEST_STEPS - 1) is None
     assert recorded(on_gpu, FEWEST_STEPS) == ("recorded", on_gpu)
 
@@ -81,11 +96,25 @@ def test_what_cannot_be_recorded_runs_eagerly_and_that_is_said(monkeypatch: pyte
         raise graphs.UnrecordableError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graphs, "RecordedSteps", fails)
-    on_gpu: Any = type("OnGPU", (), {"images": type("Images", (), {"device": torch.device("cuda")})})
+    on_gpu: Any = OnGPU(network())
     with pytest.warns(
         UserWarning, match=r"without CUDA graphs: operation not permitted when stream is capturing$"
     ):
         assert recorded(on_gpu, FEWEST_STEPS) is None
+
+
+def test_code_that_may_decide_in_python_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sometimes(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            return input if random.random() < 0.5 else super().forward(input)
+
+    monkeypatch.setattr(graphs, "RecordedSteps", lambda given: given)
+    own: Any = OnGPU(nn.Sequential(nn.Flatten(), Sometimes(3, 3)))
+    with pytest.warns(UserWarning, match="what Sometimes decides in Python.* says cuda_graphs = True"):
+        assert recorded(own, FEWEST_STEPS) is None
+    cell: Any = OnGPU(CellSpace(cells=1, channels=4).build(Cell(("nor_conv_1x1",) * 6), (3, 8, 8), 10))
+    for known in (cell, OnGPU(torchvision.models.resnet18())):
+        assert recorded(known, FEWEST_STEPS) is known
 
 
 @pytest.mark.parametrize("batch_size", [16, 25, 64])

@@ -1,0 +1,95 @@
+"""Spearman of every ruler with published accuracies of NAS-Bench-201's cells, with intervals, as Markdown.
+
+    python docs/ranking/table.py PUBLISHED.csv FIRST=RANKING.csv:SCORE [NAME=RANKING.csv:SCORE ...]
+
+PUBLISHED.csv has columns architecture and cifar10_test_accuracy_200_epochs (and ..._12_epochs, a ruler too).
+A RANKING.csv is what `atom-nas report` writes; of several joined by + the ranks are averaged. The first ruler
+is the one that was chosen; the others are compared with it on the same cells.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from reports.bootstrap import generator, spearman_interval
+from reports.correlation import spearman
+from reports.rulers import compare_rulers
+from reports.verdict import SIGNIFICANT_BELOW
+
+PUBLISHED, SHORT = "cifar10_test_accuracy_200_epochs", "cifar10_test_accuracy_12_epochs"
+LOWER_IS_BETTER = "loss"
+BEST = 0.2
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Oriented scores by architecture, and core-seconds an architecture where they are known."""
+
+    scores: pd.Series
+    seconds: float | None
+
+
+def read(text: str) -> Ruler:
+    """RANKING.csv:SCORE, or several joined by +."""
+    parts = []
+    for part in text.split("+"):
+        file, _, score = part.rpartition(":")
+        table = pd.read_csv(file).set_index("architecture")
+        sign = -1.0 if score.endswith(LOWER_IS_BETTER) else 1.0
+        trained = score not in ("parameters", "flops")
+        column = f"{score}_seconds" if f"{score}_seconds" in table else "cpu_seconds"
+        seconds = float(table[column].mean()) if trained and column in table else None
+        parts.append(Ruler(sign * table[score], seconds))
+    if len(parts) == 1:
+        return parts[0]
+    ranks = pd.concat([part.scores.rank() for part in parts], axis=1, join="inner")
+    known = [part.seconds for part in parts if part.seconds is not None]
+    return Ruler(ranks.mean(axis=1), sum(known) if known else None)
+
+
+def among_best(scores: pd.Series, published: pd.Series) -> str:
+    """Spearman among the published best fifth of the cells scored, and how many those are."""
+    best = published >= published.quantile(1 - BEST)
+    found = spearman(scores[best], published[best])
+    interval = spearman_interval(scores[best], published[best], rng=generator("best"))
+    between = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
+    return "–" if found.value is None else f"{found.value:.2f}{between}"
+
+
+def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
+    """One line of the table."""
+    both = ruler.scores.dropna().index.intersection(published.index)
+    own, target = ruler.scores[both], published[both]
+    found, interval = spearman(own, target), spearman_interval(own, target, rng=generator(name))
+    assert interval is not None
+    less = "–"
+    if ruler is not first:
+        rulers = {"first": first.scores.reindex(both), name: own}
+        other = compare_rulers(rulers, "first", target, rng=generator(f"{name} against"))[name]
+        if other.interval is not None and other.value is not None and other.p_value is not None:
+            mark = "*" if other.p_value < SIGNIFICANT_BELOW else ""
+            less = f"{other.value:+.2f} ({other.interval.low:+.2f} to {other.interval.high:+.2f}){mark}"
+    seconds = "–" if ruler.seconds is None else f"{ruler.seconds:.1f}"
+    value = f"{found.value:.3f} ({interval.low:.2f} to {interval.high:.2f})"
+    return f"| {name} | {len(both)} | {value} | {among_best(own, target)} | {less} | {seconds} |"
+
+
+def main(published_file: str, *given: str) -> None:
+    """Print the table."""
+    table = pd.read_csv(published_file).set_index("architecture")
+    rulers = {name: read(text) for name, _, text in (each.partition("=") for each in given)}
+    first = next(iter(rulers.values()))
+    if SHORT in table:
+        scored = first.scores.dropna().index
+        rulers["12 epochs on all images (published)"] = Ruler(table[SHORT].reindex(scored), None)
+    print("| ruler | cells | Spearman | among the best 20% | less the first's | core-seconds a cell |")
+    print("|---|---|---|---|---|---|")
+    for name, ruler in rulers.items():
+        print(row(name, ruler, table[PUBLISHED], first))
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main(*sys.argv[1:])
