@@ -210,7 +210,8 @@ def record(step: Callable[[], None], changed: Sequence[Tensor], device: torch.de
             for _ in range(_WARM_UPS):
                 step()
         current.wait_stream(side)
-        with torch.cuda.graph(graph):
+        # Threads that pin memory for later steps would spoil a capture that looks at all of them.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             step()
     except torch.cuda.OutOfMemoryError:
         raise
