@@ -109,8 +109,9 @@ def test_a_search_with_a_smaller_proxy(settings: SearchSettings) -> None:
         with TrialStore.open(settings.out.parent / name / "trials.sqlite") as store:
             stored[name] = {each: store.get(each, CELL) for each in ("proxy", "real")}
     small, whole, reference = stored["run"]["proxy"], stored["whole"]["proxy"], stored["run"]["real"]
-    assert small and whole
-    assert reference
+    assert small is not None
+    assert whole is not None
+    assert reference is not None
     assert small.scores["parameters"] == whole.scores["parameters"] == reference.scores["parameters"]
     assert small.scores["validation_loss"] != whole.scores["validation_loss"]
     record = read_record(settings.out)

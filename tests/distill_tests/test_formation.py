@@ -222,6 +222,20 @@ def test_exports_hold_what_networks_are_trained_on(artifact, tmp_path):
     assert torch.equal(tensors["labels"], artifact.labels)
 
 
+def test_random_images_can_be_kept_as_sets_with_a_factor_keep_theirs(tmp_path):
+    module = load("random")
+    images = module.distill(problem(), module.Config(factor=2), Session())
+    assert torch.equal(images, initial_state(problem(), "real", 2).images)
+    with pytest.raises(ValueError, match=r"factor must lie in 1\.\.8, not 9"):
+        module.Config(factor=9)
+    with pytest.raises(ValueError, match="factor 3 does not cut images of 8x8"):
+        module.distill(problem(), module.Config(factor=3), Session())
+    given = {"dataset": "digits", "method": "random", "ipc": 2, "device": "cpu"}
+    config = module.Config(factor=2)
+    made = distill.distill(DistillSettings(out=tmp_path / "set", method_config=config, **given))
+    assert (len(made.stored), len(made.images), made.factor) == (20, 80, 2)
+
+
 @pytest.mark.parametrize("zca", [False, True], ids=["plain", "zca"])
 def test_pictures_of_stored_images_show_the_small_ones(zca):
     posed = problem()
