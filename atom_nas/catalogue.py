@@ -52,12 +52,14 @@ def _spaces() -> list[Sheet]:
 
 
 def _recipes() -> list[Sheet]:
+    import yaml
+
     from atom_nas import recipes
 
     rows = []
     for name in recipes.names():
-        brought = ", ".join(f"{key} {value}" for key, value in recipes.settings(name).items())
-        rows.append([name, recipes.summary(name), brought])
+        shown = yaml.safe_dump(recipes.settings(name), sort_keys=False, default_flow_style=None)
+        rows.append([name, recipes.summary(name), shown.strip()])
     title = "recipes (of a space, unless search is told otherwise)"
     return [Sheet(title, ["space", "what it is", "settings"], rows)]
 

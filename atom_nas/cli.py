@@ -313,7 +313,7 @@ def search(
         reference_epochs=reference_epochs, epochs=epochs, validation_images=validation_images,
     )  # fmt: skip
     if not resume:
-        show_recipe(settings.space, said)
+        show_recipe(settings)
     show_search(settings)
     show_report([out])
 

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,14 @@ def show_preset(filled: "WithPreset") -> None:
         stderr.print(f"preset {filled.values['preset']}: {brought}", markup=False)
 
 
-def show_recipe(space: str, said: Collection[str]) -> None:
-    """Say what a space's recipe brings of its own."""
+def show_recipe(settings: "SearchSettings") -> None:
+    """Say what the search has of the space's recipe."""
     from atom_nas import recipes
 
-    taken = {name: value for name, value in recipes.settings(space).items() if name not in said}
+    taken = recipes.followed(settings)
     if taken:
         brought = ", ".join(f"{name} {value}" for name, value in taken.items())
-        stderr.print(f"recipe of {space}: {brought} (what you give counts for more)", markup=False)
+        stderr.print(f"recipe of {settings.space}: {brought} (what you give counts for more)", markup=False)
 
 
 def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite: bool = False) -> None:

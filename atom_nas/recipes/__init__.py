@@ -7,9 +7,12 @@ file has the defaults of `SearchSettings`.
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from atom_nas.plan import SearchSettings
 
 _FOLDER = Path(__file__).parent
 
@@ -43,6 +46,17 @@ def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict
         elif name not in said:
             whole[name] = own
     return whole
+
+
+def followed(chosen: "SearchSettings") -> dict[str, Any]:
+    """What a search has of its space's recipe: settings by name, of groups `group.name`."""
+    found: dict[str, Any] = {}
+    for name, own in settings(chosen.space).items():
+        has = getattr(chosen, name)
+        parts = own.items() if isinstance(own, Mapping) else ()
+        found |= {f"{name}.{key}": value for key, value in parts if has.get(key) == value}
+        found |= {name: own} if not parts and has == own else {}
+    return found
 
 
 @cache

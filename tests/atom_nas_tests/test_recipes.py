@@ -142,8 +142,11 @@ def test_the_command_says_what_the_recipe_brings(settings: SearchSettings) -> No
         text=True,
         check=True,
     )
-    assert "recipe of nasbench201: proxy_space {'cells': 1}" in done.stderr
-    assert "epochs" not in done.stderr.partition("recipe of")[2].partition("\n")[0]
+    told = " ".join(done.stderr.partition("recipe of nasbench201: ")[2].partition("(what")[0].split())
+    own = recipes.settings("nasbench201")
+    assert told.startswith("proxy_space.cells 1, training.batch_size ")
+    assert told.endswith(f", score {own['score']}")
+    assert "epochs" not in told
     record = read_record(settings.out)
     assert record["score"] == recipes.settings("nasbench201")["score"]
     assert record["proxy"]["space_options"] == {"cells": 1}
