@@ -13,7 +13,7 @@ from typing import Any
 
 from atom_nas.leg import Kept, Leg, glance, trained_network
 from atom_nas.plan import Plan
-from atom_nas.run_folder import RunFolder
+from atom_nas.run_folder import UNFINISHED, RunFolder
 from atom_nas.runner import Progress, Stage
 from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
@@ -22,7 +22,6 @@ from distill.synthetic import save_preprocessing
 from reports.confirmed import ESTIMATOR, FOLDER
 from reports.scores import describe_score
 
-UNFINISHED = "unfinished"
 _OF_SPACE = ("name", "options", "digest", "file")
 TITLE = "confirm (epochs)"
 
@@ -61,7 +60,6 @@ class Confirmation:
         """Train what is not whole, and keep it.
 
         Raises:
-            ValueError: the folder is a link.
             EngineError: the engine cannot work.
             OSError: the run's folder cannot be written; everything before is kept.
         """
@@ -87,10 +85,6 @@ class Confirmation:
 
     def _tidy(self) -> None:
         """Forget trials that have no whole network, failed ones too, and what a kill left half written."""
-        if self._models.is_symlink():  # a stranger's could have files elsewhere replaced
-            raise ValueError(
-                f"{self._models} is a link: remove it, the networks are kept in the run's own folder"
-            )
         self._models.mkdir(exist_ok=True)
         for path in self._models.iterdir():
             if is_temporary(path):

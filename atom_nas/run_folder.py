@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from atom_nas.trials import TrialStore
-from distill.files import lock_folder, write_text
+from distill.files import lock_folder, refuse_links, write_text
 from reports.confirmed import FOLDER
 
 RECORD_FORMAT = 1
 RECORD = "run.json"
 STORE = "trials.sqlite"
+CHECKPOINTS = "checkpoints"
+"""Of successive halving."""
+UNFINISHED = "unfinished"
+"""Below `FOLDER`: checkpoints of the trainings that a confirmation has begun."""
+_WRITTEN_TO = (STORE, f"{STORE}-wal", f"{STORE}-shm", CHECKPOINTS, FOLDER, f"{FOLDER}/{UNFINISHED}")
 
 # What a resumed run may not change, because it changes scores or proposals.
 _FIXED = (
@@ -115,6 +120,7 @@ def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[st
         )
     if not taken:
         return {}
+    refuse_links(path, _WRITTEN_TO)
     earlier = read_record(path)
     _require_same(earlier, record, path)
     _require_same_confirmation(earlier, record, path)

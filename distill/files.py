@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -32,8 +32,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         OSError: the disk is full or read-only; `path` is as it was, and nothing else is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        temporary.write_bytes(content)
+        with temporary.open("xb") as file:  # made here, so that no link leads elsewhere
+            file.write(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,6 +59,19 @@ def printable(text: object) -> str:
     return str(text).encode(errors="backslashreplace").decode()
 
 
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to write where links in a folder, which may be a stranger's, would have files elsewhere changed.
+
+    Args:
+        names: of what is written to, below the folder; what is not there is fine.
+    Raises:
+        ValueError: one of them is a symbolic link.
+    """
+    for path in (folder / name for name in names):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link: remove it, what is written stays in the folder itself")
+
+
 def lock_folder(folder: Path, what: str) -> IO[str]:
     """Hold a lock on `folder` until the returned file is closed or the process ends, however it ends.
 
@@ -64,8 +79,9 @@ def lock_folder(folder: Path, what: str) -> IO[str]:
         folder: exists; `.lock` is made in it.
         what: who else might hold it, for the message ("search", ...).
     Raises:
-        ValueError: if another process holds it.
+        ValueError: if another process holds it, or `.lock` is a link.
     """
+    refuse_links(folder, [LOCK])
     handle = (folder / LOCK).open("w")
     with suppress(ImportError):  # Windows: no lock
         import fcntl

@@ -1,6 +1,7 @@
 """The best of a ranking trained to be kept, with trials in the test's own process."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -12,13 +13,14 @@ import torch
 from trial_helpers import search_data, small_network, trial
 
 import atom_nas
-from atom_nas.confirmation import UNFINISHED, best
+from atom_nas.confirmation import best
 from atom_nas.estimators import confirm as estimator
 from atom_nas.leg import Leg, glance, trained_network
-from atom_nas.run_folder import read_record
+from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
 from atom_nas.trained import Architecture
 from atom_nas.trials import Trial, TrialStore
+from distill.files import write_text
 from distill.synthetic import load
 from distill.training import TrainingConfig, evaluate
 from reports.confirmed import FOLDER, stem, weights_file
@@ -231,14 +233,42 @@ def test_another_recipe_is_refused_while_there_are_networks_of_the_first(
     assert atom_nas.load_architecture(settings.out).card["recipe"]["learning_rate"] == 0.02
 
 
-@pytest.mark.usefixtures("ran")
-def test_networks_are_not_written_through_a_link(settings: SearchSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [FOLDER, f"{FOLDER}/{UNFINISHED}", CHECKPOINTS])
+def test_nothing_is_written_through_a_link(
+    settings: SearchSettings, ran: Ran, tmp_path: Path, name: str
+) -> None:
     run_search(replace(settings, confirm=None))
+    ran.clear()
     (tmp_path / "elsewhere").mkdir()
-    (settings.out / FOLDER).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="confirmed is a link"):
-        run_search(replace(settings, resume=True))
-    assert not list((tmp_path / "elsewhere").iterdir())
+    (settings.out / name).parent.mkdir(exist_ok=True)
+    (settings.out / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{name} is a link: remove it"):
+        run_search(replace(settings, samples=5, resume=True))
+    assert (ran, list((tmp_path / "elsewhere").iterdir())) == ([], [])
+
+
+@pytest.mark.usefixtures("ran")
+def test_neither_lock_nor_store_is_a_link(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(replace(settings, confirm=None))
+    elsewhere = tmp_path / "elsewhere"
+    for name in (".lock", "trials.sqlite"):
+        shutil.move(settings.out / name, elsewhere)
+        elsewhere.write_bytes(before := elsewhere.read_bytes() or b"precious")
+        (settings.out / name).symlink_to(elsewhere)
+        with pytest.raises(ValueError, match=f"{name} is a link: remove it"):
+            run_search(replace(settings, resume=True))
+        assert elsewhere.read_bytes() == before
+        (settings.out / name).unlink()
+        shutil.move(elsewhere, settings.out / name)
+
+
+def test_no_link_takes_the_place_of_a_temporary_file(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("as it was")
+    (tmp_path / f".new.{os.getpid()}.tmp").symlink_to(target)
+    write_text(tmp_path / "new", "text")
+    assert (target.read_text(), (tmp_path / "new").read_text()) == ("as it was", "text")
+    assert not (tmp_path / "new").is_symlink()
 
 
 def test_the_confirmation_follows_successive_halving(settings: SearchSettings, ran: Ran) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from atom_nas.halving import CHECKPOINTS, EPOCHS, PLACE
+from atom_nas.halving import EPOCHS, PLACE
 from atom_nas.leg import Leg, keep, take_up
-from atom_nas.run_folder import read_record
+from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.strategies import HalvingConfig, configure
 from atom_nas.trials import Trial, TrialStore
