@@ -1,6 +1,6 @@
 """The artifact of a confirmation: networks with their weights, in the folder `confirmed` of a run.
 
-    NAME.safetensors        the weights, by their names in the network
+    NAME.safetensors        the weights, by their names in the network; tied ones once, by the first of theirs
     NAME.json               the card: space, image shape, classes, preprocessing, accuracies, recipe, versions
     whitening.safetensors   of the ZCA, only if the set was made with it; the same for all
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import search_spaces
 from atom_nas.estimators.base import fingerprint
+from atom_nas.leg import apart, with_tied
 from atom_nas.resuming import KEPT, how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
 from atom_nas.runner import load_space
@@ -104,7 +105,7 @@ def save_trained(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str,
         card: what `TrainedCard` asks for, less format version and digest, which are added.
     """
     file = folder / f"{stem(card['architecture'])}.safetensors"
-    write_bytes(file, serialize({name: tensor.contiguous() for name, tensor in weights.items()}))
+    write_bytes(file, serialize({name: tensor.contiguous() for name, tensor in apart(weights).items()}))
     whole = {"format_version": FORMAT_VERSION, **card, "weights_sha256": digest(file)}
     checked = TrainedCard.model_validate(whole).model_dump(mode="json")
     write_text(file.with_suffix(".json"), json.dumps(checked, indent=1, allow_nan=False) + "\n")
@@ -168,9 +169,10 @@ def _load_trained(run: Path, rank: int, architecture: str | None, own: str | Non
     with torch.random.fork_rng(devices=[]):
         network = _build(card.space, name, card.image_shape, len(card.classes), own)
     expected = network.state_dict()
-    if _forms(expected) != _forms(tensors):
+    state = with_tied(tensors, expected)
+    if _forms(expected) != _forms(state):
         raise ValueError(f"{path.with_suffix('.safetensors')} does not hold the weights of {name}")
-    network.load_state_dict(tensors)
+    network.load_state_dict(state)
     return Architecture(network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json"))
 
 

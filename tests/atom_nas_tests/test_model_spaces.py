@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from torch import nn
 
 import atom_nas
 from atom_nas.engines.base import Job, Workload
 from atom_nas.engines.local import engine
+from atom_nas.estimators import confirm as estimator
 from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
@@ -21,6 +25,24 @@ from atom_nas.trials import Trial, TrialStore
 from reports import write_report
 
 Ran = list[tuple[str, str]]
+TIED = """
+import nni
+from nni.nas.nn.pytorch import ModelSpace, MutableConv2d, MutableLinear
+from torch import nn
+
+class Tied(ModelSpace):
+    def __init__(self, image_shape, classes):
+        super().__init__()
+        width = nni.choice("width", [4, 8])
+        self.stem = MutableConv2d(image_shape[0], width, 3, padding=1)
+        self.first, self.second = (MutableConv2d(width, width, 3, padding=1) for _ in range(2))
+        self.second.weight = self.first.weight
+        self.register_buffer("glimpse", self.first.bias.detach()[:2])
+        self.head = MutableLinear(width, classes)
+
+    def forward(self, images):
+        return self.head(self.second(self.first(self.stem(images)).relu()).relu().mean(dim=(2, 3)))
+"""
 FORM = "block0=conv3x3+block1=pool+depth=2+width=8"
 
 
@@ -130,6 +152,33 @@ def test_confirmed_networks_load_with_the_space_named(
     changed(file, "[8, 16]", "[8, 32]")
     with pytest.raises(ValueError, match="offers other choices"):
         atom_nas.load_architecture(settings.out, space="mine:Blocks")
+
+
+@pytest.mark.parametrize("strategy", ["random", "successive-halving"])
+def test_tied_weights_are_kept_once_and_stay_tied(
+    settings: SearchSettings, ran: Ran, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tied.py").write_text(TIED)
+    monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
+    trained: list[nn.Module] = []
+    really = estimator.read_scores
+
+    def read_scores(network: nn.Module, *arguments: Any, **options: Any) -> dict[str, float]:
+        trained.append(network)
+        return really(network, *arguments, **options)
+
+    monkeypatch.setattr(estimator, "read_scores", read_scores)
+    tied = replace(settings, space=f"{tmp_path / 'tied.py'}:Tied", samples=2, confirm_epochs=2)
+    halved = {"eta": 2, "rungs": 2} if strategy != "random" else {}
+    summary = run_search(replace(tied, strategy=strategy, strategy_options=halved, reference="none"))
+    assert (summary.failed, summary.confirmed, summary.confirm_failed) == (0, 1, 0)
+    network: Any = atom_nas.load_architecture(settings.out, space=tied.space).network
+    assert network.first.weight is network.second.weight
+    images, expected = torch.rand(5, 1, 8, 8), trained[0].eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    assert torch.equal(network(images), expected(images))
+    (file,) = (settings.out / "confirmed").glob("*.safetensors")
+    with safe_open(file, framework="pt") as kept:
+        assert {"first.weight", "second.weight"} & set(kept.keys()) == {"first.weight"}
 
 
 def test_references_of_other_code_are_not_taken(settings: SearchSettings, ran: Ran, file: Path) -> None:
