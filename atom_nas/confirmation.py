@@ -6,7 +6,6 @@ its epochs to the same bits.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from atom_nas.run_folder import UNFINISHED, RunFolder
 from atom_nas.runner import Progress, Stage
 from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
-from distill.files import is_temporary
+from distill.files import is_temporary, remove_stale_temporaries
 from distill.synthetic import save_preprocessing
 from reports.confirmed import ESTIMATOR, FOLDER
 from reports.scores import describe_score
@@ -81,7 +80,18 @@ class Confirmation:
             on_wait=self._look,
         )
         stage.ensure(positions)
-        shutil.rmtree(self._models / UNFINISHED, ignore_errors=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove the checkpoints of these trainings; those of others are of use once they are asked for."""
+        folder, own = self._models / UNFINISHED, [leg.checkpoint.name for leg in self._legs.values()]
+        if not folder.is_dir():
+            return
+        remove_stale_temporaries(folder, own)
+        for name in own:
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
     def _tidy(self) -> None:
         """Forget trials that have no whole network, failed ones too, and what a kill left half written."""

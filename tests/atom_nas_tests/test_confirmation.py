@@ -13,7 +13,7 @@ import torch
 from trial_helpers import search_data, small_network, trial
 
 import atom_nas
-from atom_nas.confirmation import best
+from atom_nas.confirmation import Confirmation, best
 from atom_nas.estimators import confirm as estimator
 from atom_nas.leg import Leg, glance, trained_network
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
@@ -200,6 +200,35 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     told = [(p.done, p.reused) for p in seen if p.stage == "confirm (epochs)"]
     assert told[0][0] == survived % 3
     assert told[-1] == (6, survived)
+
+
+def test_checkpoints_of_other_trainings_are_left_alone(
+    settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
+    really, parts = estimator.keep, []
+
+    def keep_one_epoch_of_each(leg: Leg, *arguments: Any) -> None:
+        really(leg, *arguments)
+        parts.append(leg.checkpoint.name)
+        raise RuntimeError("out of time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(estimator, "keep", keep_one_epoch_of_each)
+        patch.setattr(Confirmation, "_clear", lambda _: None)  # as if it had been killed
+        assert run_search(settings).confirm_failed == 2
+    unfinished = settings.out / FOLDER / UNFINISHED
+    (unfinished / "of another recipe.safetensors").touch()
+    first = best(trials(settings.out, "proxy"), "validation_accuracy", 1)[0].architecture
+    run_search(replace(settings, confirm=1, resume=True))
+    left = {path.name for path in unfinished.iterdir()}
+    assert len(left) == 2
+    assert left <= {*parts, "of another recipe.safetensors"}
+    seen: list[Progress] = []
+    run_search(replace(settings, confirm=2, resume=True), progress=seen.append)
+    assert (seen[-1].done, seen[-1].reused) == (6, 4)  # one whole, one that went on from its first epoch
+    assert [path.name for path in unfinished.iterdir()] == ["of another recipe.safetensors"]
+    assert confirmed(ran).count(first) == 2
 
 
 def test_what_is_not_whole_is_trained_again(settings: SearchSettings, ran: Ran) -> None:
