@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from atom_nas.trials import TrialStore
-from distill.files import lock_folder, refuse_links, write_text
+from distill.files import lock_folder, read_regular, refuse_links, write_text
 from reports.confirmed import FOLDER
 
 RECORD_FORMAT = 1
+LARGEST_RECORD = 64 * 2**20
 RECORD = "run.json"
 STORE = "trials.sqlite"
 CHECKPOINTS = "checkpoints"
@@ -137,9 +138,9 @@ def read_record(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{path} is not a run folder: it has no {RECORD}")
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(file, LARGEST_RECORD).decode())
         version = record["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged or not a run's record: {error}") from error
     if version != RECORD_FORMAT:
         raise ValueError(f"{file} has format {version}, not {RECORD_FORMAT}: use the atom-nas that wrote it")

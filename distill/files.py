@@ -2,10 +2,11 @@
 
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp", re.DOTALL)
@@ -18,6 +19,34 @@ def cache_folder() -> Path:
         return Path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "atom-nas"
+
+
+def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+    """Open a file for reading that may be a stranger's: never wait for a pipe, nor read a device.
+
+    Args:
+        most: the most bytes that it may have; None: any number.
+    Raises:
+        ValueError: it is no regular file, or larger.
+        OSError: there is none, or it cannot be read.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError(f"{path} is not a regular file")
+        if most is not None and state.st_size > most:
+            raise ValueError(f"{path} has {state.st_size:,} bytes, more than the {most:,} that it may have")
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """All of a file; see `open_regular`."""
+    with open_regular(path, most) as file:
+        return file.read(most)
 
 
 def write_text(path: Path, text: str) -> None:
