@@ -87,6 +87,19 @@ def _card_or_none(path: Path) -> TrainedCard | None:
     return None
 
 
+def whole_cards(folder: Path) -> list[tuple[Path, TrainedCard]]:
+    """Those that are not damaged, in the order of their names."""
+    found = [(path, _undamaged(path)) for path in sorted(folder.glob("*.json"))]
+    return [(path, card) for path, card in found if card]
+
+
+def _undamaged(path: Path) -> TrainedCard | None:
+    try:
+        return read_card(path)
+    except ValueError:
+        return None
+
+
 def read_card(path: Path) -> TrainedCard:
     """One card.
 

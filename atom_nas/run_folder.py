@@ -124,7 +124,6 @@ def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[st
     refuse_links(path, _WRITTEN_TO)
     earlier = read_record(path)
     _require_same(earlier, record, path)
-    _require_same_confirmation(earlier, record, path)
     return earlier
 
 
@@ -162,17 +161,6 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         raise ValueError(
             f"{path} has finished with its {before} architectures, and more would change which of them went "
             "on: begin a new run with as many samples as you want"
-        )
-
-
-def _require_same_confirmation(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Networks that are to be chosen among are trained alike."""
-    before, after = (_entry(record, "confirm.settings") for record in (earlier, now))
-    found = first_difference("confirm", before, after) if before and after else None
-    if found and any((path / FOLDER).glob("*.json")):
-        raise ValueError(
-            f"{path} holds architectures that were confirmed with other settings: {found}; to train them "
-            f"anew, move {path / FOLDER} away"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from atom_nas import engines
-from atom_nas.confirmation import Confirmation, best
+from atom_nas.confirmation import Confirmation, best, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
@@ -97,6 +97,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
     plan = prepare(settings)
     record = first_record(plan)
     earlier = check_run(settings.out, record, resume=settings.resume)
+    require_same_training(plan, settings.out)
     _warn_of_other_code(earlier.get("space"), record["space"], settings.out)
     if plan.device.type == "cpu":
         # Compiled here, once, if this machine has none yet: workers then find them.

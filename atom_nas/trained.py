@@ -108,11 +108,14 @@ def save_trained(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str,
     write_text(file.with_suffix(".json"), json.dumps(checked, indent=1, allow_nan=False) + "\n")
 
 
-def is_whole(folder: Path, architecture: str) -> bool:
-    """Whether card and weights of an architecture are there and undamaged."""
-    card = folder / f"{stem(architecture)}.json"
+def is_whole(folder: Path, architecture: str, scores: Mapping[str, float]) -> bool:
+    """Whether card and weights of an architecture are whole, and of the training with these scores."""
+    path = folder / f"{stem(architecture)}.json"
     try:
-        return digest(weights_of(card)) == read_card(card).weights_sha256
+        card = read_card(path)
+        known = card.model_dump()
+        same = all(known.get(name) == value for name, value in scores.items())
+        return same and digest(weights_of(path)) == card.weights_sha256
     except (OSError, ValueError):
         return False
 

@@ -15,6 +15,7 @@ import torch
 from trial_helpers import search_data, small_network, trial
 
 import atom_nas
+from atom_nas.cards import whole_cards
 from atom_nas.confirmation import Confirmation, best
 from atom_nas.estimators import confirm as estimator
 from atom_nas.leg import Leg, glance, trained_network
@@ -262,6 +263,42 @@ def test_another_recipe_is_refused_while_there_are_networks_of_the_first(
     run_search(other)
     assert len(ran) == len(confirmed(ran)) == 2
     assert atom_nas.load_architecture(settings.out).card["recipe"]["learning_rate"] == 0.02
+
+
+def test_networks_are_known_by_their_own_recipe_not_by_the_record(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    folder, old = settings.out / FOLDER, settings.out.with_name("old")
+    shutil.move(folder, old)
+    other = replace(settings, confirm=1, confirm_epochs=2, resume=True)
+    run_search(other)
+    shutil.rmtree(folder)
+    shutil.move(old, folder)  # the record says 2 epochs, the cards say 3
+    ran.clear()
+    with pytest.raises(ValueError, match=r"json is .* confirm\.training\.epochs was 3 there and is 2 now"):
+        run_search(other)
+    assert ran == []
+    before = bytes_of(settings.out)
+    run_search(replace(settings, resume=True))  # what the store says is of other networks: trained again
+    assert (len(confirmed(ran)), bytes_of(settings.out)) == (2, before)
+    stored = {each.architecture: each.scores for each in trials(settings.out)}
+    for _, card in whole_cards(folder):
+        assert stored[card.architecture].items() <= card.model_dump().items()
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("entry", ["recipe", "seed", "validation_images", "fingerprints"])
+def test_a_network_that_was_trained_in_another_way_is_refused(settings: SearchSettings, entry: str) -> None:
+    run_search(settings)
+    for card in (settings.out / FOLDER).glob("*.json"):
+        text, whole = card.read_text(), json.loads(card.read_text())
+        value = whole[entry]
+        other = dict.fromkeys(value, 0) if isinstance(value, dict) else value + 1
+        card.write_text(json.dumps(whole | {entry: other}))
+        with pytest.raises(ValueError, match="confirmed with other settings: confirm") as caught:
+            run_search(replace(settings, confirm=3, resume=True))
+        assert len(str(caught.value).splitlines()) == 1
+        card.write_text(text)
+    assert run_search(replace(settings, resume=True)).confirmed == 2
 
 
 @pytest.mark.parametrize("name", [FOLDER, f"{FOLDER}/{UNFINISHED}", CHECKPOINTS])
