@@ -26,7 +26,8 @@ class _Loose(BaseModel):
 class SpaceCard(_Loose):
     """The search space, as `search_spaces.load` takes it; a user's own has no path in its name.
 
-    Of a model space there is also the `digest` of its choices, and of a user's own the `file` it came from.
+    Of a model space there is also the `digest` of its choices, and of a user's own the `file` it came from,
+    the digest of its `code`, and where that is of several files those of its `sources`.
     """
 
     name: str

@@ -22,8 +22,9 @@ from distill.files import is_temporary, remove_stale_temporaries
 from distill.synthetic import save_preprocessing
 from reports.confirmed import ESTIMATOR, FOLDER
 from reports.scores import describe_score
+from search_spaces.foreign import NniSpace
 
-_OF_SPACE = ("name", "options", "digest", "file")
+_OF_SPACE = ("name", "options", "digest", "file", "code", "sources")
 _IMAGES = ("training_images", "validation_images", "test_images")
 _FINGERPRINTS = ("training_fingerprint", "validation_fingerprint", "test_fingerprint", "preprocessing")
 TITLE = "confirm (epochs)"
@@ -150,7 +151,9 @@ class Confirmation:
 
     def _leg(self, architecture: str) -> Leg:
         """All of a training; its checkpoint is of no use to one with other settings."""
-        key = json.dumps([architecture, self._plan.settings.seed, self._settings])
+        space = self._plan.space
+        own = [space.code] if isinstance(space, NniSpace) and space.code else []
+        key = json.dumps([architecture, self._plan.settings.seed, self._settings, *own])
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         return Leg(until=self._epochs, checkpoint=self._models / UNFINISHED / name)
 

@@ -44,6 +44,8 @@ class Kept:
 
 def glance(checkpoint: Path) -> Kept:
     """What a checkpoint says of itself, without reading its tensors; nothing where there is none."""
+    if not checkpoint.is_file():
+        return Kept()
     try:
         with safe_open(checkpoint, framework="pt") as file:
             about = file.metadata()
@@ -57,6 +59,8 @@ def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
 
     A file that is damaged, of another network or further than `leg.until` counts for nothing.
     """
+    if not leg.checkpoint.is_file():
+        return None
     try:
         with safe_open(leg.checkpoint, framework="pt") as file:
             losses = tuple(json.loads(file.metadata()["epoch_losses"]))

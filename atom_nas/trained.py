@@ -9,6 +9,7 @@ The folder is enough to load from, wherever it is. Nothing here is ever unpickle
 
 import difflib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ from distill.synthetic import digest, load_preprocessing, load_tensors
 from reports.confirmed import FOLDER, stem
 from reports.scores import describe_score
 from reports.store import read_rows
+from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
+from search_spaces.sources import have_changed
 
 
 class _Images(BaseModel):
@@ -234,6 +237,7 @@ def _build(
         loaded = load_space(source, space.options, shape, classes)
     if isinstance(loaded, NniSpace) and loaded.digest != space.known("digest"):
         raise ValueError(f"{source} offers other choices than the space {space.name} did that {name} is of")
+    _warn_of_other_code(loaded, space, name)
     with _one_line(f"{name} of the space {space.name} cannot be built"):
         return loaded.build(loaded.parse(name), shape, classes)
 
@@ -248,6 +252,20 @@ def _one_line(what: str) -> Iterator[None]:
     except Exception as error:
         said = " ".join(str(error).split())
         raise ValueError(f"{what}: {type(error).__name__}: {said}") from error
+
+
+def _warn_of_other_code(loaded: Space, card: SpaceCard, name: str) -> None:
+    """The choices are the same, so what has changed may be a comment; whether it matters is the user's."""
+    if not isinstance(loaded, NniSpace):
+        return
+    changed = loaded.changed(card.known("code"), card.known("sources"))
+    if changed:
+        warnings.warn(
+            f"{have_changed(changed)} since {name} was searched: the network is built by the code as it is "
+            "now, and need not score as recorded. A space may change as long as its choices do not; for the "
+            "network as it was, put the code back",
+            stacklevel=5,
+        )
 
 
 def _whole_name(space: SpaceCard) -> str:

@@ -188,6 +188,53 @@ def test_references_of_other_code_are_not_taken(settings: SearchSettings, ran: R
     assert run_search(replace(settings, confirm=None, out=settings.out.with_name("c"))).cached == 0
 
 
+@pytest.fixture
+def split(settings: SearchSettings, file: Path) -> SearchSettings:
+    """The same space, of which one function is in a file beside it."""
+    (file.parent / "shapes.py").write_text("from torch import nn\n\ndef bend():\n    return nn.ReLU()\n")
+    changed(file, "nn.ReLU()", "bend()")
+    changed(file, "import nni\n", "import nni\nfrom shapes import bend\n")
+    return settings
+
+
+def test_a_change_in_a_file_that_a_space_imports_is_noticed(
+    split: SearchSettings, ran: Ran, file: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    second, third = (replace(split, confirm=None, out=split.out.with_name(name)) for name in ("b", "c"))
+    run_search(split)
+    assert run_search(replace(second, seed=1)).cached == 0
+    assert run_search(third).cached == 3
+    record = read_record(split.out)["space"]
+    assert set(record["sources"]) == {"mine.py", "shapes.py"}
+    assert atom_nas.load_architecture(split.out, space=split.space).card["space"]["code"] == record["code"]
+    (noise,) = write_report([split.out, second.out], out=split.out.with_name("one")).report.noise or [None]
+    assert noise is not None
+    assert not [each for each in recwarn if "changed" in str(each.message)]
+
+    changed(file.with_name("shapes.py"), "nn.ReLU()", "nn.Tanh()")
+    assert run_search(replace(third, out=split.out.with_name("d"))).cached == 0
+    said = r"^shapes\.py has changed since block.* as it is now.* put the code back$"
+    for weights in (True, False):
+        with pytest.warns(UserWarning, match=said):
+            atom_nas.load_architecture(split.out, weights=weights, space=split.space)
+    with pytest.warns(UserWarning, match=r"^shapes\.py has changed since .*the file as it was.* new run$"):
+        run_search(replace(second, seed=1, samples=4, resume=True))
+    now = read_record(second.out)["space"]
+    assert (now["earlier_code"], now["code"] != record["code"]) == ([record["code"]], True)
+    with pytest.warns(UserWarning, match=r"no repeats of one another: the code of .* mine\.py:Blocks"):
+        written = write_report([split.out, second.out], out=split.out.with_name("two"))
+    assert not written.report.noise
+
+
+def test_workers_notice_a_change_in_a_file_that_a_space_imports(split: SearchSettings, file: Path) -> None:
+    code = prepare(split).space.code  # type: ignore[attr-defined]
+    built = {"space": split.space, "options": {}, "image_shape": (1, 8, 8), "classes": 10, "code": code}
+    SpaceBuilder(**built).warm_up()
+    changed(file.with_name("shapes.py"), "nn.ReLU()", "nn.Tanh()")
+    with pytest.raises(ValueError, match=r"mine\.py or a module that it imports has changed while"):
+        SpaceBuilder(**{**built, "classes": 11}).warm_up()
+
+
 def test_an_architecture_that_fails_on_the_images_is_one_row(
     settings: SearchSettings, ran: Ran, file: Path
 ) -> None:
