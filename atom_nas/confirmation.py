@@ -26,7 +26,7 @@ from search_spaces.foreign import NniSpace
 
 _OF_SPACE = ("name", "options", "digest", "file", "code", "sources")
 _IMAGES = ("training_images", "validation_images", "test_images")
-_FINGERPRINTS = ("training_fingerprint", "validation_fingerprint", "test_fingerprint", "preprocessing")
+_OTHERS = ("version", "training_fingerprint", "validation_fingerprint", "test_fingerprint", "preprocessing")
 TITLE = "confirm (epochs)"
 
 
@@ -50,7 +50,7 @@ def require_same_training(plan: Plan, run: Path) -> None:
     for path, card in whole_cards(folder):
         before, now = card.model_extra or {}, _training(settings)
         now["seed"] = trial_seed(plan.settings.seed, ESTIMATOR, card.architecture)
-        now = {name: value for name, value in now.items() if name != "fingerprints" or name in before}
+        now = {name: value for name, value in now.items() if name != "settings" or name in before}
         there = {name: before.get(name) for name in now}
         found = first_difference("confirm", _as_settings(there), _as_settings(now))
         if found:
@@ -65,7 +65,7 @@ def _training(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: settings[name] for name in _IMAGES},
         "recipe": settings["training"],
-        "fingerprints": {name: settings[name] for name in _FINGERPRINTS},
+        "settings": {name: settings[name] for name in _OTHERS},
     }
 
 

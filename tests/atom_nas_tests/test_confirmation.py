@@ -286,7 +286,7 @@ def test_networks_are_known_by_their_own_recipe_not_by_the_record(settings: Sear
 
 
 @pytest.mark.usefixtures("ran")
-@pytest.mark.parametrize("entry", ["recipe", "seed", "validation_images", "fingerprints"])
+@pytest.mark.parametrize("entry", ["recipe", "seed", "validation_images", "settings"])
 def test_a_network_that_was_trained_in_another_way_is_refused(settings: SearchSettings, entry: str) -> None:
     run_search(settings)
     for card in (settings.out / FOLDER).glob("*.json"):
