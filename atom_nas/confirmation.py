@@ -6,24 +6,27 @@ its epochs to the same bits.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from atom_nas.cards import whole_cards
 from atom_nas.leg import Kept, Leg, glance, trained_network
 from atom_nas.plan import Plan
-from atom_nas.run_folder import RunFolder
-from atom_nas.runner import Progress, Stage
+from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference
+from atom_nas.runner import Progress, Stage, trial_seed
 from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
-from distill.files import is_temporary
+from distill.files import is_temporary, remove_stale_temporaries
 from distill.synthetic import save_preprocessing
 from reports.confirmed import ESTIMATOR, FOLDER
 from reports.scores import describe_score
+from search_spaces.foreign import NniSpace
 
-UNFINISHED = "unfinished"
-_OF_SPACE = ("name", "options", "digest", "file")
+_OF_SPACE = ("name", "options", "digest", "file", "code", "sources")
+_IMAGES = ("training_images", "validation_images", "test_images")
+_OTHERS = ("version", "training_fingerprint", "validation_fingerprint", "test_fingerprint", "preprocessing")
 TITLE = "confirm (epochs)"
 
 
@@ -31,6 +34,44 @@ def best(trials: Sequence[Trial], score: str, count: int) -> list[Trial]:
     """The best by a recorded score, the best first; of equals those that come first."""
     done, sign = [trial for trial in trials if trial.done], describe_score(score).sign
     return sorted(done, key=lambda trial: -sign * trial.scores[score])[:count]
+
+
+def require_same_training(plan: Plan, run: Path) -> None:
+    """Networks that are to be chosen among are trained alike: what their cards say is held against the plan.
+
+    Damaged cards say nothing: their networks are trained again.
+
+    Raises:
+        ValueError: the first difference; one line.
+    """
+    if plan.confirm is None:
+        return
+    settings, folder = plan.confirm.settings(), run / FOLDER
+    for path, card in whole_cards(folder):
+        before, now = card.model_extra or {}, _training(settings)
+        now["seed"] = trial_seed(plan.settings.seed, ESTIMATOR, card.architecture)
+        now = {name: value for name, value in now.items() if name != "settings" or name in before}
+        there = {name: before.get(name) for name in now}
+        found = first_difference("confirm", _as_settings(there), _as_settings(now))
+        if found:
+            raise ValueError(
+                f"{path} is of an architecture that was confirmed with other settings: {found}; go on with "
+                f"those settings, or, to train all anew, move {folder} away"
+            )
+
+
+def _training(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of how its network was trained, but for the seed."""
+    return {
+        **{name: settings[name] for name in _IMAGES},
+        "recipe": settings["training"],
+        "settings": {name: settings[name] for name in _OTHERS},
+    }
+
+
+def _as_settings(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """By the names that settings have."""
+    return {"training" if name == "recipe" else name: value for name, value in entries.items()}
 
 
 class Confirmation:
@@ -61,7 +102,7 @@ class Confirmation:
         """Train what is not whole, and keep it.
 
         Raises:
-            ValueError: the folder is a link.
+            ValueError: there are networks that were trained with other settings.
             EngineError: the engine cannot work.
             OSError: the run's folder cannot be written; everything before is kept.
         """
@@ -83,26 +124,36 @@ class Confirmation:
             on_wait=self._look,
         )
         stage.ensure(positions)
-        shutil.rmtree(self._models / UNFINISHED, ignore_errors=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove the checkpoints of these trainings; those of others are of use once they are asked for."""
+        folder, own = self._models / UNFINISHED, [leg.checkpoint.name for leg in self._legs.values()]
+        if not folder.is_dir():
+            return
+        remove_stale_temporaries(folder, own)
+        for name in own:
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
     def _tidy(self) -> None:
         """Forget trials that have no whole network, failed ones too, and what a kill left half written."""
-        if self._models.is_symlink():  # a stranger's could have files elsewhere replaced
-            raise ValueError(
-                f"{self._models} is a link: remove it, the networks are kept in the run's own folder"
-            )
+        require_same_training(self._plan, self._run.path)
         self._models.mkdir(exist_ok=True)
         for path in self._models.iterdir():
             if is_temporary(path):
                 path.unlink()
         for trial in self._run.store.trials(ESTIMATOR):
-            if not (trial.done and is_whole(self._models, trial.architecture)):
+            if not (trial.done and is_whole(self._models, trial.architecture, trial.scores)):
                 self._run.store.discard(ESTIMATOR, trial.architecture)
         self._preprocessing = save_preprocessing(self._models, self._plan.synthetic.preprocessing)
 
     def _leg(self, architecture: str) -> Leg:
         """All of a training; its checkpoint is of no use to one with other settings."""
-        key = json.dumps([architecture, self._plan.settings.seed, self._settings])
+        space = self._plan.space
+        own = [space.code] if isinstance(space, NniSpace) and space.code else []
+        key = json.dumps([architecture, self._plan.settings.seed, self._settings, *own])
         name = f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
         return Leg(until=self._epochs, checkpoint=self._models / UNFINISHED / name)
 
@@ -117,8 +168,7 @@ class Confirmation:
         return whole
 
     def _card(self, trial: Trial) -> dict[str, Any]:
-        plan, settings, record = self._plan, self._settings, self._run.record
-        images = ("training_images", "validation_images", "test_images")
+        plan, record = self._plan, self._run.record
         return {
             "architecture": trial.architecture,
             "position": trial.position,
@@ -128,8 +178,7 @@ class Confirmation:
             "classes": list(plan.synthetic.classes),
             "preprocessing": self._preprocessing,
             **trial.scores,
-            **{name: settings[name] for name in images},
-            "recipe": settings["training"],
+            **_training(self._settings),
             "seed": trial.seed,
             "device": trial.device,
             "seconds": trial.seconds,

@@ -6,8 +6,10 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -32,6 +34,7 @@ _WAY_ON = {
     "evaluate": "; finished trainings are stored: repeat the command to go on",
 }
 
+_PACKAGES = ("atom_nas", "distill", "reports", "search_spaces")
 _TAKE_OR_LEAVE = ("--tensorboard",)
 _ASSIGNMENT = re.compile(r"\w+=")
 _debug = False
@@ -50,7 +53,7 @@ class Commands(TyperGroup):
         _debug = "--debug" in given
         given = list(spread_settings(argument for argument in given if argument != "--debug"))
         given = list(fill_optional(given))
-        with _stopped_by_sigterm():
+        with _stopped_by_sigterm(), plain_warnings():
             try:
                 code = super().main(given or ["--help"], **{**extra, **_RUN}) or 0
             except _UsageError as error:
@@ -117,6 +120,27 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings of ours as one line each, without the place in the program; others as Python does."""
+    before, home = warnings.formatwarning, Path(__file__).parents[1]
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        place = Path(filename)
+        ours = place.is_relative_to(home) and place.relative_to(home).parts[0] in _PACKAGES
+        if category is UserWarning and ours:
+            return f"warning: {' '.join(harmless(str(message)).split())}\n"
+        return before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _report_usage(error: Any) -> int:

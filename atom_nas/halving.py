@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from atom_nas.leg import Leg
+from atom_nas.run_folder import CHECKPOINTS
 from atom_nas.runner import Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
@@ -20,7 +21,6 @@ from search_spaces.base import Architecture
 PLACE = "halving_place"
 """The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there."""
 EPOCHS = "trained_epochs"
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)

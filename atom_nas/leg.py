@@ -4,6 +4,7 @@ The file is safetensors, so that going on never unpickles anything.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,8 @@ class Kept:
 
 def glance(checkpoint: Path) -> Kept:
     """What a checkpoint says of itself, without reading its tensors; nothing where there is none."""
+    if not checkpoint.is_file():
+        return Kept()
     try:
         with safe_open(checkpoint, framework="pt") as file:
             about = file.metadata()
@@ -56,6 +59,8 @@ def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
 
     A file that is damaged, of another network or further than `leg.until` counts for nothing.
     """
+    if not leg.checkpoint.is_file():
+        return None
     try:
         with safe_open(leg.checkpoint, framework="pt") as file:
             losses = tuple(json.loads(file.metadata()["epoch_losses"]))
@@ -65,13 +70,13 @@ def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
     state = {
         name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)
     }
-    own = network.state_dict()
-    if len(losses) > leg.until or {name: t.shape for name, t in state.items()} != {
+    own, count = network.state_dict(), len(tensors) - len(state)
+    whole = with_tied(state, own)
+    if len(losses) > leg.until or {name: t.shape for name, t in whole.items()} != {
         name: t.shape for name, t in own.items()
     }:
         return None
-    network.load_state_dict(state)
-    count = len(tensors) - len(state)
+    network.load_state_dict(whole)
     return TrainingRecord(losses, 0.0, tuple(tensors[f"{_MOMENTUM}{i}"] for i in range(count)))
 
 
@@ -79,12 +84,46 @@ def keep(
     leg: Leg, network: nn.Module, record: TrainingRecord, spent: tuple[float, float] = (0.0, 0.0)
 ) -> None:
     """Write what the next leg needs, and the wall and CPU seconds spent on it so far, for `glance`."""
-    tensors = {f"{_NETWORK}{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors = {f"{_NETWORK}{name}": tensor for name, tensor in apart(network.state_dict()).items()}
     tensors |= {f"{_MOMENTUM}{i}": tensor for i, tensor in enumerate(record.momentum)}
     leg.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"epoch_losses": json.dumps(record.epoch_losses), "spent": json.dumps(spent)}
     write_bytes(leg.checkpoint, serialize(whole, about))
+
+
+def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor of a state once, under the first of its names, and none that shares memory with another.
+
+    Weights that are tied have several names. `with_tied` is the way back.
+    """
+    names = _first_names(state)
+    seen: set[int] = set()
+    found = {}
+    for name in dict.fromkeys(names.values()):
+        memory = state[name].untyped_storage().data_ptr()
+        found[name] = state[name].clone() if memory in seen else state[name]
+        seen.add(memory)
+    return found
+
+
+def with_tied(saved: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `apart` made of a state, with all names that they have in `own`, a network's state."""
+    names = _first_names(own)
+    others = {name: saved[first] for name, first in names.items() if first in saved}
+    return {**others, **saved}
+
+
+def _first_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Every name -> the first one that the same tensor has."""
+    first: dict[object, str] = {}
+    return {name: first.setdefault(_identity(name, tensor), name) for name, tensor in state.items()}
+
+
+def _identity(name: str, tensor: Tensor) -> object:
+    if not tensor.data_ptr():  # an empty one
+        return name
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def trained_network(checkpoint: Path) -> dict[str, Tensor]:

@@ -78,6 +78,7 @@ def _space(plan: Plan) -> dict[str, Any]:
         choices = {name: list(values) for name, values in plan.space.choices.items()}
         more = {"choices": choices, "digest": plan.space.digest}
         more |= {"file": plan.space.file, "code": plan.space.code} if plan.space.code else {}
+        more |= {"sources": dict(plan.space.sources)} if len(plan.space.sources) > 1 else {}
     name = plan.space.title if isinstance(plan.space, NniSpace) else plan.settings.space
     return {"name": name, "options": plan.space_options, **more, "size": plan.size, "fitting": plan.fitting}
 

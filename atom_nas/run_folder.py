@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from atom_nas.trials import TrialStore
-from distill.files import lock_folder, write_text
+from distill.files import lock_folder, read_regular, refuse_links, write_text
 from reports.confirmed import FOLDER
 
 RECORD_FORMAT = 1
+LARGEST_RECORD = 64 * 2**20
 RECORD = "run.json"
 STORE = "trials.sqlite"
+CHECKPOINTS = "checkpoints"
+"""Of successive halving."""
+UNFINISHED = "unfinished"
+"""Below `FOLDER`: checkpoints of the trainings that a confirmation has begun."""
+_WRITTEN_TO = (STORE, f"{STORE}-wal", f"{STORE}-shm", CHECKPOINTS, FOLDER, f"{FOLDER}/{UNFINISHED}")
 
 # What a resumed run may not change, because it changes scores or proposals.
 _FIXED = (
@@ -115,9 +121,9 @@ def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[st
         )
     if not taken:
         return {}
+    refuse_links(path, _WRITTEN_TO)
     earlier = read_record(path)
     _require_same(earlier, record, path)
-    _require_same_confirmation(earlier, record, path)
     return earlier
 
 
@@ -131,9 +137,9 @@ def read_record(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{path} is not a run folder: it has no {RECORD}")
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(file, LARGEST_RECORD).decode())
         version = record["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged or not a run's record: {error}") from error
     if version != RECORD_FORMAT:
         raise ValueError(f"{file} has format {version}, not {RECORD_FORMAT}: use the atom-nas that wrote it")
@@ -155,17 +161,6 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         raise ValueError(
             f"{path} has finished with its {before} architectures, and more would change which of them went "
             "on: begin a new run with as many samples as you want"
-        )
-
-
-def _require_same_confirmation(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Networks that are to be chosen among are trained alike."""
-    before, after = (_entry(record, "confirm.settings") for record in (earlier, now))
-    found = first_difference("confirm", before, after) if before and after else None
-    if found and any((path / FOLDER).glob("*.json")):
-        raise ValueError(
-            f"{path} holds architectures that were confirmed with other settings: {found}; to train them "
-            f"anew, move {path / FOLDER} away"
         )
 
 

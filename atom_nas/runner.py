@@ -48,12 +48,13 @@ class Progress:
 class SpaceBuilder:
     """Builds networks of a space in any process: see `atom_nas.engines.base.Builder`.
 
-    A space of the user's own is imported there from its file, which must be as it was when the search began.
+    A space of the user's own is imported there from its files, which must be as they were
+    when the search began.
 
     Attributes:
         space, options: see `search_spaces.load`.
         image_shape, classes: what networks are for.
-        code: the digest of the user's file; None where there is none.
+        code: the digest of the user's files; None where there are none.
     """
 
     space: str
@@ -83,7 +84,8 @@ def _loaded_once(
     """Once in a process: a file that is changed while a worker runs does not change its networks."""
     space = load_space(name, json.loads(options), image_shape, classes)
     if code and isinstance(space, NniSpace) and space.code != code:
-        raise ValueError(f"{space.file} has changed while the search ran: go on with it by --resume")
+        others = " or a module that it imports" if len(space.sources) > 1 else ""
+        raise ValueError(f"{space.file}{others} has changed while the search ran: go on with it by --resume")
     return space
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from atom_nas import engines, estimators
-from atom_nas.confirmation import Confirmation, best
+from atom_nas import engines
+from atom_nas.confirmation import Confirmation, best, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
@@ -35,6 +35,7 @@ from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
 from search_spaces.base import Architecture, Space
 from search_spaces.foreign import NniSpace
+from search_spaces.sources import have_changed
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
 
@@ -97,7 +98,8 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
     plan = prepare(settings)
     record = first_record(plan)
     earlier = check_run(settings.out, record, resume=settings.resume)
-    _warn_of_other_code(earlier.get("space"), record["space"], settings.out)
+    require_same_training(plan, settings.out)
+    record["space"] |= _code_before(earlier.get("space"), plan.space, settings.out)
     if plan.device.type == "cpu":
         # Compiled here, once, if this machine has none yet: workers then find them.
         record["environment"]["kernels"] = kernels.why_unavailable() or "fused"
@@ -122,7 +124,7 @@ def _engine(plan: Plan) -> Engine:
         code=plan.space.code if isinstance(plan.space, NniSpace) else None,
     )
     smaller = replace(build, options={**settings.space_options, **settings.proxy_space})
-    trained = ("proxy", *estimators.TRAINED_BESIDE) if settings.proxy_space else ()
+    trained = ("proxy", *TRAINED_BESIDE) if settings.proxy_space else ()
     optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
     chosen = (plan.proxy, *plan.others, *optional)
     workload = Workload(
@@ -339,14 +341,24 @@ def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> l
     return sorted(ranked[:count], key=lambda trial: trial.position)
 
 
-def _warn_of_other_code(before: Any, now: Mapping[str, Any], out: Path) -> None:
-    """A file that has been mended may go on, since its choices are the same; whether it may is the user's."""
-    code = before.get("code") if isinstance(before, dict) else None
-    if code not in (None, now.get("code")):
+def _code_before(before: Any, space: Space, out: Path) -> dict[str, Any]:
+    """What the record says of trials of other code, which a resumed run may have; warns if that is new.
+
+    Files that have been mended may go on, since the choices are the same; whether they may is the user's.
+    """
+    if not isinstance(before, dict) or not isinstance(space, NniSpace):
+        return {}
+    earlier = before["earlier_code"] if isinstance(before.get("earlier_code"), list) else []
+    changed = space.changed(before.get("code"), before.get("sources"))
+    if changed:
+        earlier = [*earlier, before["code"]]
+        are = "are of the file as it was" if len(changed) == 1 else "are of the files as they were"
         warnings.warn(
-            f"{now['file']} has changed since {out} was begun: trials from before are of the file as it was",
+            f"{have_changed(changed)} since {out} was begun: trials from before {are}. A space may change as "
+            "long as its choices do not; for scores of one code put it back, or begin a new run",
             stacklevel=3,
         )
+    return {"earlier_code": earlier} if earlier else {}
 
 
 def _definition(space: Space) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from atom_nas.console import shortened, stdout, table
 from reports import planning
+from reports.confirmed import how_to_load
 from reports.formatting import UNKNOWN, accuracy, by_count, decimals, interval, plural, seconds
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def show_essence(written: "WrittenReport") -> None:
     if len(written.sections) == 1:
         _show_ranking(written.sections[0])
         _show_scores(written.report)
-        _show_confirmed(written.report)
+        _show_confirmed(written.sections[0])
     else:
         _show_runs(written.sections)
     for label, report in zip(written.labels, written.reports, strict=True):
@@ -100,8 +101,8 @@ def _agreement(score: "ScoreReport") -> list[str]:
     return [decimals(found.value), between, str(found.n), f"{decimals(top.value)} ({top.n})"]
 
 
-def _show_confirmed(report: "Report") -> None:
-    confirmed = report.confirmed
+def _show_confirmed(section: "Section") -> None:
+    confirmed = section.report.confirmed
     if confirmed is None:
         return
     rows = [
@@ -120,8 +121,19 @@ def _show_confirmed(report: "Report") -> None:
     for row in confirmed.rows:
         if not row.weights:
             stdout.print(f"without weights: {row.architecture} ({row.reason or 'missing'})", markup=False)
-    if confirmed.load:
-        stdout.print(f"load the best with its weights: {confirmed.load}", markup=False)
+    best = next((row for row in confirmed.rows if row.load), None)
+    if best and best.rank:
+        # Names as they are: a word between colons is no emoji.
+        line = f"load the best with its weights: {_how_to_load(section, best.rank)}"
+        stdout.print(line, markup=False, emoji=False)
+
+
+def _how_to_load(section: "Section", rank: int) -> str:
+    """A line that works wherever Python is started: a page, which others may see, has no such paths."""
+    space = section.report.run.space
+    file, kind = (space.model_extra or {}).get("file"), space.name.rpartition(":")[2]
+    name = f"{file}:{kind}" if isinstance(file, str) else space.name
+    return how_to_load(str(section.folder.absolute()), rank, name)
 
 
 def _show_runs(sections: "tuple[Section, ...]") -> None:

@@ -1,6 +1,6 @@
 """The artifact of a confirmation: networks with their weights, in the folder `confirmed` of a run.
 
-    NAME.safetensors        the weights, by their names in the network
+    NAME.safetensors        the weights, by their names in the network; tied ones once, by the first of theirs
     NAME.json               the card: space, image shape, classes, preprocessing, accuracies, recipe, versions
     whitening.safetensors   of the ZCA, only if the set was made with it; the same for all
 
@@ -9,67 +9,68 @@ The folder is enough to load from, wherever it is. Nothing here is ever unpickle
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 import search_spaces
+from atom_nas.cards import (
+    FORMAT_VERSION,
+    SpaceCard,
+    TrainedCard,
+    first_problem,
+    read_card,
+    read_cards,
+    weights_of,
+)
 from atom_nas.estimators.base import fingerprint
-from atom_nas.resuming import KEPT, how_to_confirm
+from atom_nas.leg import apart, with_tied
+from atom_nas.resuming import how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
 from atom_nas.runner import load_space
 from distill import synthetic as synthetic_sets
-from distill.card import PreprocessingCard, Side
+from distill.card import Side
 from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing
 from distill.synthetic import digest, load_preprocessing, load_tensors
-from reports.confirmed import FOLDER, merit, stem
+from reports.confirmed import FOLDER, stem
 from reports.scores import describe_score
 from reports.store import read_rows
+from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
-
-FORMAT_VERSION = 1
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from search_spaces.sources import have_changed
 
 
-class _Loose(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-
-class SpaceCard(_Loose):
-    """The search space, as `search_spaces.load` takes it; a user's own has no path in its name.
-
-    Of a model space there is also the `digest` of its choices, and of a user's own the `file` it came from.
-    """
-
-    name: str
-    options: dict[str, Any]
-
-    def known(self, entry: str) -> str | None:
-        """An entry that only some spaces have."""
-        return (self.model_extra or {}).get(entry)
-
-
-class TrainedCard(_Loose):
-    """What a card must hold; more is allowed and kept."""
-
-    format_version: int
-    architecture: str
-    position: int
-    space: SpaceCard
+class _Images(BaseModel):
     image_shape: tuple[Side, Side, Side]
-    classes: list[str] = Field(min_length=2)
-    preprocessing: PreprocessingCard
-    weights_sha256: str
-    validation_accuracy: Fraction
-    validation_loss: float
-    test_accuracy: Fraction
+
+
+class _Set(BaseModel):
+    directory: str
+    fingerprint: str
+
+
+class _Settings(BaseModel):
+    synthetic: str | None = None
+    space: str | None = None
+
+
+class _Record(BaseModel):
+    """What is read here of a run's record."""
+
+    score: str
+    space: SpaceCard
+    dataset: _Images
+    synthetic: _Set
+    settings: _Settings = _Settings()
 
 
 @dataclass(frozen=True)
@@ -104,17 +105,20 @@ def save_trained(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str,
         card: what `TrainedCard` asks for, less format version and digest, which are added.
     """
     file = folder / f"{stem(card['architecture'])}.safetensors"
-    write_bytes(file, serialize({name: tensor.contiguous() for name, tensor in weights.items()}))
+    write_bytes(file, serialize({name: tensor.contiguous() for name, tensor in apart(weights).items()}))
     whole = {"format_version": FORMAT_VERSION, **card, "weights_sha256": digest(file)}
     checked = TrainedCard.model_validate(whole).model_dump(mode="json")
     write_text(file.with_suffix(".json"), json.dumps(checked, indent=1, allow_nan=False) + "\n")
 
 
-def is_whole(folder: Path, architecture: str) -> bool:
-    """Whether card and weights of an architecture are there and undamaged."""
-    card = folder / f"{stem(architecture)}.json"
+def is_whole(folder: Path, architecture: str, scores: Mapping[str, float]) -> bool:
+    """Whether card and weights of an architecture are whole, and of the training with these scores."""
+    path = folder / f"{stem(architecture)}.json"
     try:
-        return digest(card.with_suffix(".safetensors")) == _read_card(card).weights_sha256
+        card = read_card(path)
+        known = card.model_dump()
+        same = all(known.get(name) == value for name, value in scores.items())
+        return same and digest(weights_of(path)) == card.weights_sha256
     except (OSError, ValueError):
         return False
 
@@ -140,7 +144,8 @@ def load_architecture(
             run, which no folder can ask for by itself.
     Raises:
         ValueError: the run has nothing confirmed, or no such rank or architecture; a file is damaged; or the
-            space is not given, or another one.
+            space is not given, or another one; one line.
+        OSError: a file cannot be read.
     """
     folder = Path(run)
     if rank is not None and architecture is not None:
@@ -154,50 +159,59 @@ def load_architecture(
 def _load_trained(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:
     is_run = (run / RECORD).is_file()
     folder = run / FOLDER if is_run else run
-    cards = {card.architecture: (path, card) for path, card in _read_cards(folder)}
+    cards = {card.architecture: (path, card) for path, card in read_cards(folder)}
     if not cards:
         raise ValueError(f"{run} holds no confirmed architecture, so no weights{_how(run) if is_run else ''}")
     name = _choose(list(cards), rank, architecture, f"{run}", "confirmed")
     path, card = cards[name]
     named = {"file": path.name, "what": "confirmed architecture"}
     preprocessing = load_preprocessing(folder, card.preprocessing, card.image_shape, **named)
-    try:
-        tensors = load_tensors(path.with_suffix(".safetensors"), card.weights_sha256, **named)
-    except ValueError as error:
-        raise ValueError(f"{error}; 'atom-nas search ... --resume' trains it again") from None
     with torch.random.fork_rng(devices=[]):
         network = _build(card.space, name, card.image_shape, len(card.classes), own)
     expected = network.state_dict()
-    if _forms(expected) != _forms(tensors):
-        raise ValueError(f"{path.with_suffix('.safetensors')} does not hold the weights of {name}")
-    network.load_state_dict(tensors)
+    most = sum(tensor.nbytes for tensor in expected.values())
+    try:
+        tensors = load_tensors(weights_of(path), card.weights_sha256, **named, most=most)
+    except ValueError as error:
+        raise ValueError(f"{error}; 'atom-nas search ... --resume' trains it again") from None
+    state = with_tied(tensors, expected)
+    if _forms(expected) != _forms(state):
+        raise ValueError(f"{weights_of(path)} does not hold the weights of {name}")
+    network.load_state_dict(state)
     return Architecture(network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json"))
 
 
 def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:
-    record = read_record(run)
-    name = _choose(_ranking(run, record), rank, architecture, f"{run}", "ranked")
+    record = _record(run)
+    name = _choose(_ranking(run, record.score), rank, architecture, f"{run}", "ranked")
     synthetic = _synthetic_set(run, record)
-    space = SpaceCard.model_validate(record["space"])
-    shape, classes = tuple(record["dataset"]["image_shape"]), synthetic.classes
-    network = _build(space, name, shape, len(classes), own)
-    card = {"architecture": name, "space": space.model_dump(include={"name", "options"})}
-    card |= {"image_shape": list(shape), "classes": list(classes)}
+    shape, classes = record.dataset.image_shape, synthetic.classes
+    network = _build(record.space, name, shape, len(classes), own)
+    card: dict[str, Any] = {"architecture": name, "image_shape": list(shape), "classes": list(classes)}
+    card["space"] = record.space.model_dump(include={"name", "options"})
     return Architecture(network, classes, synthetic.preprocessing, card)
 
 
-def _ranking(run: Path, record: Mapping[str, Any]) -> list[str]:
+def _record(run: Path) -> _Record:
+    try:
+        return _Record.model_validate(read_record(run))
+    except ValidationError as error:
+        raise ValueError(
+            f"{run / RECORD} is damaged or not a run's record ({first_problem(error)})"
+        ) from None
+
+
+def _ranking(run: Path, score: str) -> list[str]:
     """The architectures as the run ranks them, the best first; of equals those proposed first."""
-    score = record["score"]
     rows = read_rows(run / STORE)
     ranked = [row for row in rows if row["estimator"] == "proxy" and score in row["scores"]]
     sign = describe_score(score).sign
     return [row["architecture"] for row in sorted(ranked, key=lambda row: -sign * row["scores"][score])]
 
 
-def _synthetic_set(run: Path, record: Mapping[str, Any]) -> synthetic_sets.SyntheticSet:
+def _synthetic_set(run: Path, record: _Record) -> synthetic_sets.SyntheticSet:
     """The set that the run searched with, for classes and preprocessing."""
-    where = (record.get(KEPT) or {}).get("synthetic") or record["synthetic"]["directory"]
+    where = record.settings.synthetic or record.synthetic.directory
     try:
         synthetic = synthetic_sets.load(where)
     except ValueError as error:
@@ -205,23 +219,53 @@ def _synthetic_set(run: Path, record: Mapping[str, Any]) -> synthetic_sets.Synth
             f"{run} was searched with the synthetic set {where}, whose classes and preprocessing are needed "
             f"here: {error}"
         ) from None
-    if fingerprint(synthetic.images, synthetic.labels) != record["synthetic"]["fingerprint"]:
+    if fingerprint(synthetic.images, synthetic.labels) != record.synthetic.fingerprint:
         raise ValueError(f"{where} is not the synthetic set any more that {run} was searched with")
     return synthetic
 
 
-def _build(space: SpaceCard, name: str, shape: tuple[int, ...], classes: int, own: str | None) -> nn.Module:
-    channels, height, width = shape
+def _build(
+    space: SpaceCard, name: str, shape: tuple[int, int, int], classes: int, own: str | None
+) -> nn.Module:
     if search_spaces.is_own(space.name) and own is None:
         raise ValueError(
             f"{name} is of a space of the searcher's own, {space.name}, whose code runs only if you name it: "
             f"load_architecture(..., space={_whole_name(space)!r})"
         )
     source = own if own and search_spaces.is_own(space.name) else space.name
-    loaded = load_space(source, space.options, (channels, height, width), classes)
+    with _one_line(f"{name} of the space {space.name}, of options as its card has them, cannot be built"):
+        loaded = load_space(source, space.options, shape, classes)
     if isinstance(loaded, NniSpace) and loaded.digest != space.known("digest"):
         raise ValueError(f"{source} offers other choices than the space {space.name} did that {name} is of")
-    return loaded.build(loaded.parse(name), (channels, height, width), classes)
+    _warn_of_other_code(loaded, space, name)
+    with _one_line(f"{name} of the space {space.name} cannot be built"):
+        return loaded.build(loaded.parse(name), shape, classes)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Whatever a space raises at values of other types than it takes, as a `ValueError`."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{what}: {type(error).__name__}: {said}") from error
+
+
+def _warn_of_other_code(loaded: Space, card: SpaceCard, name: str) -> None:
+    """The choices are the same, so what has changed may be a comment; whether it matters is the user's."""
+    if not isinstance(loaded, NniSpace):
+        return
+    changed = loaded.changed(card.known("code"), card.known("sources"))
+    if changed:
+        warnings.warn(
+            f"{have_changed(changed)} since {name} was searched: the network is built by the code as it is "
+            "now, and need not score as recorded. A space may change as long as its choices do not; for the "
+            "network as it was, put the code back",
+            stacklevel=5,
+        )
 
 
 def _whole_name(space: SpaceCard) -> str:
@@ -250,35 +294,6 @@ def _choose(names: Sequence[str], rank: int, architecture: str | None, run: str,
 
 def _how(run: Path) -> str:
     """How to get a confirmed architecture."""
-    record = read_record(run)
-    space = (record.get(KEPT) or {}).get("space", "")
-    command = how_to_confirm(record["synthetic"]["directory"], run, space)
+    record = _record(run)
+    command = how_to_confirm(record.synthetic.directory, run, record.settings.space or "")
     return f": train the best by '{command}' (weights=False gives the network of any ranked one without)"
-
-
-def _read_cards(folder: Path) -> list[tuple[Path, TrainedCard]]:
-    """All cards, those that come first in rank first."""
-    cards = [(path, _read_card(path)) for path in sorted(folder.glob("*.json"))]
-
-    def by_merit(entry: tuple[Path, TrainedCard]) -> tuple[float, float, int, str]:
-        card = entry[1]
-        best = merit(card.validation_accuracy, card.validation_loss)
-        return *best, card.position, card.architecture
-
-    return sorted(cards, key=by_merit)
-
-
-def _read_card(path: Path) -> TrainedCard:
-    try:
-        card = TrainedCard.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        raise ValueError(f"{path} is no card of a confirmed architecture ({where}: {first['msg']})") from None
-    if card.format_version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format {card.format_version}; this version reads up to {FORMAT_VERSION}: upgrade"
-        )
-    if path.stem != stem(card.architecture):
-        raise ValueError(f"{path} is the card of another architecture, {card.architecture}: it was renamed")
-    return card

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Collection
+import stat
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 LOCK = ".lock"
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.tmp", re.DOTALL)
@@ -20,6 +21,34 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "atom-nas"
 
 
+def open_regular(path: Path, most: int | None = None) -> BinaryIO:
+    """Open a file for reading that may be a stranger's: never wait for a pipe, nor read a device.
+
+    Args:
+        most: the most bytes that it may have; None: any number.
+    Raises:
+        ValueError: it is no regular file, or larger.
+        OSError: there is none, or it cannot be read.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError(f"{path} is not a regular file")
+        if most is not None and state.st_size > most:
+            raise ValueError(f"{path} has {state.st_size:,} bytes, more than the {most:,} that it may have")
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """All of a file; see `open_regular`."""
+    with open_regular(path, most) as file:
+        return file.read(most)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a temporary file beside `path`, then rename it into place."""
     write_bytes(path, text.encode())
@@ -32,8 +61,10 @@ def write_bytes(path: Path, content: bytes) -> None:
         OSError: the disk is full or read-only; `path` is as it was, and nothing else is left.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        temporary.write_bytes(content)
+        with temporary.open("xb") as file:  # made here, so that no link leads elsewhere
+            file.write(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -57,6 +88,19 @@ def printable(text: object) -> str:
     return str(text).encode(errors="backslashreplace").decode()
 
 
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to write where links in a folder, which may be a stranger's, would have files elsewhere changed.
+
+    Args:
+        names: of what is written to, below the folder; what is not there is fine.
+    Raises:
+        ValueError: one of them is a symbolic link.
+    """
+    for path in (folder / name for name in names):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link: remove it, what is written stays in the folder itself")
+
+
 def lock_folder(folder: Path, what: str) -> IO[str]:
     """Hold a lock on `folder` until the returned file is closed or the process ends, however it ends.
 
@@ -64,8 +108,9 @@ def lock_folder(folder: Path, what: str) -> IO[str]:
         folder: exists; `.lock` is made in it.
         what: who else might hold it, for the message ("search", ...).
     Raises:
-        ValueError: if another process holds it.
+        ValueError: if another process holds it, or `.lock` is a link.
     """
+    refuse_links(folder, [LOCK])
     handle = (folder / LOCK).open("w")
     with suppress(ImportError):  # Windows: no lock
         import fcntl

@@ -34,7 +34,7 @@ from torch.utils.data import TensorDataset
 
 from distill.card import FORMAT_VERSION, Card, PreprocessingCard, ShardCard, read_card, read_shard_card
 from distill.data import RealDataset, Split
-from distill.files import write_bytes, write_text
+from distill.files import open_regular, write_bytes, write_text
 from distill.formation import decode, encode
 from distill.preprocessing import Preprocessing, Whitening
 from distill.readme import README, readme
@@ -42,6 +42,7 @@ from distill.sources import folder_path, load_dataset
 
 IMAGES, WHITENING, PICTURE = "synthetic.safetensors", "whitening.safetensors", "images.png"
 _ASYMMETRY = 1e-4  # of the largest entry: rounding leaves a thousandth of that
+_LARGEST_HEADER = 64 * 2**20  # of a safetensors file
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,11 @@ def save_preprocessing(folder: Path, preprocessing: Preprocessing) -> dict[str, 
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file, as cards have it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashlib.sha256()
+    with open_regular(path) as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
 
 
 def load(directory: Path | str) -> SyntheticSet:
@@ -269,8 +274,9 @@ def load_preprocessing(
         raise ValueError(f"{folder / file} needs a finite mean and a positive std for {shape[0]} channels")
     if not record.zca:
         return Preprocessing(mean, std)
-    arrays = load_tensors(folder / WHITENING, str(record.zca.get("sha256")), file=file, what=what)
     size = shape[0] * shape[1] * shape[2]
+    sha256, most = str(record.zca.get("sha256")), 4 * size * (size + 1)
+    arrays = load_tensors(folder / WHITENING, sha256, file=file, what=what, most=most)
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     if found != {"mean": (size,), "matrix": (size, size)}:
         raise ValueError(f"{folder / WHITENING} does not hold a ZCA of {size} values: {found}")
@@ -300,16 +306,21 @@ def _require_whitening(path: Path, arrays: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{path} holds a matrix that is not symmetric, as ZCA's is")
 
 
-def load_tensors(path: Path, sha256: str, *, file: str, what: str) -> dict[str, Tensor]:
+def load_tensors(
+    path: Path, sha256: str, *, file: str, what: str, most: int | None = None
+) -> dict[str, Tensor]:
     """The tensors of a safetensors file of which a card has the digest.
 
     Args:
         file, what: the name of the card, and what it is the card of, for messages.
+        most: the most bytes that its tensors may have; None: any number.
     Raises:
-        ValueError: if there is no such file, it was changed, or it is none.
+        ValueError: if there is no such file, it was changed, it is too large, or it is none.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing: the {what} is incomplete")
+    if most is not None and path.stat().st_size > most + _LARGEST_HEADER:
+        raise ValueError(f"{path} is larger than what {file} describes: it was changed or damaged")
     if digest(path) != sha256:
         raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {file}")
     try:

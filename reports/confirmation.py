@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from reports.confirmed import merit, weights_file
+from reports.confirmed import how_to_load, merit, weights_file
 from reports.document import Confirmed, ConfirmedRow
 from reports.ranking import ranking_table
 from reports.schema import ConfirmInfo, Run
@@ -43,16 +43,9 @@ def _row(run: Run, trial: dict[str, Any], place: int, ranks: dict[str, int]) -> 
         seconds=trial["seconds"],
         cpu_seconds=trial["cpu_seconds"],
         weights=file if kept else None,
-        load=_how_to_load(run, place) if kept else None,
+        load=how_to_load(str(run.folder), place, run.info.space.name) if kept else None,
         reason=trial["reason"] if isinstance(trial["reason"], str) else None,
     )
-
-
-def _how_to_load(run: Run, place: int) -> str:
-    """With the space where it is the user's own: its code is run only if it is named."""
-    space = run.info.space.name
-    own = f", space={space!r}" if ":" in space and not space.startswith("hub:") else ""
-    return f"atom_nas.load_architecture({str(run.folder)!r}, rank={place}{own})"
 
 
 def _merit_of(trial: dict[str, Any]) -> tuple[bool, float, float]:

@@ -36,3 +36,9 @@ def merit(validation_accuracy: float, validation_loss: float | None) -> tuple[fl
     The test split has no say. Of equals the one proposed first is first.
     """
     return -validation_accuracy, float("inf") if validation_loss is None else validation_loss
+
+
+def how_to_load(folder: str, rank: int, space: str) -> str:
+    """The line of Python; with the space where it is the user's own: its code is run only if it is named."""
+    own = f", space={space!r}" if ":" in space and not space.startswith("hub:") else ""
+    return f"atom_nas.load_architecture({folder!r}, rank={rank}{own})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,14 +33,18 @@ class _Member:
 def measure_noise(runs: Sequence[Run], reports: Sequence[Report], labels: Sequence[str]) -> list[Noise]:
     """One entry a reference of which some run, or some ruler, was repeated with another seed.
 
-    Runs repeat a reference if dataset, space and the reference's settings are the same, and a ruler if also
-    the synthetic set, the proxy's settings and the score that ranks are.
+    Runs repeat a reference if dataset, space (its code too, where that is the user's own) and the
+    reference's settings are the same, and a ruler if also the synthetic set, the proxy's settings and the
+    score that ranks are.
     """
     members = [
         _Member(run=run, report=report, label=label)
         for run, report, label in zip(runs, reports, labels, strict=True)
     ]
-    found = [_noise(group) for group in _grouped(members, [_reference_key(member) for member in members])]
+    keys = [_reference_key(member) for member in members]
+    groups = _grouped(members, [(key, _code(member)) for key, member in zip(keys, members, strict=True)])
+    _warn_of_other_code(_grouped(members, keys), groups)
+    found = [_noise(group) for group in groups]
     return [each for each in found if each is not None]
 
 
@@ -119,6 +124,23 @@ def _reference_key(member: _Member) -> Any:
         info.reference.kind,
         info.reference.table,
     ) + ((info.reference.settings, info.reference.score) if info.reference.kind == "real" else ())
+
+
+def _code(member: _Member) -> Any:
+    """The user's code that networks are built by, of all sessions of the run."""
+    space = member.run.info.space
+    return space.code, space.earlier_code
+
+
+def _warn_of_other_code(alike: Sequence[Sequence[_Member]], groups: Sequence[Sequence[_Member]]) -> None:
+    for same in alike:
+        apart = [group[0].label for group in groups if group[0] in same]
+        if len(apart) > 1:
+            warnings.warn(
+                f"{' and '.join(apart)} are no repeats of one another: the code of their space "
+                f"{same[0].run.info.space.name} differs; to compare them, search with the same files",
+                stacklevel=3,
+            )
 
 
 def _proxy_key(member: _Member) -> Any:

@@ -62,12 +62,15 @@ class SyntheticInfo(_Part):
 class SpaceInfo(_Part):
     """The search space: all its architectures, and how many fit the images, None where they are too many.
 
-    `digest` tells model spaces of one name apart by their choices.
+    `digest` tells model spaces of one name apart by their choices, `code` those of a user's own also by their
+    files; `earlier_code` is that of trials from before a run was resumed, if it was another.
     """
 
     name: str
     options: dict[str, Any] = {}
     digest: str | None = None
+    code: str | None = None
+    earlier_code: list[str] = []
     size: Count | None = None
     fitting: Count | None = None
 

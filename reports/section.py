@@ -46,8 +46,12 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
-    """Everything a page says about one run; `ranking_file` holds its ranking, beside the page."""
+    """Everything a page says about one run; `ranking_file` holds its ranking, beside the page.
 
+    `folder` is the run's own, as it was given, and on no page.
+    """
+
+    folder: Path
     label: str
     report: Report
     ranking: pd.DataFrame
@@ -81,6 +85,7 @@ def make_section(run: Run, report: Report, label: str, figures: Path, prefix: st
         save_figure(figure, figures, prefix + name)
         pictures.append(Picture(file=f"{figures.name}/{prefix}{name}", suffix=".svg", title=title, alt=alt))
     return Section(
+        folder=run.folder,
         label=label,
         report=report,
         ranking=ranking_table(run, report.score),

@@ -52,7 +52,8 @@ class NniSpace:
         arguments: what its constructor is given, of image shape and number of classes.
         finish: what is still done to a network, with image shape and number of classes.
         declared: its choices.
-        code: the digest of the file that defines it; None for NNI's own.
+        code: one digest of the user's files that it is made of; None for NNI's own.
+        sources: digests of these files, the one that defines it first: see `search_spaces.sources`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class NniSpace:
     finish: Callable[[nn.Module, ImageShape, int], nn.Module]
     declared: Declared
     code: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
     _values: dict[str, dict[str, Any]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,21 @@ class NniSpace:
         """Of the choices, their values and the constraints' labels."""
         text = json.dumps([self.choices, list(self.declared.constraints)], separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def changed(self, code: Any, sources: Any = None) -> tuple[str, ...]:
+        """Which of its files are not as they were.
+
+        Args:
+            code, sources: what they were, as records have it, of which anything may be wrong; without
+                `sources` it was the one file that defines it, or that alone was known.
+        """
+        if not self.sources or not isinstance(code, str) or code == self.code:
+            return ()
+        main = next(iter(self.sources))
+        if not isinstance(sources, dict) or not sources:
+            return (main,) if self.sources[main] != code else ()
+        names = dict.fromkeys((*self.sources, *map(str, sources)))
+        return tuple(name for name in names if self.sources.get(name) != sources.get(name))
 
     def architecture(self, sample: Mapping[str, Any]) -> Chosen:
         return Chosen(tuple((name, sample[name]) for name in self._values))

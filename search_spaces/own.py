@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -23,12 +24,36 @@ import torch
 
 from search_spaces.base import ImageShape, choose
 from search_spaces.foreign import NniSpace, told
+from search_spaces.sources import FromSource, Home, home_of, one_digest
 
 FORM = "FILE.py:CLASS or module:CLASS for a space of your own"
 _GIVEN = ("image_shape", "classes")
 """Parameters of a constructor that are not options: they come from the dataset."""
 _PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-_imported: dict[Path, tuple[str, ModuleType]] = {}
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """A file that was run.
+
+    Attributes:
+        module: what it defines.
+        helpers: name -> file of the user's modules that it is made of besides.
+        digests: of all these files, see `Home.digests`.
+    """
+
+    module: ModuleType
+    helpers: Mapping[str, Path]
+    digests: Mapping[str, str]
+
+    @property
+    def code(self) -> str:
+        return one_digest(self.digests)
+
+
+_imported: dict[Path, _Imported] = {}
+_found: dict[str, Path] = {}
+"""Name -> file of all modules of users' that were imported here."""
 
 
 def resolve(name: str) -> str:
@@ -57,7 +82,7 @@ def load(name: str, options: Mapping[str, Any], image_shape: ImageShape, classes
     """
     path, _, kind = resolve(name).rpartition(":")
     given = json_text(options)
-    return _load(Path(path), kind, _digest(Path(path)), given, tuple(image_shape), classes)
+    return _load(Path(path), kind, _current(Path(path)).code, given, tuple(image_shape), classes)
 
 
 def json_text(options: Mapping[str, Any]) -> str:
@@ -80,7 +105,7 @@ def _load(path: Path, kind: str, code: str, options: str, image_shape: ImageShap
     from search_spaces import _nni
 
     title = f"{path.name}:{kind}"
-    made = _class_of(path, kind, code)
+    made = _class_of(path, kind)
     parameters = _nni.parameters(made)
     values: dict[str, Any] = json.loads(options)
     check_options(title, parameters, values)
@@ -89,8 +114,10 @@ def _load(path: Path, kind: str, code: str, options: str, image_shape: ImageShap
         of_data = {"image_shape": tuple(shape), "classes": count}
         return {**values, **{each: of_data[each] for each in _GIVEN if each in parameters}}
 
-    with told(f"the constructor of {title} fails"):
+    finder = FromSource(home := home_of(path))
+    with told(f"the constructor of {title} fails"), _importable(home.root, finder):
         declared = _nni.declared(made, arguments(image_shape, classes))
+    _found.update(finder.found)
     return NniSpace(
         name=f"{path}:{kind}",
         title=title,
@@ -99,6 +126,7 @@ def _load(path: Path, kind: str, code: str, options: str, image_shape: ImageShap
         finish=lambda network, *_: network,
         declared=declared,
         code=code,
+        sources=_imported[path].digests,
     )
 
 
@@ -128,10 +156,10 @@ def check_options(
         raise ValueError(f"{title} needs {', '.join(missing)}: add --set-space {missing[0]}=VALUE")
 
 
-def _class_of(path: Path, kind: str, code: str) -> type[Any]:
+def _class_of(path: Path, kind: str) -> type[Any]:
     from search_spaces import _nni
 
-    module = _module(path, code)
+    module = _imported[path].module
     found: Any = getattr(module, kind, None)
     if _nni.is_model_space(found):
         kind_of_space: type[Any] = found
@@ -145,22 +173,51 @@ def _class_of(path: Path, kind: str, code: str) -> type[Any]:
     raise AssertionError
 
 
-def _module(path: Path, code: str) -> ModuleType:
-    """What the file defines; run again only if it has changed. torch's generator is left as it was."""
+def _current(path: Path) -> _Imported:
+    """What the file defines; run again only if it has changed, or what it imports of the user's has."""
+    home, known = home_of(path), _imported.get(path)
+    helpers = home.reachable()
+    if known and home.digests({**known.helpers, **helpers}) == known.digests:
+        return known
+    _forget(home, known, helpers)
+    finder = FromSource(home)
+    module = _run(home, finder)
+    _found.update(finder.found)
+    helpers |= finder.found
+    _imported[path] = _Imported(module, helpers, home.digests(helpers))
+    return _imported[path]
+
+
+def _forget(home: Home, known: _Imported | None, helpers: Mapping[str, Path]) -> None:
+    """Have modules imported anew, as they are now: those that were imported here, and what has changed."""
+    stale = {name: file for name, file in _found.items() if home.owns(file) or name in helpers}
+    if known:
+        both = {**known.helpers, **helpers}
+        now = home.digests(both)
+        changed = {home.root / name for name in now if now[name] != known.digests.get(name)}
+        stale |= {name: file for name, file in both.items() if file in changed}
+    for name, file in stale.items():
+        _found.pop(name, None)
+        module = sys.modules.get(name)
+        if getattr(module, "__file__", None) != str(file):
+            continue
+        del sys.modules[name]
+        package, _, last = name.rpartition(".")
+        if getattr(sys.modules.get(package), last, None) is module:
+            delattr(sys.modules[package], last)
+
+
+def _run(home: Home, finder: FromSource) -> ModuleType:
+    """torch's generator is left as it was."""
     from search_spaces import _nni
 
-    if path in _imported and _imported[path][0] == code:
-        return _imported[path][1]
-    root, dotted = _place(path)
     with (
         torch.random.fork_rng(devices=[]),
         _nni.importing(),
-        _importable(root),
-        told(f"{path} cannot be run"),
+        _importable(home.root, finder),
+        told(f"{home.path} cannot be run"),
     ):
-        module = _of_package(dotted, path) if "." in dotted else _of_file(path)
-    _imported[path] = (code, module)
-    return module
+        return _of_package(home.module, home.path) if home.dotted else _of_file(home.path)
 
 
 def _of_file(path: Path) -> ModuleType:
@@ -185,15 +242,6 @@ def _of_package(dotted: str, path: Path) -> ModuleType:
     return importlib.reload(module) if known else module
 
 
-def _place(path: Path) -> tuple[Path, str]:
-    """The folder that imports begin at, and the module's name from there."""
-    names, folder = [path.stem], path.parent
-    while (folder / "__init__.py").is_file():
-        names.insert(0, folder.name)
-        folder = folder.parent
-    return folder, ".".join(names)
-
-
 def _file_of(module: str) -> Path:
     """The file of a module that can be imported from the working directory."""
     with _importable(Path.cwd()):
@@ -207,17 +255,16 @@ def _file_of(module: str) -> Path:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let modules of a folder be found first meanwhile, and last from then on."""
+def _importable(folder: Path, *finders: FromSource) -> Iterator[None]:
+    """Let modules of a folder be found first meanwhile, by finders if given, and last from then on."""
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
+    sys.meta_path[:0] = finders
     try:
         yield
     finally:
+        for finder in finders:
+            sys.meta_path.remove(finder)
         sys.path.remove(str(folder))
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
-
-
-def _digest(path: Path) -> str:
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

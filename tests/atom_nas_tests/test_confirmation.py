@@ -1,8 +1,11 @@
 """The best of a ranking trained to be kept, with trials in the test's own process."""
 
 import json
+import os
 import re
 import shutil
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,15 @@ import torch
 from trial_helpers import search_data, small_network, trial
 
 import atom_nas
-from atom_nas.confirmation import UNFINISHED, best
+from atom_nas.cards import whole_cards
+from atom_nas.confirmation import Confirmation, best
 from atom_nas.estimators import confirm as estimator
 from atom_nas.leg import Leg, glance, trained_network
-from atom_nas.run_folder import read_record
+from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
 from atom_nas.trained import Architecture
 from atom_nas.trials import Trial, TrialStore
+from distill.files import write_text
 from distill.synthetic import load
 from distill.training import TrainingConfig, evaluate
 from reports.confirmed import FOLDER, stem, weights_file
@@ -200,6 +205,35 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     assert told[-1] == (6, survived)
 
 
+def test_checkpoints_of_other_trainings_are_left_alone(
+    settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
+    really, parts = estimator.keep, []
+
+    def keep_one_epoch_of_each(leg: Leg, *arguments: Any) -> None:
+        really(leg, *arguments)
+        parts.append(leg.checkpoint.name)
+        raise RuntimeError("out of time")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(estimator, "keep", keep_one_epoch_of_each)
+        patch.setattr(Confirmation, "_clear", lambda _: None)  # as if it had been killed
+        assert run_search(settings).confirm_failed == 2
+    unfinished = settings.out / FOLDER / UNFINISHED
+    (unfinished / "of another recipe.safetensors").touch()
+    first = best(trials(settings.out, "proxy"), "validation_accuracy", 1)[0].architecture
+    run_search(replace(settings, confirm=1, resume=True))
+    left = {path.name for path in unfinished.iterdir()}
+    assert len(left) == 2
+    assert left <= {*parts, "of another recipe.safetensors"}
+    seen: list[Progress] = []
+    run_search(replace(settings, confirm=2, resume=True), progress=seen.append)
+    assert (seen[-1].done, seen[-1].reused) == (6, 4)  # one whole, one that went on from its first epoch
+    assert [path.name for path in unfinished.iterdir()] == ["of another recipe.safetensors"]
+    assert confirmed(ran).count(first) == 2
+
+
 def test_what_is_not_whole_is_trained_again(settings: SearchSettings, ran: Ran) -> None:
     run_search(settings)
     whole, ran[:] = bytes_of(settings.out), []
@@ -231,14 +265,78 @@ def test_another_recipe_is_refused_while_there_are_networks_of_the_first(
     assert atom_nas.load_architecture(settings.out).card["recipe"]["learning_rate"] == 0.02
 
 
+def test_networks_are_known_by_their_own_recipe_not_by_the_record(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    folder, old = settings.out / FOLDER, settings.out.with_name("old")
+    shutil.move(folder, old)
+    other = replace(settings, confirm=1, confirm_epochs=2, resume=True)
+    run_search(other)
+    shutil.rmtree(folder)
+    shutil.move(old, folder)  # the record says 2 epochs, the cards say 3
+    ran.clear()
+    with pytest.raises(ValueError, match=r"json is .* confirm\.training\.epochs was 3 there and is 2 now"):
+        run_search(other)
+    assert ran == []
+    before = bytes_of(settings.out)
+    run_search(replace(settings, resume=True))  # what the store says is of other networks: trained again
+    assert (len(confirmed(ran)), bytes_of(settings.out)) == (2, before)
+    stored = {each.architecture: each.scores for each in trials(settings.out)}
+    for _, card in whole_cards(folder):
+        assert stored[card.architecture].items() <= card.model_dump().items()
+
+
 @pytest.mark.usefixtures("ran")
-def test_networks_are_not_written_through_a_link(settings: SearchSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", ["recipe", "seed", "validation_images", "settings"])
+def test_a_network_that_was_trained_in_another_way_is_refused(settings: SearchSettings, entry: str) -> None:
+    run_search(settings)
+    for card in (settings.out / FOLDER).glob("*.json"):
+        text, whole = card.read_text(), json.loads(card.read_text())
+        value = whole[entry]
+        other = dict.fromkeys(value, 0) if isinstance(value, dict) else value + 1
+        card.write_text(json.dumps(whole | {entry: other}))
+        with pytest.raises(ValueError, match="confirmed with other settings: confirm") as caught:
+            run_search(replace(settings, confirm=3, resume=True))
+        assert len(str(caught.value).splitlines()) == 1
+        card.write_text(text)
+    assert run_search(replace(settings, resume=True)).confirmed == 2
+
+
+@pytest.mark.parametrize("name", [FOLDER, f"{FOLDER}/{UNFINISHED}", CHECKPOINTS])
+def test_nothing_is_written_through_a_link(
+    settings: SearchSettings, ran: Ran, tmp_path: Path, name: str
+) -> None:
     run_search(replace(settings, confirm=None))
+    ran.clear()
     (tmp_path / "elsewhere").mkdir()
-    (settings.out / FOLDER).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="confirmed is a link"):
-        run_search(replace(settings, resume=True))
-    assert not list((tmp_path / "elsewhere").iterdir())
+    (settings.out / name).parent.mkdir(exist_ok=True)
+    (settings.out / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{name} is a link: remove it"):
+        run_search(replace(settings, samples=5, resume=True))
+    assert (ran, list((tmp_path / "elsewhere").iterdir())) == ([], [])
+
+
+@pytest.mark.usefixtures("ran")
+def test_neither_lock_nor_store_is_a_link(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(replace(settings, confirm=None))
+    elsewhere = tmp_path / "elsewhere"
+    for name in (".lock", "trials.sqlite"):
+        shutil.move(settings.out / name, elsewhere)
+        elsewhere.write_bytes(before := elsewhere.read_bytes() or b"precious")
+        (settings.out / name).symlink_to(elsewhere)
+        with pytest.raises(ValueError, match=f"{name} is a link: remove it"):
+            run_search(replace(settings, resume=True))
+        assert elsewhere.read_bytes() == before
+        (settings.out / name).unlink()
+        shutil.move(elsewhere, settings.out / name)
+
+
+def test_no_link_takes_the_place_of_a_temporary_file(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("as it was")
+    (tmp_path / f".new.{os.getpid()}.tmp").symlink_to(target)
+    write_text(tmp_path / "new", "text")
+    assert (target.read_text(), (tmp_path / "new").read_text()) == ("as it was", "text")
+    assert not (tmp_path / "new").is_symlink()
 
 
 def test_the_confirmation_follows_successive_halving(settings: SearchSettings, ran: Ran) -> None:
@@ -353,6 +451,119 @@ def test_damaged_files_are_refused(settings: SearchSettings) -> None:
     card.write_text("{")
     with pytest.raises(ValueError, match="no card of a confirmed architecture"):
         atom_nas.load_architecture(run)
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """What waits for ever fails."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("ran", "in_time")
+def test_what_is_no_file_is_not_waited_for(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(replace(settings, confirm=1))
+    run = settings.out
+    weights = run / weights_file(trials(run)[0].architecture)
+    os.mkfifo(run / FOLDER / "stray.json")
+    (run / FOLDER / "zero.json").symlink_to("/dev/zero")
+    (run / FOLDER / "folder.json").mkdir()
+    assert atom_nas.load_architecture(run).card["position"] >= 0
+    for path, message in (
+        (weights.with_suffix(".json"), "is not a regular file"),
+        (weights, "is missing: the confirmed architecture is incomplete"),
+    ):
+        shutil.move(path, tmp_path / "kept")
+        os.mkfifo(path)
+        with pytest.raises(ValueError, match=message):
+            atom_nas.load_architecture(run)
+        assert run_search(replace(settings, confirm=1, resume=True)).confirmed == 1  # trained again
+        assert path.is_file()
+
+
+@pytest.mark.usefixtures("ran")
+def test_strays_among_the_cards_are_passed_over(settings: SearchSettings) -> None:
+    run_search(settings)
+    folder = settings.out / FOLDER
+    whole = atom_nas.load_architecture(settings.out, rank=2).card
+    card = next(folder.glob("*.json"))
+    shutil.copy(card, folder / f"{card.stem} copy.json")
+    for number, text in enumerate(("", "{", "[]", "null", '{"notes": "mine"}', "\udcff", "[" * 100_000)):
+        (folder / f"stray{number}.json").write_text(text, errors="surrogateescape")
+    assert atom_nas.load_architecture(settings.out, rank=2).card == whole
+    run_search(replace(settings, resume=True))
+
+
+@pytest.mark.usefixtures("ran", "in_time")
+def test_files_of_any_size_are_not_read(settings: SearchSettings) -> None:
+    run_search(replace(settings, confirm=1))
+    run = settings.out
+    weights = run / weights_file(trials(run)[0].architecture)
+    card = weights.with_suffix(".json")
+    text = card.read_text()
+    os.truncate(card, 2**40)
+    with pytest.raises(ValueError, match=r"has 1,099,511,627,776 bytes, more than the"):
+        atom_nas.load_architecture(run)
+    card.write_text(text)
+    os.truncate(weights, 2**40)
+    with pytest.raises(ValueError, match=r"larger than what .*json describes"):
+        atom_nas.load_architecture(run)
+
+
+def places(value: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a JSON value, at any depth."""
+    if path:
+        yield path
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from places(part, *path, key)
+
+
+@pytest.mark.usefixtures("ran", "in_time")
+@pytest.mark.parametrize(
+    ("space", "options"), [("convnet", {"width": [32]}), ("nasbench201", {"cells": 1, "channels": 4})]
+)
+def test_malformed_cards_raise_what_is_documented(
+    settings: SearchSettings, space: str, options: dict[str, Any]
+) -> None:
+    run_search(replace(settings, space=space, space_options=options, samples=1, confirm=1, confirm_epochs=1))
+    card = next((settings.out / FOLDER).glob("*.json"))
+    text = card.read_text()
+    for path in places(json.loads(text)):
+        if path[0] in ("environment", "recipe", "dataset") and len(path) > 1:
+            continue
+        for wrong in (None, True, -1, 0.5, "x\ny", "", [], ["x", 3], {}, {"a": None}):
+            whole = json.loads(text)
+            part = whole
+            for key in path[:-1]:
+                part = part[key]
+            part[path[-1]] = wrong
+            card.write_text(json.dumps(whole))
+            try:
+                atom_nas.load_architecture(settings.out)
+            except ValueError as error:
+                assert len(str(error).splitlines()) == 1, (path, wrong)  # noqa: PT017
+
+
+@pytest.mark.usefixtures("ran")
+def test_malformed_records_raise_what_is_documented(settings: SearchSettings) -> None:
+    run_search(replace(settings, confirm=None))
+    file = settings.out / "run.json"
+    record = json.loads(file.read_text())
+    for name in ("score", "space", "dataset", "synthetic", "settings"):
+        for wrong in (None, 3, "x\ny", [], {"name": 3, "synthetic": 3}):
+            file.write_text(json.dumps(record | {name: wrong}))
+            for weights in (True, False):
+                with pytest.raises(ValueError, match=r".") as caught:
+                    atom_nas.load_architecture(settings.out, weights=weights)
+                assert len(str(caught.value).splitlines()) == 1
 
 
 def test_the_best_are_those_of_the_highest_score_and_of_equals_the_first() -> None:

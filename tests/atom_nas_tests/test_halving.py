@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from atom_nas.halving import CHECKPOINTS, EPOCHS, PLACE
-from atom_nas.leg import Leg, keep, take_up
-from atom_nas.run_folder import read_record
+from atom_nas.halving import EPOCHS, PLACE
+from atom_nas.leg import Leg, keep, take_up, trained_network
+from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.strategies import HalvingConfig, configure
 from atom_nas.trials import Trial, TrialStore
@@ -201,3 +202,17 @@ def test_what_a_checkpoint_must_be(tmp_path: Path) -> None:
     assert take_up(leg, build("convnet3", (1, 8, 8), 3, stream(1))) is None
     save_file({"a": torch.ones(1)}, leg.checkpoint)
     assert take_up(leg, network) is None
+
+
+def test_a_checkpoint_of_tied_weights_is_taken_up(tmp_path: Path) -> None:
+    def tied() -> nn.Sequential:
+        network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        network[1].weight = network[0].weight
+        return network
+
+    network, fresh, leg = tied(), tied(), Leg(until=3, checkpoint=tmp_path / "c.safetensors")
+    keep(leg, network, TrainingRecord((1.0, 0.5), 2.0))
+    assert take_up(leg, fresh) is not None
+    assert fresh[0].weight is fresh[1].weight
+    assert all(torch.equal(*p) for p in zip(fresh.parameters(), network.parameters(), strict=True))
+    assert set(trained_network(leg.checkpoint)) == {"0.weight", "0.bias", "1.bias"}

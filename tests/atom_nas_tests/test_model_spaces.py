@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from torch import nn
 
 import atom_nas
 from atom_nas.engines.base import Job, Workload
 from atom_nas.engines.local import engine
+from atom_nas.estimators import confirm as estimator
 from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
@@ -21,6 +25,24 @@ from atom_nas.trials import Trial, TrialStore
 from reports import write_report
 
 Ran = list[tuple[str, str]]
+TIED = """
+import nni
+from nni.nas.nn.pytorch import ModelSpace, MutableConv2d, MutableLinear
+from torch import nn
+
+class Tied(ModelSpace):
+    def __init__(self, image_shape, classes):
+        super().__init__()
+        width = nni.choice("width", [4, 8])
+        self.stem = MutableConv2d(image_shape[0], width, 3, padding=1)
+        self.first, self.second = (MutableConv2d(width, width, 3, padding=1) for _ in range(2))
+        self.second.weight = self.first.weight
+        self.register_buffer("glimpse", self.first.bias.detach()[:2])
+        self.head = MutableLinear(width, classes)
+
+    def forward(self, images):
+        return self.head(self.second(self.first(self.stem(images)).relu()).relu().mean(dim=(2, 3)))
+"""
 FORM = "block0=conv3x3+block1=pool+depth=2+width=8"
 
 
@@ -132,11 +154,85 @@ def test_confirmed_networks_load_with_the_space_named(
         atom_nas.load_architecture(settings.out, space="mine:Blocks")
 
 
+@pytest.mark.parametrize("strategy", ["random", "successive-halving"])
+def test_tied_weights_are_kept_once_and_stay_tied(
+    settings: SearchSettings, ran: Ran, tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tied.py").write_text(TIED)
+    monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
+    trained: list[nn.Module] = []
+    really = estimator.read_scores
+
+    def read_scores(network: nn.Module, *arguments: Any, **options: Any) -> dict[str, float]:
+        trained.append(network)
+        return really(network, *arguments, **options)
+
+    monkeypatch.setattr(estimator, "read_scores", read_scores)
+    tied = replace(settings, space=f"{tmp_path / 'tied.py'}:Tied", samples=2, confirm_epochs=2)
+    halved = {"eta": 2, "rungs": 2} if strategy != "random" else {}
+    summary = run_search(replace(tied, strategy=strategy, strategy_options=halved, reference="none"))
+    assert (summary.failed, summary.confirmed, summary.confirm_failed) == (0, 1, 0)
+    network: Any = atom_nas.load_architecture(settings.out, space=tied.space).network
+    assert network.first.weight is network.second.weight
+    images, expected = torch.rand(5, 1, 8, 8), trained[0].eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    assert torch.equal(network(images), expected(images))
+    (file,) = (settings.out / "confirmed").glob("*.safetensors")
+    with safe_open(file, framework="pt") as kept:
+        assert {"first.weight", "second.weight"} & set(kept.keys()) == {"first.weight"}
+
+
 def test_references_of_other_code_are_not_taken(settings: SearchSettings, ran: Ran, file: Path) -> None:
     assert run_search(replace(settings, confirm=None)).cached == 0
     assert run_search(replace(settings, confirm=None, out=settings.out.with_name("b"))).cached == 3
     changed(file, "nn.ReLU()", "nn.Tanh()")
     assert run_search(replace(settings, confirm=None, out=settings.out.with_name("c"))).cached == 0
+
+
+@pytest.fixture
+def split(settings: SearchSettings, file: Path) -> SearchSettings:
+    """The same space, of which one function is in a file beside it."""
+    (file.parent / "shapes.py").write_text("from torch import nn\n\ndef bend():\n    return nn.ReLU()\n")
+    changed(file, "nn.ReLU()", "bend()")
+    changed(file, "import nni\n", "import nni\nfrom shapes import bend\n")
+    return settings
+
+
+def test_a_change_in_a_file_that_a_space_imports_is_noticed(
+    split: SearchSettings, ran: Ran, file: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    second, third = (replace(split, confirm=None, out=split.out.with_name(name)) for name in ("b", "c"))
+    run_search(split)
+    assert run_search(replace(second, seed=1)).cached == 0
+    assert run_search(third).cached == 3
+    record = read_record(split.out)["space"]
+    assert set(record["sources"]) == {"mine.py", "shapes.py"}
+    assert atom_nas.load_architecture(split.out, space=split.space).card["space"]["code"] == record["code"]
+    (noise,) = write_report([split.out, second.out], out=split.out.with_name("one")).report.noise or [None]
+    assert noise is not None
+    assert not [each for each in recwarn if "changed" in str(each.message)]
+
+    changed(file.with_name("shapes.py"), "nn.ReLU()", "nn.Tanh()")
+    assert run_search(replace(third, out=split.out.with_name("d"))).cached == 0
+    said = r"^shapes\.py has changed since block.* as it is now.* put the code back$"
+    for weights in (True, False):
+        with pytest.warns(UserWarning, match=said):
+            atom_nas.load_architecture(split.out, weights=weights, space=split.space)
+    with pytest.warns(UserWarning, match=r"^shapes\.py has changed since .*the file as it was.* new run$"):
+        run_search(replace(second, seed=1, samples=4, resume=True))
+    now = read_record(second.out)["space"]
+    assert (now["earlier_code"], now["code"] != record["code"]) == ([record["code"]], True)
+    with pytest.warns(UserWarning, match=r"no repeats of one another: the code of .* mine\.py:Blocks"):
+        written = write_report([split.out, second.out], out=split.out.with_name("two"))
+    assert not written.report.noise
+
+
+def test_workers_notice_a_change_in_a_file_that_a_space_imports(split: SearchSettings, file: Path) -> None:
+    code = prepare(split).space.code  # type: ignore[attr-defined]
+    built = {"space": split.space, "options": {}, "image_shape": (1, 8, 8), "classes": 10, "code": code}
+    SpaceBuilder(**built).warm_up()
+    changed(file.with_name("shapes.py"), "nn.ReLU()", "nn.Tanh()")
+    with pytest.raises(ValueError, match=r"mine\.py or a module that it imports has changed while"):
+        SpaceBuilder(**{**built, "classes": 11}).warm_up()
 
 
 def test_an_architecture_that_fails_on_the_images_is_one_row(

@@ -106,3 +106,12 @@ def test_a_killed_confirmation_goes_on_to_the_same_bytes(synthetic, undisturbed,
     for name in ("weights_sha256", "validation_accuracy", "test_accuracy"):
         assert mine[name] == other[name]
     assert not (cut / FOLDER / "unfinished").exists()
+
+
+@pytest.mark.parametrize("name", [f"{FOLDER}/unfinished", "checkpoints"])
+def test_a_planted_link_is_refused(run, synthetic, tmp_path, name):
+    (run / name).symlink_to(tmp_path)
+    try:
+        assert f"{name} is a link: remove it" in refused("search", synthetic, "--out", run, "--resume")
+    finally:
+        (run / name).unlink()

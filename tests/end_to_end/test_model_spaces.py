@@ -1,5 +1,9 @@
 """The README's guide to a space of one's own as a user follows it, and the lines that mistakes get."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from cli_helpers import done, refused
 
@@ -49,6 +53,34 @@ def test_the_guide(synthetic, here):
 def test_mistakes(synthetic, here, arguments, said):
     assert said in refused("search", synthetic, *arguments, *QUICK, "--out", here / "run")
     assert not (here / "run").exists()
+
+
+def test_a_changed_file_is_named_in_one_line(synthetic, here):
+    space = here / "my_spaces.py"
+    space.write_text(space.read_text().replace("import nni", "import nni\nfrom acts import Act", 1))
+    space.write_text(space.read_text().replace("nn.ReLU()", "Act()"))
+    (here / "acts.py").write_text("from torch.nn import ReLU as Act\n")
+    done("search", synthetic, "--space", "my_spaces.py:Blocks", "--samples", 1, *QUICK, "--out", "run")
+    (here / "acts.py").write_text("from torch.nn import Tanh as Act\n")
+    words = [
+        "search",
+        synthetic,
+        "--space",
+        "my_spaces.py:Blocks",
+        "--resume",
+        "--samples",
+        2,
+        "--out",
+        "run",
+    ]
+    # In a process of its own, as pytest takes warnings for itself.
+    said = subprocess.run(
+        [sys.executable, "-m", "atom_nas.cli", *map(str, words)],
+        capture_output=True, text=True, check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)},
+    )  # fmt: skip
+    (line,) = [line for line in said.stderr.splitlines() if "arning" in line]
+    assert line.startswith("warning: acts.py has changed since run was begun: trials from before are of")
 
 
 def test_a_form_that_does_not_parse(synthetic, here):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,29 @@ def test_pages_show_the_table_and_how_to_load(run: Path, capsys: pytest.CaptureF
     assert "Confirmed on real data" in shown
     assert "without weights: a1 (out of memory)" in shown
     assert f"load the best with its weights: atom_nas.load_architecture({str(run)!r}, rank=1)" in shown
+
+
+def test_the_printed_line_works_when_pasted(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / """it's "mine" :smile: """
+    odd.mkdir()
+    file = odd / "spaces.py"
+    file.touch()
+    shutil.move(run, odd / "run")
+    record = json.loads((odd / "run" / "run.json").read_text())
+    record["space"] |= {"name": "spaces.py:Blocks", "file": str(file)}
+    (odd / "run" / "run.json").write_text(json.dumps(record))
+    monkeypatch.chdir(odd)
+    written = write_report(Path("run"))
+    show_essence(written)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "load_architecture" in line]
+    call = ast.parse(line.partition(": ")[2], mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert ast.literal_eval(call.args[0]) == str(odd / "run")
+    named = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    assert named == {"rank": 1, "space": f"{file}:Blocks"}
+    assert str(odd) not in (odd / "run" / "report" / "index.html").read_text()
 
 
 def test_weights_that_are_gone_are_not_promised(run: Path) -> None:
