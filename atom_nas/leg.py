@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -70,22 +72,31 @@ def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:
     state = {
         name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)
     }
-    own, count = network.state_dict(), len(tensors) - len(state)
+    own = network.state_dict()
     whole = with_tied(state, own)
-    if len(losses) > leg.until or {name: t.shape for name, t in whole.items()} != {
-        name: t.shape for name, t in own.items()
-    }:
+    momentum = {name: tensor for name, tensor in tensors.items() if name not in _named(_NETWORK, state)}
+    fresh = _named(_MOMENTUM, dict(enumerate(network.parameters()))) if momentum else {}
+    if len(losses) > leg.until or _shapes(whole) != _shapes(own) or _shapes(momentum) != _shapes(fresh):
         return None
     network.load_state_dict(whole)
-    return TrainingRecord(losses, 0.0, tuple(tensors[f"{_MOMENTUM}{i}"] for i in range(count)))
+    return TrainingRecord(losses, 0.0, tuple(momentum[name] for name in fresh))
+
+
+def _named(prefix: str, tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def keep(
     leg: Leg, network: nn.Module, record: TrainingRecord, spent: tuple[float, float] = (0.0, 0.0)
 ) -> None:
     """Write what the next leg needs, and the wall and CPU seconds spent on it so far, for `glance`."""
-    tensors = {f"{_NETWORK}{name}": tensor for name, tensor in apart(network.state_dict()).items()}
-    tensors |= {f"{_MOMENTUM}{i}": tensor for i, tensor in enumerate(record.momentum)}
+    tensors = _named(_NETWORK, apart(network.state_dict())) | _named(
+        _MOMENTUM, dict(enumerate(record.momentum))
+    )
     leg.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"epoch_losses": json.dumps(record.epoch_losses), "spent": json.dumps(spent)}

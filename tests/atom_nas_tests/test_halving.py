@@ -202,6 +202,9 @@ def test_what_a_checkpoint_must_be(tmp_path: Path) -> None:
     assert take_up(leg, build("convnet3", (1, 8, 8), 3, stream(1))) is None
     save_file({"a": torch.ones(1)}, leg.checkpoint)
     assert take_up(leg, network) is None
+    for odd in (momentum[:-1], momentum[::-1], (*momentum, torch.ones(1))):
+        keep(leg, network, TrainingRecord((1.0,), 2.0, odd))
+        assert take_up(leg, network) is None
 
 
 def test_a_checkpoint_of_tied_weights_is_taken_up(tmp_path: Path) -> None:
