@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from atom_nas.plan import SearchSettings
 
 # Worker processes import what their jobs name, so the helpers must be a module they can find.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,6 +31,25 @@ def digits_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets") / "random"
     distill(DistillSettings(dataset="digits", method="random", ipc=10, out=folder))
     return folder
+
+
+@pytest.fixture
+def quick(digits_set: Path, tmp_path: Path) -> "SearchSettings":
+    """The smallest search that has it all: a few ConvNets, a proxy and a real reference."""
+    from atom_nas.plan import SearchSettings
+
+    return SearchSettings(
+        synthetic=digits_set,
+        out=tmp_path / "run",
+        samples=4,
+        epochs=2,
+        reference_epochs=1,
+        reference_images=100,
+        validation_images=50,
+        workers=1,
+        seed=39,  # its samples are small networks
+        device="cpu",
+    )
 
 
 @pytest.fixture

@@ -33,19 +33,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
-    return SearchSettings(
-        synthetic=digits_set,
-        out=tmp_path / "run",
-        samples=4,
-        epochs=2,
-        reference="none",
-        space_options={"width": [32], "depth": [1]},
-        confirm=2,
-        confirm_epochs=3,
-        workers=1,
-        device="cpu",
-    )
+def settings(quick: SearchSettings) -> SearchSettings:
+    narrow = {"space_options": {"width": [32], "depth": [1]}, "validation_images": None, "seed": 0}
+    return replace(quick, reference="none", confirm=2, confirm_epochs=3, **narrow)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
-from trial_helpers import search_data, small_network
+from torch import Tensor
+from trial_helpers import Recorder, search_data, small_network
 
 from atom_nas.estimators import early_stopping
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
@@ -20,22 +20,6 @@ from reports import read_run, write_report
 
 CPU = torch.device("cpu")
 Ran = list[tuple[str, str]]
-
-
-class Recorder(nn.Module):
-    """Keeps the batches that it is fed in training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.inner = small_network()
-        self.fed: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.training:
-            self.fed.append(images.detach().clone())
-        logits: Tensor = self.inner(images)
-        return logits
 
 
 def times_seen(batches: list[Tensor]) -> Counter[tuple[float, ...]]:
@@ -115,21 +99,8 @@ def test_settings_name_the_budget_and_the_images() -> None:
 
 
 @pytest.fixture
-def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
-    return SearchSettings(
-        synthetic=digits_set,
-        out=tmp_path / "run",
-        samples=4,
-        epochs=2,
-        training={"batch_size": 50},
-        reference_epochs=1,
-        reference_images=100,
-        estimators=("early-stopping", "synflow"),
-        validation_images=50,
-        workers=1,
-        seed=39,  # its samples are small networks
-        device="cpu",
-    )
+def settings(quick: SearchSettings) -> SearchSettings:
+    return replace(quick, training={"batch_size": 50}, estimators=("early-stopping", "synflow"))
 
 
 def stored(path: Path, estimator: str) -> list[Trial]:

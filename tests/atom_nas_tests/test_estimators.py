@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
-from trial_helpers import search_data, small_network
+from torch import Tensor
+from trial_helpers import Recorder, search_data, small_network
 
 from atom_nas.estimators import real
 from atom_nas.estimators.base import fingerprint, subset
@@ -13,21 +13,6 @@ from distill.training import TrainingConfig, evaluate
 
 CPU = torch.device("cpu")
 PLAIN = TrainingConfig(epochs=1, augmentation="none")
-
-
-class Recorder(nn.Module):
-    """Keeps what it is fed in training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = small_network()
-        self.fed: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.training:
-            self.fed.append(images.detach().clone())
-        logits: Tensor = self.inner(images)
-        return logits
 
 
 def rows(images: Tensor) -> set[tuple[float, ...]]:

@@ -24,20 +24,10 @@ Ran = list[tuple[str, str]]
 
 
 @pytest.fixture
-def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
-    return SearchSettings(
-        synthetic=digits_set,
-        out=tmp_path / "run",
-        strategy="successive-halving",
-        strategy_options={"eta": 2},
-        samples=6,
-        epochs=4,
-        space_options={"width": [32], "depth": [1, 2], "pooling": ["none", "avg"], "activation": ["relu"]},
-        reference="none",
-        validation_images=50,
-        workers=1,
-        device="cpu",
-    )
+def settings(quick: SearchSettings) -> SearchSettings:
+    space = {"width": [32], "depth": [1, 2], "pooling": ["none", "avg"], "activation": ["relu"]}
+    halving = {"strategy": "successive-halving", "strategy_options": {"eta": 2}, "seed": 0}
+    return replace(quick, samples=6, epochs=4, space_options=space, reference="none", **halving)
 
 
 def stored(path: Path, estimator: str = "proxy") -> dict[str, Trial]:

@@ -55,22 +55,9 @@ def file(own_space: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(digits_set: Path, file: Path, tmp_path: Path) -> SearchSettings:
-    return SearchSettings(
-        synthetic=digits_set,
-        out=tmp_path / "run",
-        space=f"{file}:Blocks",
-        samples=3,
-        epochs=2,
-        training={"augmentation": "none"},
-        reference_epochs=1,
-        reference_images=100,
-        validation_images=50,
-        confirm=1,
-        confirm_epochs=1,
-        workers=1,
-        device="cpu",
-    )
+def settings(quick: SearchSettings, file: Path) -> SearchSettings:
+    own = {"space": f"{file}:Blocks", "samples": 3, "training": {"augmentation": "none"}, "seed": 0}
+    return replace(quick, confirm=1, confirm_epochs=1, **own)
 
 
 def changed(file: Path, before: str, after: str) -> None:

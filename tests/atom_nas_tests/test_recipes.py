@@ -82,23 +82,16 @@ def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:
 
 
 @pytest.fixture
-def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
+def settings(quick: SearchSettings, tmp_path: Path) -> SearchSettings:
     listed = tmp_path / "cells.csv"
     listed.write_text(f"architecture\n{CELL}\n")
-    return SearchSettings(
-        synthetic=digits_set,
-        out=tmp_path / "run",
-        space="nasbench201",
-        space_options={"cells": 2, "channels": 4},
-        proxy_space={"cells": 1},
-        architectures=listed,
-        epochs=1,
-        reference_epochs=1,
-        reference_images=20,
-        validation_images=20,
-        workers=1,
-        device="cpu",
-    )
+    cells = {
+        "space": "nasbench201",
+        "space_options": {"cells": 2, "channels": 4},
+        "proxy_space": {"cells": 1},
+    }
+    few = {"epochs": 1, "reference_images": 20, "validation_images": 20}
+    return replace(quick, architectures=listed, **cells, **few)
 
 
 def test_a_search_with_a_smaller_proxy(settings: SearchSettings) -> None:

@@ -22,21 +22,8 @@ FITTING, OTHER, MISFIT = "w32-d1-none-relu-avg", "w32-d2-batch-relu-max", "w32-d
 
 
 @pytest.fixture
-def settings(digits_set: Path, tmp_path: Path) -> SearchSettings:
-    return SearchSettings(
-        synthetic=digits_set,
-        out=tmp_path / "run",
-        samples=4,
-        epochs=2,
-        reference_epochs=1,
-        reference_images=100,
-        reference_samples=3,
-        validation_images=50,
-        workers=1,
-        seed=39,  # its samples are small networks
-        device="cpu",
-        command="atom-nas search ...",
-    )
+def settings(quick: SearchSettings) -> SearchSettings:
+    return replace(quick, reference_samples=3, command="atom-nas search ...")
 
 
 def trials(path: Path, estimator: str) -> list[Trial]:
