@@ -4,8 +4,6 @@ exits.
 Commands import what they need when they run: '--help' must answer before torch could be imported.
 """
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +12,7 @@ import typer
 from atom_nas import __version__
 from atom_nas import options as opt
 from atom_nas.guard import Commands, guarded
+from atom_nas.typed import command_line, said
 
 app = typer.Typer(
     cls=Commands,
@@ -37,17 +36,6 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"atom-nas {__version__}")
         raise typer.Exit
-
-
-def _command() -> str:
-    """What was typed, for the record, as it would be typed to do the same anew."""
-    return shlex.join(["atom-nas", *(word for word in sys.argv[1:] if word != "--resume")])
-
-
-def _said(context: typer.Context) -> set[str]:
-    """The parameters that were typed, as against those that are at their defaults."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 @app.callback()
@@ -297,13 +285,12 @@ def search(
     from atom_nas.resuming import search_settings
     from atom_nas.terminal import show_recipe, show_report, show_search
 
-    said = {opt.FIELDS.get(name, name) for name in _said(context)}
     settings = search_settings(
-        said,
+        {opt.FIELDS.get(name, name) for name in said(context)},
         synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
         architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
         dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
-        estimators=(estimators,), resume=resume, command=_command(), confirm=confirm,
+        estimators=(estimators,), resume=resume, command=command_line(), confirm=confirm,
         training=parse_assignments(set_ or []), reference_training=parse_assignments(set_reference or []),
         strategy_options=parse_assignments(set_strategy or []), confirm_epochs=confirm_epochs,
         space_options=parse_assignments(set_space or []),
@@ -360,7 +347,7 @@ def quickstart(
         raise ValueError(f"{out} is not empty; name another --out{', or go on with --resume' * begun}")
     show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
     begun = (out / "search" / "run.json").exists()
-    command = _command()
+    command = command_line()
     show_search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
     show_report([out / "search"])
 

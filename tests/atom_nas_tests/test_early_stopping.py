@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from trial_helpers import Recorder, search_data, small_network
+from trial_helpers import Recorder, search_data, small_network, stored
 
 from atom_nas.estimators import early_stopping
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
 from atom_nas.leg import Leg
 from atom_nas.search import SearchSettings, run_search
-from atom_nas.trials import Trial, TrialStore
 from distill.passes import epoch_order
 from distill.training import TrainingConfig
 from reports import read_run, write_report
@@ -101,11 +100,6 @@ def test_settings_name_the_budget_and_the_images() -> None:
 @pytest.fixture
 def settings(quick: SearchSettings) -> SearchSettings:
     return replace(quick, training={"batch_size": 50}, estimators=("early-stopping", "synflow"))
-
-
-def stored(path: Path, estimator: str) -> list[Trial]:
-    with TrialStore.open(path / "trials.sqlite") as store:
-        return store.trials(estimator)
 
 
 def test_a_search_stores_it_and_reports_every_score(settings: SearchSettings, ran: Ran) -> None:

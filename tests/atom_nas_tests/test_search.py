@@ -8,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from trial_helpers import trial
+from trial_helpers import stored, trial
 
 from atom_nas.estimators.real import RealEstimator
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
-from atom_nas.trials import Trial, TrialStore
+from atom_nas.trials import TrialStore
 from distill.precision import runs_bfloat16
 from reports import write_report
 
@@ -26,19 +26,14 @@ def settings(quick: SearchSettings) -> SearchSettings:
     return replace(quick, reference_samples=3, command="atom-nas search ...")
 
 
-def trials(path: Path, estimator: str) -> list[Trial]:
-    with TrialStore.open(path / "trials.sqlite") as store:
-        return store.trials(estimator)
-
-
 def outcomes(path: Path, estimator: str) -> list[tuple[Any, ...]]:
-    return [(t.position, t.architecture, t.status, t.scores, t.seed) for t in trials(path, estimator)]
+    return [(t.position, t.architecture, t.status, t.scores, t.seed) for t in stored(path, estimator)]
 
 
 def test_a_search_leaves_a_whole_run_folder(settings: SearchSettings, ran: Ran, digits_set: Path) -> None:
     seen: list[Progress] = []
     summary = run_search(settings, progress=seen.append)
-    proxies, references = trials(settings.out, "proxy"), trials(settings.out, "real")
+    proxies, references = stored(settings.out, "proxy"), stored(settings.out, "real")
     assert [each.position for each in proxies] == [0, 1, 2, 3]
     assert len(ran) == 7
     assert {len(each.scores) for each in proxies} == {9}
@@ -75,8 +70,8 @@ def test_the_record_says_what_was_done(settings: SearchSettings) -> None:
 
 def test_other_estimators_score_the_same_architectures(settings: SearchSettings, ran: Ran) -> None:
     run_search(replace(settings, estimators=("snip",), reference="none"))
-    names = [each.architecture for each in trials(settings.out, "proxy")]
-    assert [each.architecture for each in trials(settings.out, "snip")] == names
+    names = [each.architecture for each in stored(settings.out, "proxy")]
+    assert [each.architecture for each in stored(settings.out, "snip")] == names
     ran.clear()
     more = replace(settings, estimators=("snip", "synflow"), reference="none", resume=True)
     run_search(more)
@@ -92,12 +87,12 @@ def test_other_estimators_score_the_same_architectures(settings: SearchSettings,
 
 def test_resuming_a_whole_run_trains_nothing(settings: SearchSettings, ran: Ran) -> None:
     run_search(settings)
-    before = trials(settings.out, "proxy"), trials(settings.out, "real")
+    before = stored(settings.out, "proxy"), stored(settings.out, "real")
     ran.clear()
     seen: list[Progress] = []
     run_search(replace(settings, resume=True, workers=5), progress=seen.append)
     assert ran == []
-    assert (trials(settings.out, "proxy"), trials(settings.out, "real")) == before
+    assert (stored(settings.out, "proxy"), stored(settings.out, "real")) == before
     assert [p.reused for p in seen if p.done == p.total] == [4, 3]
 
 
@@ -113,7 +108,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(settings: SearchSettings,
     other = replace(settings, out=settings.out.with_name("interrupted"))
     with pytest.raises(KeyboardInterrupt):
         run_search(other, progress=interrupt)
-    assert len(ran) == len(trials(other.out, "proxy")) == 2
+    assert len(ran) == len(stored(other.out, "proxy")) == 2
     assert read_record(other.out)["complete"] is False
     run_search(replace(other, resume=True))
     assert (outcomes(other.out, "proxy"), outcomes(other.out, "real")) == whole
@@ -139,11 +134,11 @@ def test_strategies_that_learn_are_replayed(settings: SearchSettings, ran: Ran, 
 
 def test_a_resumed_run_may_sample_more(settings: SearchSettings, ran: Ran) -> None:
     run_search(replace(settings, reference="none"))
-    first = trials(settings.out, "proxy")
+    first = stored(settings.out, "proxy")
     run_search(replace(settings, samples=6, resume=True))
-    assert trials(settings.out, "proxy")[:4] == first
-    assert [each.position for each in trials(settings.out, "proxy")] == list(range(6))
-    assert len(trials(settings.out, "real")) == 3
+    assert stored(settings.out, "proxy")[:4] == first
+    assert [each.position for each in stored(settings.out, "proxy")] == list(range(6))
+    assert len(stored(settings.out, "real")) == 3
     assert len(ran) == 6 + 3
 
 
@@ -154,8 +149,8 @@ def test_a_second_run_takes_its_reference_from_the_cache(settings: SearchSetting
     summary = run_search(second)
     assert [name for name, _ in ran].count("real") == 1
     assert (summary.matched, summary.cached) == (4, 3)
-    first = {t.architecture: t for t in trials(settings.out, "real")}
-    for each in trials(second.out, "real"):
+    first = {t.architecture: t for t in stored(settings.out, "real")}
+    for each in stored(second.out, "real"):
         if each.cached:
             assert replace(each, cached=False) == first[each.architecture]
 
@@ -174,9 +169,9 @@ def test_a_list_is_scored_with_its_misfits_as_failures(
     (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{MISFIT}\n{FITTING}\n{OTHER}\n")
     summary = run_search(replace(settings, architectures=tmp_path / "list.csv", reference="none"))
     assert (summary.proposed, summary.failed, summary.duplicates) == (3, 1, 1)
-    found = {t.architecture: (t.position, t.status) for t in trials(settings.out, "proxy")}
+    found = {t.architecture: (t.position, t.status) for t in stored(settings.out, "proxy")}
     assert found == {OTHER: (0, "done"), MISFIT: (1, "failed"), FITTING: (2, "done")}
-    assert "does not fit the images" in str(trials(settings.out, "proxy")[1].reason)
+    assert "does not fit the images" in str(stored(settings.out, "proxy")[1].reason)
     assert len(ran) == 2
     assert read_record(settings.out)["strategy"]["name"] == "list"
 
@@ -337,7 +332,7 @@ def test_a_precision_that_the_machine_lacks_is_replaced_and_said(settings: Searc
 @pytest.mark.usefixtures("ran")
 def test_the_costliest_references_come_first(settings: SearchSettings, ran: Ran) -> None:
     run_search(settings)
-    costs = {trial.architecture: trial.scores["flops"] for trial in trials(settings.out, "proxy")}
+    costs = {trial.architecture: trial.scores["flops"] for trial in stored(settings.out, "proxy")}
     trained = [costs[architecture] for estimator, architecture in ran if estimator == "real"]
     assert trained == sorted(trained, reverse=True)
 

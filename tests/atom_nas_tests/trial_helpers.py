@@ -16,7 +16,7 @@ from atom_nas.bench.turns import Finished, Turns, Way
 from atom_nas.engines._trial import run_trial
 from atom_nas.engines.base import Job, Outcome, Workload
 from atom_nas.estimators.base import SearchData
-from atom_nas.trials import Trial
+from atom_nas.trials import Trial, TrialStore
 from distill.data import Split
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import stream
@@ -132,6 +132,12 @@ class SuicidalOnArrival:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (7,)
+
+
+def stored(run: Path, estimator: str) -> list[Trial]:
+    """The trials of a run that an estimator scored."""
+    with TrialStore.open(run / "trials.sqlite") as store:
+        return store.trials(estimator)
 
 
 def trial(architecture: str = "w32-d1", **changes: Any) -> Trial:
