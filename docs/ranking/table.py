@@ -25,7 +25,7 @@ BEST = 0.2
 
 @dataclass(frozen=True)
 class Ruler:
-    """Oriented scores by architecture, and core-seconds an architecture where they are known."""
+    """Oriented scores by architecture, and core-seconds an architecture of the trainings behind them."""
 
     scores: pd.Series
     seconds: float | None
@@ -33,20 +33,20 @@ class Ruler:
 
 def read(text: str) -> Ruler:
     """RANKING.csv:SCORE, or several joined by +."""
-    parts = []
+    parts: list[Ruler] = []
+    seconds: dict[str, float] = {}
     for part in text.split("+"):
         file, _, score = part.rpartition(":")
         table = pd.read_csv(file).set_index("architecture")
         sign = -1.0 if score.endswith(LOWER_IS_BETTER) else 1.0
-        trained = score not in ("parameters", "flops")
-        column = f"{score}_seconds" if f"{score}_seconds" in table else "cpu_seconds"
-        seconds = float(table[column].mean()) if trained and column in table else None
-        parts.append(Ruler(sign * table[score], seconds))
+        parts.append(Ruler(sign * table[score], None))
+        if "loss" in score or score == "validation_accuracy":  # read off the same training
+            seconds[file] = float(table["cpu_seconds"].mean())
+    total = sum(seconds.values()) or None
     if len(parts) == 1:
-        return parts[0]
+        return Ruler(parts[0].scores, total)
     ranks = pd.concat([part.scores.rank() for part in parts], axis=1, join="inner")
-    known = [part.seconds for part in parts if part.seconds is not None]
-    return Ruler(ranks.mean(axis=1), sum(known) if known else None)
+    return Ruler(ranks.mean(axis=1), total)
 
 
 def among_best(scores: pd.Series, published: pd.Series) -> str:
