@@ -1,7 +1,7 @@
 """One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -128,6 +128,8 @@ class Stage:
         leg: the part of an architecture's training that is asked for; None: all of it.
         finish: makes of a trial that was run the one to be stored; None: as it is.
         on_wait: called now and then while trials run.
+        same_as: an architecture -> the one whose network is scored for it, the same by another name: of all
+            that have one and the same, one is scored, and the others get its scores with costs of their own.
     """
 
     title: str
@@ -145,8 +147,10 @@ class Stage:
     leg: Callable[[str], Leg] | None = None
     finish: Callable[[Trial], Trial] | None = None
     on_wait: Callable[[], None] | None = None
+    same_as: Callable[[str], str] = str
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
+    _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._progress = Progress(stage=self.title, done=0, total=self.total)
@@ -166,8 +170,12 @@ class Stage:
         """
         wanted = [name for name in positions if name not in self._seen]
         left = [name for name in wanted if not self._take(name, positions[name])]
-        jobs = [self._job(name) for name in left]
-        for outcome in self.engine.run(jobs, self.on_wait):
+        firsts = {self.same_as(name): name for name in reversed(left)}
+        self._run([name for name in left if firsts[self.same_as(name)] == name], positions)
+        self._run([name for name in left if firsts[self.same_as(name)] != name], positions)
+
+    def _run(self, names: Sequence[str], positions: Mapping[str, int]) -> None:
+        for outcome in self.engine.run([self._job(name) for name in names], self.on_wait):
             trial = self._trial(outcome, positions[outcome.job.architecture])
             trial = self.finish(trial) if self.finish else trial
             self._keep(trial)
@@ -194,9 +202,15 @@ class Stage:
         return reason is not None
 
     def _job(self, architecture: str) -> Job:
-        seed = trial_seed(self.seed, self.estimator, architecture)
-        leg = self.leg(architecture) if self.leg else None
-        return Job(estimator=self.estimator, architecture=architecture, seed=seed, leg=leg)
+        scored = self.same_as(architecture)
+        return Job(
+            estimator=self.estimator,
+            architecture=architecture,
+            seed=trial_seed(self.seed, self.estimator, scored),
+            leg=self.leg(scored) if self.leg else None,
+            scored_as=scored if scored != architecture else None,
+            known=self._known.get(scored),
+        )
 
     def _trial(self, outcome: Outcome, position: int) -> Trial:
         return Trial(
@@ -229,6 +243,8 @@ class Stage:
     def _tell(self, trial: Trial, *, reused: int = 0) -> None:
         before = self._progress
         self._seen.add(trial.architecture)
+        if trial.done:
+            self._known.setdefault(self.same_as(trial.architecture), trial.scores)
         self._progress = replace(
             before,
             done=before.done + 1,

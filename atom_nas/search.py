@@ -33,7 +33,7 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
-from search_spaces.base import Architecture, Space
+from search_spaces.base import Architecture, Repeating, Space, representative
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
 
@@ -53,6 +53,7 @@ class SearchSummary:
         failed: how many of them have no score.
         reason: why one of the failed ones did; None if none did.
         duplicates: lines of the list that repeated an earlier one.
+        repeated: how many of the scored ones are the same network as another that was scored.
         reference: "real", "table" or "none".
         matched: how many scored architectures have a reference score.
         cached: how many of those were trained by an earlier run.
@@ -70,6 +71,7 @@ class SearchSummary:
     failed: int
     reason: str | None
     duplicates: int
+    repeated: int
     reference: str
     matched: int
     cached: int
@@ -220,6 +222,8 @@ class _Session:
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
+        scored = [trial.architecture for trial in store.trials("proxy") if trial.done]
+        record["repeated"] = len(scored) - len(set(map(self._same_as, scored)))
         record["complete"] = True
         self._folder.save()
         trials, references = store.trials("proxy"), store.trials("real")
@@ -231,6 +235,7 @@ class _Session:
             failed=sum(not trial.done for trial in trials),
             reason=next((trial.reason for trial in trials if not trial.done), None),
             duplicates=listed.duplicates if listed else 0,
+            repeated=record["repeated"],
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
@@ -265,6 +270,7 @@ class _Session:
             "space": plan.settings.space,
             "space_options": plan.space_options,
             **_definition(plan.space),
+            **({"scored": "once a network"} if isinstance(plan.space, Repeating) else {}),
             "image_shape": list(plan.data.image_shape),
             "estimator": estimator.settings(),
             "seed": plan.settings.seed,
@@ -282,6 +288,9 @@ class _Session:
         **more: Any,
     ) -> Stage:
         """A stage of this run; `more` is what else a `Stage` takes."""
+        # Not where names matter: what training-free scores count may stand in a part without effect, and
+        # the weights that --confirm keeps are to fit the network of the name.
+        same_as = self._same_as if estimator.name in ("proxy", "real", *TRAINED_BESIDE) else str
         return Stage(
             title=title,
             estimator=estimator.name,
@@ -292,12 +301,16 @@ class _Session:
             misfit=self._misfit,
             engine=self._engine,
             store=self._folder.store,
-            **{"cache": None, "on_trial": self._tell, **more},
+            **{"cache": None, "on_trial": self._tell, "same_as": same_as, **more},
         )
 
     def _misfit(self, architecture: str) -> str | None:
         space = self._plan.space
         return space.misfit(space.parse(architecture), self._plan.data.image_shape)
+
+    def _same_as(self, architecture: str) -> str:
+        space = self._plan.space
+        return str(representative(space, space.parse(architecture)))
 
     def _tell(self, progress: Progress) -> None:
         # run.json is rewritten along with each trial, so that kill -9 loses little of the wall time.

@@ -161,6 +161,9 @@ def show_search(settings: "SearchSettings") -> None:
         stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
     if summary.duplicates:
         stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
+    if summary.repeated:
+        same = f"the same network as another: {plural(summary.repeated, 'architecture')}"
+        stderr.print(f"{same}, not trained again", markup=False)
     if summary.foreign:
         stderr.print(f"{summary.foreign}: left out", markup=False)
     if summary.cached:

@@ -27,6 +27,7 @@ def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
         _failed_references(run),
         _unmatched(run, counts),
         _foreign(run),
+        _repeated(run),
         _ties(run, counts),
         _early_stopping(run),
         _noise(run),
@@ -94,6 +95,18 @@ def _foreign(run: Run) -> str | None:
         return None
     name = by_count(foreign, "names an architecture", "name architectures")
     return f"{plural(foreign, 'row')} of the reference table {name} that this space does not have."
+
+
+def _repeated(run: Run) -> str | None:
+    count = run.info.repeated
+    if not count:
+        return None
+    are = by_count(count, "is", "are")
+    return (
+        f"{plural(count, 'architecture')} {are} the same network as another by its own name. Each network "
+        "was trained once, so these share what was measured, and intervals, which count both, are a little "
+        "too narrow."
+    )
 
 
 def _ties(run: Run, counts: Counts) -> str | None:

@@ -119,7 +119,7 @@ class ConfirmInfo(_Part):
 
 
 class RunInfo(_Part):
-    """run.json."""
+    """run.json; `repeated` architectures are the same network as another one that was scored."""
 
     format_version: Literal[1]
     atom_nas_version: str = ""
@@ -139,6 +139,7 @@ class RunInfo(_Part):
     search_wall_seconds: Seconds | None = None
     reference_wall_seconds: Seconds | None = None
     confirm_wall_seconds: Seconds | None = None
+    repeated: Count = 0
     complete: bool = False
     environment: dict[str, Any] = {}
 

@@ -70,6 +70,19 @@ class Space(Protocol):
         """
 
 
+@runtime_checkable
+class Repeating(Protocol):
+    """A space in which some networks have several names."""
+
+    def representative(self, architecture: Any) -> Architecture:
+        """One and the same architecture for all that are the same function of as many weights."""
+
+
+def representative(space: Space, architecture: Architecture) -> Architecture:
+    """The architecture that stands for all which are the same network; itself where none is known to be."""
+    return space.representative(architecture) if isinstance(space, Repeating) else architecture
+
+
 def enumerate_space(space: Space) -> Iterator[Architecture]:
     """Every architecture of the space, the last choice varying fastest."""
     for values in itertools.product(*space.choices.values()):

@@ -67,14 +67,18 @@ class Workload:
         network_costs(nn.Conv2d(self.image_shape[0], 1, 1), self.image_shape)
 
     def scores(self, job: "Job", device: torch.device) -> dict[str, float]:
-        """The scores of a freshly built network by the job's estimator, and its costs."""
+        """The scores of a freshly built network by the job's estimator, and the architecture's costs."""
         cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
         estimator = next(each for each in self.estimators if each.name == job.estimator)
         build = self.proxies.get(job.estimator, self.build)
+        scored = job.scored_as or job.architecture
         with torch.random.fork_rng(devices=cuda):
-            whole = None if build is self.build else self.build(job.architecture)
+            alike = build is self.build and scored == job.architecture and job.known is None
+            whole = None if alike else self.build(job.architecture)
+            if whole is not None and job.known is not None:
+                return dict(job.known) | network_costs(whole, self.image_shape)
             torch.manual_seed(job.seed)
-            network = build(job.architecture)
+            network = build(scored)
             costs = network_costs(whole or network, self.image_shape)
             return estimator.score(network, seed=job.seed, device=device, leg=job.leg) | costs
 
@@ -88,12 +92,16 @@ class Job:
         architecture: its string form.
         seed: of everything random in the trial.
         leg: the part of the training that is asked for; None: all of it.
+        scored_as: the architecture whose network is scored, if that is the same network by another name.
+        known: the scores of that network, where they are known: costs alone are to be counted.
     """
 
     estimator: str
     architecture: str
     seed: int
     leg: Leg | None = None
+    scored_as: str | None = None
+    known: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

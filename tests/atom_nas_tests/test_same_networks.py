@@ -1,0 +1,155 @@
+"""Architectures that are one network by several names: trained once, whatever the order."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trial_helpers import stored
+
+import search_spaces
+from atom_nas import load_architecture
+from atom_nas.estimators import base
+from atom_nas.estimators.measure import network_costs
+from atom_nas.run_folder import read_record
+from atom_nas.search import Progress, SearchSettings, run_search
+from distill.training import TrainingRecord
+from reports import write_report
+from search_spaces.base import representative
+
+FIRST = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
+DIRECT = "|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|"
+DEAD_END = "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|none~0|skip_connect~1|none~2|"
+OTHER = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
+SAME = (FIRST, DIRECT, DEAD_END)
+SPACE = search_spaces.load("nasbench201", cells=1, channels=4)
+COSTS = {"parameters", "flops"}
+
+pytestmark = pytest.mark.usefixtures("ran")
+
+
+@pytest.fixture
+def settings(quick: SearchSettings) -> SearchSettings:
+    return replace(quick, space="nasbench201", space_options={"cells": 1, "channels": 4}, epochs=2)
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[TrainingRecord]:
+    """What was really trained."""
+    train, done = base.train, []
+
+    def counted(*arguments: Any, **options: Any) -> TrainingRecord:
+        done.append(train(*arguments, **options))
+        return done[-1]
+
+    monkeypatch.setattr(base, "train", counted)
+    return done
+
+
+def listed(settings: SearchSettings, folder: str, names: Sequence[str], **changes: Any) -> SearchSettings:
+    """The search of these architectures, into a folder of its own."""
+    out = settings.out.with_name(folder)
+    file = out.with_suffix(".csv")
+    file.write_text("architecture\n" + "\n".join(names) + "\n")
+    return replace(settings, out=out, architectures=file, **changes)
+
+
+def scores(run: Path, estimator: str = "proxy") -> dict[str, dict[str, float]]:
+    return {trial.architecture: dict(trial.scores) for trial in stored(run, estimator)}
+
+
+def test_the_names_are_of_one_network() -> None:
+    assert len({str(representative(SPACE, SPACE.parse(name))) for name in SAME}) == 1
+    assert str(representative(SPACE, SPACE.parse(OTHER))) not in SAME
+    convnets = search_spaces.load("convnet")
+    one = convnets.parse("w32-d1-none-relu-avg")
+    assert representative(convnets, one) is one
+
+
+def test_one_network_is_trained_once_and_every_name_has_its_own_costs(
+    settings: SearchSettings, trainings: list[TrainingRecord]
+) -> None:
+    summary = run_search(listed(settings, "run", [*SAME, OTHER]))
+    assert len(trainings) == 2 + 2  # the proxy and the reference of two networks
+    assert (summary.failed, summary.repeated, summary.matched) == (0, 2, 4)
+    for estimator in ("proxy", "real"):
+        found = scores(summary.path, estimator)
+        learnt = [{name: v for name, v in found[each].items() if name not in COSTS} for each in SAME]
+        assert learnt[0] == learnt[1] == learnt[2] != found[OTHER]
+        for name in SAME:
+            costs = network_costs(SPACE.build(SPACE.parse(name), (1, 8, 8), 10), (1, 8, 8))
+            assert {each: found[name][each] for each in COSTS} == costs
+    assert len({found[name]["parameters"] for name in SAME}) == 2  # a dead end has weights too
+    assert read_record(summary.path)["repeated"] == 2
+    note = "2 architectures are the same network as another"
+    assert note in write_report([summary.path]).page.read_text()
+
+
+@pytest.mark.parametrize("halving", [False, True], ids=["at once", "successive halving"])
+def test_scores_depend_neither_on_which_name_comes_first_nor_on_the_others(
+    settings: SearchSettings, halving: bool
+) -> None:
+    options: dict[str, Any] = {"reference": "none", "epochs": 4}
+    if halving:
+        options |= {"strategy": "successive-halving", "strategy_options": {"eta": 2}}
+    runs = [
+        run_search(listed(settings, "there", [*SAME, OTHER], **options)).path,
+        run_search(listed(settings, "back", [OTHER, *reversed(SAME)], **options)).path,
+        run_search(listed(settings, "alone", [DEAD_END], **options)).path,
+    ]
+    for stage in [f"proxy after {epochs} epochs" for epochs in (1, 2, 4)] if halving else ["proxy"]:
+        learnt = [
+            {name: value for name, value in found.items() if name not in COSTS}
+            for run in runs
+            for architecture, found in scores(run, stage).items()
+            if architecture in SAME
+        ]
+        assert len(learnt) >= 2
+        assert all(found == learnt[0] for found in learnt)
+
+
+def test_what_an_earlier_session_trained_is_not_trained_again(
+    settings: SearchSettings, trainings: list[TrainingRecord]
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.done == 1:
+            raise KeyboardInterrupt
+
+    run = listed(settings, "run", [FIRST, DIRECT], reference="none")
+    with pytest.raises(KeyboardInterrupt):
+        run_search(run, progress=stop)
+    assert list(scores(run.out)) == [FIRST]
+    run_search(replace(run, resume=True))
+    assert len(trainings) == 1
+    found = scores(run.out)
+    assert found[DIRECT]["final_training_loss"] == found[FIRST]["final_training_loss"]
+
+
+def test_what_is_kept_or_counted_by_name_is_of_the_name(settings: SearchSettings) -> None:
+    """A dead end's units count for NASWOT as published; confirmed weights fit the network of their name."""
+    run = listed(settings, "run", SAME, reference="none", estimators=("naswot",), confirm=3, confirm_epochs=1)
+    run_search(run)
+    values = scores(run.out, "naswot")
+    assert values[DEAD_END]["naswot"] != values[FIRST]["naswot"]
+    for name in SAME:
+        loaded = load_architecture(run.out, architecture=name)
+        own = SPACE.build(SPACE.parse(name), (1, 8, 8), 10)
+        assert loaded.network.state_dict().keys() == own.state_dict().keys()
+
+
+def test_a_network_that_failed_by_one_name_is_tried_by_the_next(
+    settings: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, calls = base.train, []
+
+    def fail_first(*arguments: Any, **options: Any) -> TrainingRecord:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("a moment without memory")
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(base, "train", fail_first)
+    summary = run_search(listed(settings, "run", SAME, reference="none"))
+    assert (summary.failed, summary.repeated) == (1, 1)
+    assert DIRECT in scores(summary.path)
