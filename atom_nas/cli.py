@@ -262,6 +262,7 @@ def search(
     reference_images: opt.ReferenceImages = None,
     reference_epochs: opt.ReferenceEpochs = None,
     epochs: opt.ProxyEpochs = None,
+    repeats: opt.SearchRepeats = 1,
     score: opt.Score = "validation_accuracy",
     validation_images: opt.ValidationImages = None,
     confirm: opt.Confirm = None,
@@ -297,7 +298,8 @@ def search(
         proxy_space=parse_assignments(set_proxy_space or []),
         confirm_training=parse_assignments(set_confirm or []), reference_samples=reference_samples,
         reference_images=reference_images,
-        reference_epochs=reference_epochs, epochs=epochs, validation_images=validation_images,
+        reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
+        validation_images=validation_images,
     )  # fmt: skip
     if not resume:
         show_recipe(settings)

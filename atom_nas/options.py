@@ -184,6 +184,12 @@ ReferenceSamples = Annotated[int | None, count("Train the reference of this many
 ReferenceImages = Annotated[int | None, count("Real images to train the reference on.  [default: all]")]
 ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [default: 30]")]
 ProxyEpochs = Annotated[int | None, count("Epochs on the synthetic set.  [default: 100]")]
+SearchRepeats = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Trainings of each architecture on it, with seeds of their own; its scores are means."
+    ),
+]
 Score = Annotated[str, typer.Option(help="The score to rank by.")]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
 Confirm = Annotated[

@@ -54,6 +54,8 @@ class SearchSettings:
         reference_training: other fields of the reference's `TrainingConfig`.
         epochs: of the proxy.
         training: other fields of the proxy's `TrainingConfig`.
+        repeats: trainings of each architecture as the proxy, that differ in the seed alone, and by
+            early-stopping; scores are their means.
         validation_images: score on a subset of this many validation images; None: on all.
         confirm: train so many of the best on the real images, and keep their weights; None: none.
         confirm_epochs: of these trainings.
@@ -88,6 +90,7 @@ class SearchSettings:
     reference_training: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = proxy.EPOCHS
     training: Mapping[str, Any] = field(default_factory=dict)
+    repeats: int = 1
     validation_images: int | None = None
     confirm: int | None = None
     confirm_epochs: int = CONFIRM_EPOCHS
@@ -114,7 +117,7 @@ class SearchSettings:
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
             _at_least(1, name, getattr(self, name))
-        for name in ("epochs", "reference_epochs", "confirm", "confirm_epochs"):
+        for name in ("epochs", "repeats", "reference_epochs", "confirm", "confirm_epochs"):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "seed", self.seed)
 

@@ -51,9 +51,13 @@ def first_record(plan: Plan) -> dict[str, Any]:
 
 
 def _trained(plan: Plan, estimator: Estimator) -> dict[str, Any]:
-    """Settings of an estimator, and the options of networks that are built otherwise for it."""
-    own = dict(plan.settings.proxy_space) if estimator.name in ("proxy", *estimators.TRAINED_BESIDE) else {}
-    return estimator.settings() | ({"space_options": own} if own else {})
+    """Settings of an estimator, and how networks are built otherwise for it, and how many."""
+    own: dict[str, Any] = {}
+    if estimator.name in ("proxy", *estimators.TRAINED_BESIDE):
+        options, repeats = dict(plan.settings.proxy_space), plan.settings.repeats
+        own = {"space_options": options} if options else {}
+        own |= {"repeats": repeats} if repeats > 1 else {}
+    return estimator.settings() | own
 
 
 def _synthetic(plan: Plan) -> dict[str, Any]:

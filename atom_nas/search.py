@@ -126,11 +126,15 @@ def _engine(plan: Plan) -> Engine:
         code=plan.space.code if isinstance(plan.space, NniSpace) else None,
     )
     smaller = replace(build, options={**settings.space_options, **settings.proxy_space})
-    trained = ("proxy", *TRAINED_BESIDE) if settings.proxy_space else ()
+    trained = ("proxy", *TRAINED_BESIDE)
     optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
     chosen = (plan.proxy, *plan.others, *optional)
     workload = Workload(
-        build=build, estimators=chosen, image_shape=shape, proxies=dict.fromkeys(trained, smaller)
+        build=build,
+        estimators=chosen,
+        image_shape=shape,
+        proxies=dict.fromkeys(trained, smaller) if settings.proxy_space else {},
+        repeats=dict.fromkeys(trained, settings.repeats),
     )
     made: Engine = engines.load(settings.engine).engine(
         workload, workers=plan.workers, device=str(plan.device)

@@ -24,6 +24,7 @@ from reports.costs import compute_seconds, cpu_seconds, measured_costs, seconds_
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport
 from reports.notes import write_notes
 from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
+from reports.reliability import Reliability, reliability
 from reports.rulers import RulerComparison, compare_rulers, summarise
 from reports.savings import measure_savings
 from reports.schema import Run
@@ -63,6 +64,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     ]
     scores, rulers = _compare_rulers(run, ordered, reference)
     counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run))
+    repeats = _repeats(run, chosen)
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
@@ -74,12 +76,20 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         savings=savings,
         wall_seconds=wall_seconds(run),
         cpu_seconds=cpu_seconds(run),
-        notes=write_notes(run, counts, savings),
+        notes=write_notes(run, counts, savings, repeats),
         confirmed=describe_confirmed(run, compute_seconds(run)[0]),
         rulers=rulers,
         regret=_regret(run, chosen, reference),
         combinations=list(run.combinations),
+        repeats=repeats,
     )
+
+
+def _repeats(run: Run, score: str) -> Reliability | None:
+    table = run.repeats_of(score)
+    if table.shape[1] < 2:
+        return None
+    return reliability(table.to_numpy(), rng=generator(f"repeats of {score}"))
 
 
 def _compare_rulers(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from textwrap import shorten
 
+from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts
-from reports.formatting import by_count, plural, seconds
+from reports.formatting import by_count, decimals, interval, plural, seconds
 from reports.ranking import failed_references
+from reports.reliability import Reliability
 from reports.savings import Savings
 from reports.schema import Run
 from reports.scores import EARLY_STOPPING
@@ -18,8 +20,12 @@ LONGEST_REASON = 200
 """Letters of a failure's reason that a note repeats; ranking.csv has all of it."""
 
 
-def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
-    """One sentence a caveat that holds for this run, in the order of the report."""
+def write_notes(run: Run, counts: Counts, savings: Savings, repeats: Reliability | None = None) -> list[str]:
+    """One sentence a caveat that holds for this run, in the order of the report.
+
+    Args:
+        repeats: how far the trainings of an architecture agree in the score that ranks.
+    """
     candidates = [
         _incomplete(run),
         _stopped_early(run),
@@ -31,6 +37,7 @@ def write_notes(run: Run, counts: Counts, savings: Savings) -> list[str]:
         _ties(run, counts),
         _early_stopping(run),
         _noise(run),
+        _repeats(repeats),
         *_cost_notes(run, savings),
     ]
     return [note for note in candidates if note is not None]
@@ -157,6 +164,25 @@ def _noise(run: Run) -> str | None:
         f"An accuracy on {plural(images, 'validation image')} has a standard error of {100 * error:.1f} "
         f"points, and the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their "
         "order is luck."
+    )
+
+
+def _repeats(found: Reliability | None) -> str | None:
+    """What the trainings of each architecture say of the luck in their mean."""
+    if found is None or found.single.n < HOLDS_FROM:
+        return None
+    if found.single.value is None or found.mean.value is None:
+        return f"How far the trainings of one architecture agree is not known: {found.single.reason}."
+
+    def shown(value: float, between: Interval | None) -> str:
+        return f"{decimals(value)} ({interval(between.low, between.high)})" if between else decimals(value)
+
+    single = shown(found.single.value, found.single_interval)
+    mean = shown(found.mean.value, found.mean_interval)
+    return (
+        f"Scores are means of {found.seeds} trainings. One training's ranking agrees with another's at "
+        f"Spearman {single}; so the ranking by other {found.seeds} would with this one at {mean}, and a "
+        f"reference without noise at no more than {decimals(math.sqrt(found.mean.value))}, if not by luck."
     )
 
 

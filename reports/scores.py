@@ -76,6 +76,19 @@ def describe_score(name: str) -> Score:
     return replace(known, label=f"{estimator.replace('_', ' ')}: {known.label}")
 
 
+_REPEAT = "#"
+
+
+def repeat_of(score: str, number: int | str) -> str:
+    """What a trial that trained several times calls the score of one training, by its 1-based number."""
+    return f"{score}{_REPEAT}{number}"
+
+
+def is_of_a_repeat(score: str) -> bool:
+    """Whether a name is as `repeat_of` makes it: a part of a mean, no ruler of its own."""
+    return _REPEAT in score
+
+
 LEADING_COLUMNS = ("rank", "architecture", "score", "reference")
 TRAILING_COLUMNS = ("seconds", "cpu_seconds", "peak_memory_mb", "status", "reason")
 RANKING_COLUMNS = (*LEADING_COLUMNS, *TRAILING_COLUMNS, "reference_reason")

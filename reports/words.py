@@ -188,7 +188,8 @@ def _proxy(settings: EstimatorInfo) -> str:
     scored = _count(" and scored on", settings.validation_images, "real validation image")
     smaller = ", ".join(f"{name}={value}" for name, value in settings.space_options.items())
     built = f", networks built with {smaller}" if smaller else ""
-    return f"{built}, trained{trained}{scored}" if trained else built
+    times = f" {settings.repeats} times" if settings.repeats > 1 else ""
+    return f"{built}, trained{times}{trained}{scored}" if trained else built
 
 
 def _training_of(settings: EstimatorInfo) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.measure import network_costs
 from atom_nas.leg import Leg
+from atom_nas.repeating import averaged, leg_of, seed_of
 
 
 class Builder(Protocol):
@@ -52,12 +53,15 @@ class Workload:
         image_shape: (C, H, W), for counting operations.
         proxies: an estimator's name -> what makes the networks that it scores, where those are others:
             smaller ones of the same architectures. What is counted is always what `build` makes.
+        repeats: an estimator's name -> how many networks it scores, where they are several: see
+            `atom_nas.repeating`.
     """
 
     build: Builder
     estimators: tuple[Estimator, ...]
     image_shape: tuple[int, int, int]
     proxies: Mapping[str, Builder] = field(default_factory=dict)
+    repeats: Mapping[str, int] = field(default_factory=dict)
 
     def warm_up(self, device: torch.device) -> None:  # noqa: ARG002
         """Use the operation counter once, and the builder's first use of its libraries."""
@@ -77,10 +81,15 @@ class Workload:
             whole = None if alike else self.build(job.architecture)
             if whole is not None and job.known is not None:
                 return dict(job.known) | network_costs(whole, self.image_shape)
-            torch.manual_seed(job.seed)
-            network = build(scored)
-            costs = network_costs(whole or network, self.image_shape)
-            return estimator.score(network, seed=job.seed, device=device, leg=job.leg) | costs
+            trainings, costs = [], None
+            for number in range(self.repeats.get(job.estimator, 1)):
+                seed = seed_of(job.seed, number)
+                torch.manual_seed(seed)
+                network = build(scored)
+                costs = costs or network_costs(whole or network, self.image_shape)
+                leg = leg_of(job.leg, number)
+                trainings.append(estimator.score(network, seed=seed, device=device, leg=leg))
+            return averaged(trainings) | (costs or {})
 
 
 @dataclass(frozen=True, kw_only=True)
