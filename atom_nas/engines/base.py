@@ -110,7 +110,7 @@ class Job:
     seed: int
     leg: Leg | None = None
     scored_as: str | None = None
-    known: Mapping[str, float] | None = None
+    known: Mapping[str, float] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)

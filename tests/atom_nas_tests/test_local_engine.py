@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,15 @@ def test_scores_do_not_depend_on_what_ran_before(warm: LocalEngine) -> None:
     after = list(warm.run([job(f"fine-{seed}", seed=seed) for seed in (3, 7)]))[1]
     # The same process: the worker stayed warm between the two runs.
     assert alone.scores == after.scores
+
+
+def test_a_network_whose_scores_are_known_is_not_scored_again(warm: LocalEngine) -> None:
+    known = replace(job("fine"), scored_as="fine-2", known={"weights": 3.0, "flops": 1.0})
+    (outcome,) = warm.run([known])
+    assert outcome.reason is None
+    assert outcome.scores["weights"] == 3.0
+    assert outcome.scores["flops"] > 1.0
+    assert "process" not in outcome.scores
 
 
 def test_failing_architectures_are_failed_results_and_the_run_goes_on(pair: LocalEngine) -> None:
