@@ -162,13 +162,20 @@ def resample_counts(n: int, resamples: int, rng: np.random.Generator) -> Counts:
 
 def weighted_spearman(x: Floats, y: Floats, counts: Counts) -> Floats:
     """Spearman's rho of every resample: (n,), (n,), (B, n) -> (B,); NaN where a resample is constant."""
-    size = counts.sum(axis=1, keepdims=True)
-    a = weighted_ranks(x, counts) - (size + 1) / 2
-    b = weighted_ranks(y, counts) - (size + 1) / 2
-    covariance = np.einsum("bn,bn,bn->b", counts, a, b)
-    spread = np.sqrt(np.einsum("bn,bn,bn->b", counts, a, a) * np.einsum("bn,bn,bn->b", counts, b, b))
-    rho = np.divide(covariance, spread, out=np.full(len(counts), np.nan), where=spread > 0)
+    rho = np.einsum("bn,bn,bn->b", counts, standard_ranks(x, counts), standard_ranks(y, counts))
     return np.asarray(np.clip(rho, -1.0, 1.0), dtype=np.float64)
+
+
+def standard_ranks(values: Floats, counts: Counts) -> Floats:
+    """Ranks in every resample with mean 0 and sum of squares 1: (n,), (B, n) -> (B, n); NaN where constant.
+
+    Sums of their products, each as often as it was drawn, are Spearman's rho.
+    """
+    size = counts.sum(axis=1, keepdims=True)
+    ranks = weighted_ranks(values, counts) - (size + 1) / 2
+    spread = np.sqrt(np.einsum("bn,bn,bn->b", counts, ranks, ranks))[:, None]
+    unit = np.divide(ranks, spread, out=np.full(ranks.shape, np.nan), where=spread > 0)
+    return np.asarray(unit, dtype=np.float64)
 
 
 def weighted_ranks(values: Floats, counts: Counts) -> Floats:

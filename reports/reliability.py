@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +25,8 @@ from reports.bootstrap import (
     Counts,
     Interval,
     resample_blocks,
+    standard_ranks,
     telling_interval,
-    weighted_spearman,
 )
 from reports.correlation import Statistic, why_undefined
 
@@ -129,14 +128,15 @@ def _ceilings(tables: list[Floats], counts: Counts) -> Floats:
 
 
 def _agreement(table: Floats, counts: Counts) -> Floats:
-    """r of every resample: the mean Spearman over pairs of columns, (n, k), (B, n) -> (B,)."""
-    rhos = [weighted_spearman(a, b, counts) for a, b in _pairs(table)]
-    return np.asarray(np.mean(rhos, axis=0), dtype=np.float64)
+    """r of every resample: the mean Spearman over pairs of columns, (n, k), (B, n) -> (B,).
 
-
-def _pairs(table: Floats) -> Iterator[tuple[Floats, Floats]]:
-    return itertools.combinations(table.T, 2)
+    From the square of the sum of unit vectors, k + 2 (sum over pairs of r): k rankings, not k^2 correlations.
+    """
+    k = table.shape[1]
+    together = sum(standard_ranks(column, counts) for column in table.T)
+    square = np.einsum("bn,bn,bn->b", counts, together, together)
+    return np.asarray((square - k) / (k * (k - 1)), dtype=np.float64)
 
 
 def _why_undefined(table: Floats) -> str | None:
-    return next((why for why in itertools.starmap(why_undefined, _pairs(table)) if why), None)
+    return next((why for why in itertools.starmap(why_undefined, itertools.pairwise(table.T)) if why), None)
