@@ -111,8 +111,8 @@ def _repeated(run: Run) -> str | None:
     are = by_count(count, "is", "are")
     return (
         f"{plural(count, 'architecture')} {are} the same network as another by its own name. Each network "
-        "was trained once, so these share what was measured, and intervals, which count both, are a little "
-        "too narrow."
+        "was trained once, so these share what was measured: correlations and intervals count it once for "
+        "every name, and say more than so many different networks would."
     )
 
 

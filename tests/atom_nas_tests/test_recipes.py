@@ -127,7 +127,7 @@ def test_options_that_change_which_architectures_there_are_are_refused(settings:
 
 def test_the_command_says_what_the_recipe_brings(settings: SearchSettings) -> None:
     words = ["search", str(settings.synthetic), "--out", str(settings.out), "--space", "nasbench201"]
-    more = ["--architectures", str(settings.architectures), "--reference", "none", "--epochs", "1"]
+    more = ["--architectures", str(settings.architectures), "--reference", "none", "--epochs", "2"]
     smaller = ["--set-space", "channels=2", "--set-space", "cells=2", "--validation-images", "20"]
     done = subprocess.run(
         [sys.executable, "-m", "atom_nas.cli", *words, *more, *smaller, "--workers", "1"],
@@ -137,7 +137,7 @@ def test_the_command_says_what_the_recipe_brings(settings: SearchSettings) -> No
     )
     told = " ".join(done.stderr.partition("recipe of nasbench201: ")[2].partition("(what")[0].split())
     own = recipes.settings("nasbench201")
-    assert told.startswith("proxy_space.cells 1, training.batch_size ")
+    assert told.startswith("proxy_space.cells 1, repeats 3, training.batch_size ")
     assert told.endswith(f", score {own['score']}")
     assert "epochs" not in told
     record = read_record(settings.out)
