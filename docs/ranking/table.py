@@ -17,6 +17,7 @@ from reports.bootstrap import generator, spearman_interval
 from reports.correlation import spearman
 from reports.rulers import compare_rulers
 from reports.verdict import SIGNIFICANT_BELOW
+from search_spaces.nasbench201 import CellSpace
 
 PUBLISHED, SHORT = "cifar10_test_accuracy_200_epochs", "cifar10_test_accuracy_12_epochs"
 LOWER_IS_BETTER = "loss"
@@ -58,12 +59,26 @@ def among_best(scores: pd.Series, published: pd.Series) -> str:
     return "–" if found.value is None else f"{found.value:.2f}{between}"
 
 
+def by_network(scores: pd.Series) -> pd.Series:
+    """The mean over cells that are the same network, which have scores of their own only by luck."""
+    space = CellSpace()
+    networks = [str(space.representative(space.parse(str(cell)))) for cell in scores.index]
+    return scores.groupby(networks).mean()
+
+
+def spearman_text(scores: pd.Series, published: pd.Series, seed: str) -> str:
+    """0.920 (0.86 to 0.95)."""
+    found = spearman(scores, published)
+    interval = spearman_interval(scores, published, rng=generator(seed))
+    assert interval is not None
+    return f"{found.value:.3f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
 def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
     """One line of the table."""
     both = ruler.scores.dropna().index.intersection(published.index)
     own, target = ruler.scores[both], published[both]
-    found, interval = spearman(own, target), spearman_interval(own, target, rng=generator(name))
-    assert interval is not None
+    once = spearman_text(by_network(own), by_network(target), f"{name} once")
     less = "–"
     if ruler is not first:
         rulers = {"first": first.scores.reindex(both), name: own}
@@ -72,8 +87,8 @@ def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
             mark = "*" if other.p_value < SIGNIFICANT_BELOW else ""
             less = f"{other.value:+.2f} ({other.interval.low:+.2f} to {other.interval.high:+.2f}){mark}"
     seconds = "–" if ruler.seconds is None else f"{ruler.seconds:.1f}"
-    value = f"{found.value:.3f} ({interval.low:.2f} to {interval.high:.2f})"
-    return f"| {name} | {len(both)} | {value} | {among_best(own, target)} | {less} | {seconds} |"
+    value = spearman_text(own, target, name)
+    return f"| {name} | {value} | {among_best(own, target)} | {once} | {less} | {seconds} |"
 
 
 def main(published_file: str, *given: str) -> None:
@@ -84,7 +99,9 @@ def main(published_file: str, *given: str) -> None:
     if SHORT in table:
         scored = first.scores.dropna().index
         rulers["12 epochs on all images (published)"] = Ruler(table[SHORT].reindex(scored), None)
-    print("| ruler | cells | Spearman | among the best 20% | less the first's | core-seconds a cell |")
+    cells = first.scores.index
+    print(f"{len(cells)} cells, {len(by_network(first.scores))} different networks\n")
+    print("| ruler | Spearman | best 20% | each network once | less the first's | core-seconds a cell |")
     print("|---|---|---|---|---|---|")
     for name, ruler in rulers.items():
         print(row(name, ruler, table[PUBLISHED], first))
