@@ -43,7 +43,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "search_wall_seconds": 0.0,
         "reference_wall_seconds": None,
         "confirm_wall_seconds": None,
-        "repeated": 0,
+        "same": {},
         "complete": False,
         "environment": describe(),
         "settings": kept(settings),

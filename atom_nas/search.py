@@ -226,8 +226,7 @@ class _Session:
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
-        scored = [trial.architecture for trial in store.trials("proxy") if trial.done]
-        record["repeated"] = len(scored) - len(set(map(self._same_as, scored)))
+        record["same"] = self._repeated()
         record["complete"] = True
         self._folder.save()
         trials, references = store.trials("proxy"), store.trials("real")
@@ -239,7 +238,7 @@ class _Session:
             failed=sum(not trial.done for trial in trials),
             reason=next((trial.reason for trial in trials if not trial.done), None),
             duplicates=listed.duplicates if listed else 0,
-            repeated=record["repeated"],
+            repeated=len(record["same"]),
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
@@ -311,6 +310,13 @@ class _Session:
     def _misfit(self, architecture: str) -> str | None:
         space = self._plan.space
         return space.misfit(space.parse(architecture), self._plan.data.image_shape)
+
+    def _repeated(self) -> dict[str, str]:
+        """Scored architectures that are the same network as an earlier one, and the first of those."""
+        first: dict[str, str] = {}
+        scored = [trial.architecture for trial in self._folder.store.trials("proxy") if trial.done]
+        found = {name: first.setdefault(self._same_as(name), name) for name in scored}
+        return {name: other for name, other in found.items() if other != name}
 
     def _same_as(self, architecture: str) -> str:
         space = self._plan.space

@@ -64,7 +64,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     ]
     scores, rulers = _compare_rulers(run, ordered, reference)
     counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run))
-    repeats = _repeats(run, chosen)
+    repeats, networks = _repeats(run, chosen), _networks(run, chosen, reference)
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
@@ -76,12 +76,13 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         savings=savings,
         wall_seconds=wall_seconds(run),
         cpu_seconds=cpu_seconds(run),
-        notes=write_notes(run, counts, savings, repeats),
+        notes=write_notes(run, counts, savings, repeats=repeats, networks=networks),
         confirmed=describe_confirmed(run, compute_seconds(run)[0]),
         rulers=rulers,
         regret=_regret(run, chosen, reference),
         combinations=list(run.combinations),
         repeats=repeats,
+        networks=networks,
     )
 
 
@@ -90,6 +91,14 @@ def _repeats(run: Run, score: str) -> Reliability | None:
     if table.shape[1] < 2:
         return None
     return reliability(table.to_numpy(), rng=generator(f"repeats of {score}"))
+
+
+def _networks(run: Run, score: str, reference: pd.Series) -> SpearmanReport | None:
+    if not run.info.same:
+        return None
+    network = [run.info.same.get(name, name) for name in run.trials["architecture"]]
+    own, target = (each.groupby(network).mean() for each in (ruler_scores(run, score), reference))
+    return describe_spearman(score, own, target)
 
 
 def _compare_rulers(

@@ -199,7 +199,8 @@ class Report(_Part):
     rulers: the other scores against it. regret: of the first k of the ranking. comparison, noise: of several
     runs side by side, in the first one's report; noise is null where no two differ in the seed alone.
     combinations: the scores that are made of others, also those that could not be. repeats: how far an
-    architecture's trainings agree in the score that ranks; null where each trained once.
+    architecture's trainings agree in the score that ranks; null where each trained once. networks: agreement
+    with each network counted once, by the means over its names; null where all are different.
     """
 
     format_version: Literal[1] = 1
@@ -220,6 +221,7 @@ class Report(_Part):
     regret: RegretCurve | None = None
     noise: list[Noise] | None = None
     repeats: Reliability | None = None
+    networks: SpearmanReport | None = None
     combinations: list[Combination] = []
 
     @property

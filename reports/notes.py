@@ -6,7 +6,7 @@ import math
 from textwrap import shorten
 
 from reports.bootstrap import HOLDS_FROM, Interval
-from reports.document import Counts
+from reports.document import Counts, SpearmanReport
 from reports.formatting import by_count, decimals, interval, plural, seconds
 from reports.ranking import failed_references
 from reports.reliability import Reliability
@@ -20,11 +20,19 @@ LONGEST_REASON = 200
 """Letters of a failure's reason that a note repeats; ranking.csv has all of it."""
 
 
-def write_notes(run: Run, counts: Counts, savings: Savings, repeats: Reliability | None = None) -> list[str]:
+def write_notes(
+    run: Run,
+    counts: Counts,
+    savings: Savings,
+    *,
+    repeats: Reliability | None = None,
+    networks: SpearmanReport | None = None,
+) -> list[str]:
     """One sentence a caveat that holds for this run, in the order of the report.
 
     Args:
         repeats: how far the trainings of an architecture agree in the score that ranks.
+        networks: the ranking's agreement with each network counted once, where some have several names.
     """
     candidates = [
         _incomplete(run),
@@ -33,7 +41,7 @@ def write_notes(run: Run, counts: Counts, savings: Savings, repeats: Reliability
         _failed_references(run),
         _unmatched(run, counts),
         _foreign(run),
-        _repeated(run),
+        _same(run, networks),
         _ties(run, counts),
         _early_stopping(run),
         _noise(run),
@@ -104,15 +112,21 @@ def _foreign(run: Run) -> str | None:
     return f"{plural(foreign, 'row')} of the reference table {name} that this space does not have."
 
 
-def _repeated(run: Run) -> str | None:
-    count = run.info.repeated
-    if not count:
+def _same(run: Run, networks: SpearmanReport | None) -> str | None:
+    """How many architectures are others by name only, and the agreement without them."""
+    if not run.info.same:
         return None
-    are = by_count(count, "is", "are")
+    count = len(run.info.same)
+    first = (
+        f"{plural(count, 'architecture')} {by_count(count, 'is', 'are')} the same network as another by its "
+        "own name; each network was trained once for all its names"
+    )
+    if networks is None or networks.value is None:
+        return f"{first}."
+    between = f"{interval(networks.low, networks.high)}, " if networks.low is not None else ""
     return (
-        f"{plural(count, 'architecture')} {are} the same network as another by its own name. Each network "
-        "was trained once, so these share what was measured: correlations and intervals count it once for "
-        "every name, and say more than so many different networks would."
+        f"{first}. With each counted once, by the means over its names, Spearman is "
+        f"{decimals(networks.value)} ({between}n = {networks.n}): what to expect where all are different."
     )
 
 
@@ -169,8 +183,13 @@ def _noise(run: Run) -> str | None:
 
 def _repeats(found: Reliability | None) -> str | None:
     """What the trainings of each architecture say of the luck in their mean."""
-    if found is None or found.single.n < HOLDS_FROM:
+    if found is None:
         return None
+    if found.single.n < HOLDS_FROM:
+        return (
+            f"Scores are means of {found.seeds} trainings; how much of the ranking is the seed's can be told "
+            f"from {HOLDS_FROM} architectures, these are {found.single.n}."
+        )
     if found.single.value is None or found.mean.value is None:
         return f"How far the trainings of one architecture agree is not known: {found.single.reason}."
 

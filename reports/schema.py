@@ -120,7 +120,7 @@ class ConfirmInfo(_Part):
 
 
 class RunInfo(_Part):
-    """run.json; `repeated` architectures are the same network as another one that was scored."""
+    """run.json; `same`: architectures that are the same network as an earlier one, and the first of those."""
 
     format_version: Literal[1]
     atom_nas_version: str = ""
@@ -140,7 +140,7 @@ class RunInfo(_Part):
     search_wall_seconds: Seconds | None = None
     reference_wall_seconds: Seconds | None = None
     confirm_wall_seconds: Seconds | None = None
-    repeated: Count = 0
+    same: dict[str, str] = {}
     complete: bool = False
     environment: dict[str, Any] = {}
 

@@ -1,11 +1,14 @@
 """Architectures that are one network by several names: trained once, whatever the order."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import scipy.stats
 from trial_helpers import stored
 
 import search_spaces
@@ -16,7 +19,7 @@ from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, SearchSettings, run_search
 from distill.training import TrainingRecord
 from reports import write_report
-from search_spaces.base import representative
+from search_spaces.base import enumerate_space, representative
 
 FIRST = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
 DIRECT = "|none~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|none~2|"
@@ -81,9 +84,31 @@ def test_one_network_is_trained_once_and_every_name_has_its_own_costs(
             costs = network_costs(SPACE.build(SPACE.parse(name), (1, 8, 8), 10), (1, 8, 8))
             assert {each: found[name][each] for each in COSTS} == costs
     assert len({found[name]["parameters"] for name in SAME}) == 2  # a dead end has weights too
-    assert read_record(summary.path)["repeated"] == 2
+    assert read_record(summary.path)["same"] == {DIRECT: FIRST, DEAD_END: FIRST}
     note = "2 architectures are the same network as another"
     assert note in write_report([summary.path]).page.read_text()
+
+
+def test_the_report_also_counts_each_network_once(settings: SearchSettings) -> None:
+    cells = [str(each) for each in itertools.islice(enumerate_space(SPACE), 3000, 3600, 40)]
+    run = listed(settings, "run", [*SAME, *cells], epochs=1, score="final_training_loss")
+    table = {name: float(place) for place, name in enumerate([*SAME, *cells])}
+    reference = settings.out.with_name("table.csv")
+    rows = [f"{name},{score}" for name, score in table.items()]
+    reference.write_text("\n".join(["architecture,score", *rows]) + "\n")
+    run_search(replace(run, reference=str(reference)))
+    (report,) = write_report([run.out]).reports
+    networks: dict[str, list[tuple[float, float]]] = {}
+    for name, found in scores(run.out).items():
+        network = str(representative(SPACE, SPACE.parse(name)))
+        networks.setdefault(network, []).append((-found["final_training_loss"], table[name]))
+    assert len(networks) < len(table) - 1
+    means = np.array([np.mean(each, axis=0) for each in networks.values()])
+    assert report.networks is not None
+    assert report.networks.n == len(networks)
+    assert report.networks.value == pytest.approx(scipy.stats.spearmanr(*means.T).statistic)
+    said = f"With each counted once, by the means over its names, Spearman is {report.networks.value:.2f} ("
+    assert said.replace("-", "\u2212") in (text := " ".join(report.notes)) or said in text
 
 
 @pytest.mark.parametrize("halving", [False, True], ids=["at once", "successive halving"])
