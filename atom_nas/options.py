@@ -183,14 +183,23 @@ Reference = Annotated[
 ReferenceSamples = Annotated[int | None, count("Train the reference of this many only.  [default: all]")]
 ReferenceImages = Annotated[int | None, count("Real images to train the reference on.  [default: all]")]
 ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [default: 30]")]
-ProxyEpochs = Annotated[int | None, count("Epochs on the synthetic set.  [default: 100]")]
+ProxyEpochs = Annotated[
+    int | None,
+    count(
+        "Epochs on the synthetic set.  [default: of the space's recipe, see 'atom-nas list recipes', else 100]"
+    ),
+]
 SearchRepeats = Annotated[
     int,
     typer.Option(
-        min=1, help="Trainings of each architecture on it, with seeds of their own; its scores are means."
+        min=1,
+        help="Trainings of each architecture on it, with seeds of their own; its scores are means. Spaces "
+        "with a recipe have their own default.",
     ),
 ]
-Score = Annotated[str, typer.Option(help="The score to rank by.")]
+Score = Annotated[
+    str, typer.Option(help="The score to rank by. Spaces with a recipe have their own default.")
+]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
 Confirm = Annotated[
     int | None,
