@@ -186,7 +186,7 @@ ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [defaul
 ProxyEpochs = Annotated[
     int | None,
     count(
-        "Epochs on the synthetic set.  [default: of the space's recipe, see 'atom-nas list recipes', else 100]"
+        "Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes'), else 100]"
     ),
 ]
 SearchRepeats = Annotated[
