@@ -53,7 +53,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
 def _trained(plan: Plan, estimator: Estimator) -> dict[str, Any]:
     """Settings of an estimator, and how networks are built otherwise for it, and how many."""
     own: dict[str, Any] = {}
-    if estimator.name in ("proxy", *estimators.TRAINED_BESIDE):
+    if estimator.name in estimators.AS_PROXY:
         options, repeats = dict(plan.settings.proxy_space), plan.settings.repeats
         own = {"space_options": options} if options else {}
         own |= {"repeats": repeats} if repeats > 1 else {}

@@ -17,7 +17,7 @@ import torch
 from atom_nas import engines
 from atom_nas.confirmation import Confirmation, best, require_same_training
 from atom_nas.engines.base import Engine, Workload
-from atom_nas.estimators import TRAINED_BESIDE
+from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung
 from atom_nas.leg import Leg
@@ -26,6 +26,7 @@ from atom_nas.record import first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Stage
+from atom_nas.same import SameNetworks
 from atom_nas.strategies import run_strategy
 from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
@@ -33,7 +34,7 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
-from search_spaces.base import Architecture, Repeating, Space, representative
+from search_spaces.base import Architecture, Repeating, Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
 
@@ -126,15 +127,14 @@ def _engine(plan: Plan) -> Engine:
         code=plan.space.code if isinstance(plan.space, NniSpace) else None,
     )
     smaller = replace(build, options={**settings.space_options, **settings.proxy_space})
-    trained = ("proxy", *TRAINED_BESIDE)
     optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
     chosen = (plan.proxy, *plan.others, *optional)
     workload = Workload(
         build=build,
         estimators=chosen,
         image_shape=shape,
-        proxies=dict.fromkeys(trained, smaller) if settings.proxy_space else {},
-        repeats=dict.fromkeys(trained, settings.repeats),
+        proxies=dict.fromkeys(AS_PROXY, smaller) if settings.proxy_space else {},
+        repeats=dict.fromkeys(AS_PROXY, settings.repeats),
     )
     made: Engine = engines.load(settings.engine).engine(
         workload, workers=plan.workers, device=str(plan.device)
@@ -151,6 +151,7 @@ class _Session:
         self._folder = folder
         self._engine = engine
         self._progress = progress
+        self._same = SameNetworks(plan.space)
 
     def draw_picture(self) -> None:
         """Draw the synthetic set beside the results, for the report."""
@@ -226,10 +227,10 @@ class _Session:
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
-        record["same"] = self._repeated()
+        trials, references = store.trials("proxy"), store.trials("real")
+        record["same"] = self._same.repeated(trial.architecture for trial in trials if trial.done)
         record["complete"] = True
         self._folder.save()
-        trials, references = store.trials("proxy"), store.trials("real")
         confirmed = store.trials(ESTIMATOR)
         return SearchSummary(
             path=self._folder.path,
@@ -273,7 +274,6 @@ class _Session:
             "space": plan.settings.space,
             "space_options": plan.space_options,
             **_definition(plan.space),
-            **({"scored": "once a network"} if isinstance(plan.space, Repeating) else {}),
             "image_shape": list(plan.data.image_shape),
             "estimator": estimator.settings(),
             "seed": plan.settings.seed,
@@ -291,9 +291,7 @@ class _Session:
         **more: Any,
     ) -> Stage:
         """A stage of this run; `more` is what else a `Stage` takes."""
-        # Not where names matter: what training-free scores count may stand in a part without effect, and
-        # the weights that --confirm keeps are to fit the network of the name.
-        same_as = self._same_as if estimator.name in ("proxy", "real", *TRAINED_BESIDE) else str
+        same_as = self._same.representative if estimator.name in SCORED_ONCE else str
         return Stage(
             title=title,
             estimator=estimator.name,
@@ -310,17 +308,6 @@ class _Session:
     def _misfit(self, architecture: str) -> str | None:
         space = self._plan.space
         return space.misfit(space.parse(architecture), self._plan.data.image_shape)
-
-    def _repeated(self) -> dict[str, str]:
-        """Scored architectures that are the same network as an earlier one, and the first of those."""
-        first: dict[str, str] = {}
-        scored = [trial.architecture for trial in self._folder.store.trials("proxy") if trial.done]
-        found = {name: first.setdefault(self._same_as(name), name) for name in scored}
-        return {name: other for name, other in found.items() if other != name}
-
-    def _same_as(self, architecture: str) -> str:
-        space = self._plan.space
-        return str(representative(space, space.parse(architecture)))
 
     def _tell(self, progress: Progress) -> None:
         # run.json is rewritten along with each trial, so that kill -9 loses little of the wall time.
@@ -385,8 +372,11 @@ def _code_before(before: Any, space: Space, out: Path) -> dict[str, Any]:
 
 
 def _definition(space: Space) -> dict[str, Any]:
-    """What else tells model spaces of one name apart: their choices, and the code of a user's."""
-    return {"space_digest": space.digest, "space_code": space.code} if isinstance(space, NniSpace) else {}
+    """What else a reference score depends on: of model spaces of one name their choices, and the code of a
+    user's; where networks have several names, that another name's training may be its own."""
+    if isinstance(space, NniSpace):
+        return {"space_digest": space.digest, "space_code": space.code}
+    return {"scored": "once a network"} if isinstance(space, Repeating) else {}
 
 
 def _foreign(table: ReferenceTable | None) -> str | None:

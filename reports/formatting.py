@@ -76,6 +76,13 @@ def interval(low: float | None, high: float | None) -> str:
     return UNKNOWN if low is None or high is None else f"{decimals(low)} to {decimals(high)}"
 
 
+def estimate(value: float | None, low: float | None, high: float | None, n: int | None = None) -> str:
+    """0.71 (0.52 to 0.83, n = 48), of what is known in brackets."""
+    known = [] if low is None or high is None else [interval(low, high)]
+    known += [] if n is None else [f"n = {n}"]
+    return f"{decimals(value)} ({', '.join(known)})" if known else decimals(value)
+
+
 def by_count(count: int, one: str, several: str) -> str:
     """The word that goes with a count: was or were."""
     return one if count == 1 else several

@@ -238,5 +238,5 @@ def _shown(statistic: Statistic, interval: Interval | None) -> str:
     """0.87 (0.80 to 0.92, n = 48)."""
     if statistic.value is None:
         return f"an unknown value ({statistic.reason})"
-    between = f"{formatting.interval(interval.low, interval.high)}, " if interval else ""
-    return f"{formatting.decimals(statistic.value)} ({between}n = {statistic.n})"
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return formatting.estimate(statistic.value, low, high, statistic.n)

@@ -7,7 +7,7 @@ from textwrap import shorten
 
 from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
-from reports.formatting import by_count, decimals, interval, plural, seconds
+from reports.formatting import by_count, decimals, estimate, plural, seconds
 from reports.ranking import failed_references
 from reports.reliability import Reliability
 from reports.savings import Savings
@@ -123,10 +123,10 @@ def _same(run: Run, networks: SpearmanReport | None) -> str | None:
     )
     if networks is None or networks.value is None:
         return f"{first}."
-    between = f"{interval(networks.low, networks.high)}, " if networks.low is not None else ""
+    once = estimate(networks.value, networks.low, networks.high, networks.n)
     return (
-        f"{first}. With each counted once, by the means over its names, Spearman is "
-        f"{decimals(networks.value)} ({between}n = {networks.n}): what to expect where all are different."
+        f"{first}. With each counted once, by the means over its names, Spearman is {once}: what to expect "
+        "where all are different."
     )
 
 
@@ -194,7 +194,7 @@ def _repeats(found: Reliability | None) -> str | None:
         return f"How far the trainings of one architecture agree is not known: {found.single.reason}."
 
     def shown(value: float, between: Interval | None) -> str:
-        return f"{decimals(value)} ({interval(between.low, between.high)})" if between else decimals(value)
+        return estimate(value, between.low, between.high) if between else decimals(value)
 
     single = shown(found.single.value, found.single_interval)
     mean = shown(found.mean.value, found.mean_interval)

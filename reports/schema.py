@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reports.confirmed import ESTIMATOR
-from reports.scores import COUNTED, RANKING_COLUMNS, is_of_a_repeat, repeat_of, score_of
+from reports.scores import COUNTED, RANKING_COLUMNS, mean_of, score_of
 from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 
 if TYPE_CHECKING:
@@ -184,13 +184,16 @@ class Run:
     @property
     def score_names(self) -> list[str]:
         """Every score some proxy trial recorded, in the order first seen, and combinations."""
-        names = [str(column).removeprefix("score:") for column in self.trials if _is_score(column)]
-        return [name for name in names if not is_of_a_repeat(name)]
+        return [name for name in self._recorded if name == mean_of(name)]
 
     def repeats_of(self, score: str) -> pd.DataFrame:
         """A row a proxy trial, a column each of its trainings' own score; none where each trained once."""
-        own = repeat_of(f"score:{score}", "")
-        return self.trials[[column for column in self.trials if str(column).startswith(own)]]
+        own = [name for name in self._recorded if mean_of(name) == score != name]
+        return self.trials[[f"score:{name}" for name in own]]
+
+    @property
+    def _recorded(self) -> list[str]:
+        return [column.removeprefix("score:") for column in self.trials if str(column).startswith("score:")]
 
 
 def read_run(folder: Path | str) -> Run:
@@ -260,10 +263,6 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     numeric = ["seconds", "cpu_seconds", "peak_memory_mb", *names]
     frame[numeric] = frame[numeric].astype("float64")
     return frame
-
-
-def _is_score(column: Any) -> bool:
-    return str(column).startswith("score:")
 
 
 def _add_ruler(trials: pd.DataFrame, name: str, rows: Iterable[Mapping[str, Any]]) -> None:

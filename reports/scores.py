@@ -79,14 +79,14 @@ def describe_score(name: str) -> Score:
 _REPEAT = "#"
 
 
-def repeat_of(score: str, number: int | str) -> str:
+def repeat_of(score: str, number: int) -> str:
     """What a trial that trained several times calls the score of one training, by its 1-based number."""
     return f"{score}{_REPEAT}{number}"
 
 
-def is_of_a_repeat(score: str) -> bool:
-    """Whether a name is as `repeat_of` makes it: a part of a mean, no ruler of its own."""
-    return _REPEAT in score
+def mean_of(score: str) -> str:
+    """The score that one as `repeat_of` makes it is a part of; any other is its own."""
+    return score.partition(_REPEAT)[0]
 
 
 LEADING_COLUMNS = ("rank", "architecture", "score", "reference")

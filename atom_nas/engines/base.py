@@ -77,19 +77,21 @@ class Workload:
         build = self.proxies.get(job.estimator, self.build)
         scored = job.scored_as or job.architecture
         with torch.random.fork_rng(devices=cuda):
-            alike = build is self.build and scored == job.architecture and job.known is None
-            whole = None if alike else self.build(job.architecture)
-            if whole is not None and job.known is not None:
-                return dict(job.known) | network_costs(whole, self.image_shape)
-            trainings, costs = [], None
+            if job.known is not None:
+                return dict(job.known) | self._costs(self.build(job.architecture))
+            own = build is self.build and scored == job.architecture
+            costs = {} if own else self._costs(self.build(job.architecture))
+            trainings = []
             for number in range(self.repeats.get(job.estimator, 1)):
-                seed = seed_of(job.seed, number)
+                seed, leg = seed_of(job.seed, number), leg_of(job.leg, number)
                 torch.manual_seed(seed)
                 network = build(scored)
-                costs = costs or network_costs(whole or network, self.image_shape)
-                leg = leg_of(job.leg, number)
+                costs = costs or self._costs(network)
                 trainings.append(estimator.score(network, seed=seed, device=device, leg=leg))
-            return averaged(trainings) | (costs or {})
+            return averaged(trainings) | costs
+
+    def _costs(self, network: nn.Module) -> dict[str, float]:
+        return network_costs(network, self.image_shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,12 @@ TRAINED_BESIDE: dict[str, str] = {
 }
 """Trained as the proxy is, on other images; all scores are recorded, the report names them NAME:SCORE."""
 
+AS_PROXY = ("proxy", *TRAINED_BESIDE)
+"""Trained by the proxy's settings, on networks of its space, as often."""
+SCORED_ONCE = (*AS_PROXY, "real")
+"""By these, architectures that are the same network are scored once. Not by what is training-free, which may
+count units in parts without effect; nor where networks are kept: their weights are that name's own."""
+
 ESTIMATORS: dict[str, str] = {
     "proxy": "train on the synthetic set, score on real validation images",
     "real": "train on the real training images, score on real validation and test images (the reference)",

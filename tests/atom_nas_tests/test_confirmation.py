@@ -1,8 +1,6 @@
 """The best of a ranking trained to be kept, with trials in the test's own process."""
 
 import json
-import os
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from trial_helpers import search_data, small_network, stored, trial
+from trial_helpers import failing_first, search_data, small_network, stored, trial
 
 import atom_nas
 from atom_nas.cards import whole_cards
@@ -20,7 +18,6 @@ from atom_nas.leg import Leg, glance, trained_network
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
 from atom_nas.trained import Architecture
-from distill.files import write_text
 from distill.synthetic import load
 from distill.training import TrainingConfig, evaluate
 from reports.confirmed import FOLDER, stem, weights_file
@@ -314,15 +311,6 @@ def test_neither_lock_nor_store_is_a_link(settings: SearchSettings, tmp_path: Pa
         shutil.move(elsewhere, settings.out / name)
 
 
-def test_no_link_takes_the_place_of_a_temporary_file(tmp_path: Path) -> None:
-    target = tmp_path / "precious"
-    target.write_text("as it was")
-    (tmp_path / f".new.{os.getpid()}.tmp").symlink_to(target)
-    write_text(tmp_path / "new", "text")
-    assert (target.read_text(), (tmp_path / "new").read_text()) == ("as it was", "text")
-    assert not (tmp_path / "new").is_symlink()
-
-
 def test_the_confirmation_follows_successive_halving(settings: SearchSettings, ran: Ran) -> None:
     halved = replace(settings, strategy="successive-halving", epochs=4, strategy_options={"eta": 2})
     run_search(halved)
@@ -337,16 +325,7 @@ def test_the_confirmation_follows_successive_halving(settings: SearchSettings, r
 def test_a_failed_training_is_said_and_tried_again(
     settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = estimator.train
-    calls: list[int] = []
-
-    def fails_first(*arguments: Any, **options: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            raise RuntimeError("no memory left")
-        return really(*arguments, **options)
-
-    monkeypatch.setattr(estimator, "train", fails_first)
+    monkeypatch.setattr(estimator, "train", failing_first(estimator.train, "no memory left"))
     summary = run_search(settings)
     assert (summary.confirmed, summary.confirm_failed) == (1, 1)
     assert summary.confirm_reason == "RuntimeError: no memory left"
@@ -365,15 +344,6 @@ def test_the_best_are_those_of_the_highest_score_and_of_equals_the_first() -> No
     assert [each.architecture for each in best(ranked, "validation_accuracy", 3)] == ["b", "d", "a"]
     losses = [trial(name, scores={"validation_loss": value}) for name, value in scored]
     assert [each.architecture for each in best(losses, "validation_loss", 2)] == ["a", "c"]
-
-
-def test_names_of_files() -> None:
-    assert stem("w64-d3-instance-relu-avg") == "w64-d3-instance-relu-avg"
-    cells = [f"|{operation}~0|+|none~0|none~1|" for operation in ("none", "skip_connect")]
-    assert len({stem(cell) for cell in cells}) == 2
-    for odd in (*cells, "../../x", "", "a" * 300, "A/b", "\udc80"):
-        assert re.fullmatch(r"[A-Za-z0-9_-]+", stem(odd))
-        assert len(stem(odd)) < 80
 
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))

@@ -14,7 +14,7 @@ from atom_nas.repeating import averaged, leg_of, seed_of
 from atom_nas.run_folder import read_record
 from atom_nas.search import SearchSettings, run_search
 from reports import write_report
-from reports.scores import is_of_a_repeat
+from reports.scores import mean_of
 
 COSTS = {"parameters", "flops"}
 
@@ -81,9 +81,9 @@ def test_early_stopping_trains_as_often_and_the_rest_does_not(settings: SearchSe
     more = replace(settings, estimators=("early-stopping", "synflow"), reference="real", samples=2)
     run_search(more)
     scores = {name: stored(settings.out, name)[0].scores for name in ("early-stopping", "synflow", "real")}
-    counts = {name: sum(map(is_of_a_repeat, each)) for name, each in scores.items()}
+    counts = {name: sum(name != mean_of(name) for name in each) for name, each in scores.items()}
     assert counts["synflow"] == counts["real"] == 0
-    means = [name for name in scores["early-stopping"].keys() - COSTS if not is_of_a_repeat(name)]
+    means = [name for name in scores["early-stopping"].keys() - COSTS if name == mean_of(name)]
     assert counts["early-stopping"] == 2 * len(means) > 0
     record = read_record(settings.out)
     assert record["estimators"]["early-stopping"]["repeats"] == 2
@@ -104,7 +104,7 @@ def test_the_report_says_how_far_the_trainings_agree(settings: SearchSettings) -
     assert report.repeats is not None
     assert report.repeats.seeds == 3
     assert report.repeats.single.value == pytest.approx(expected)
-    assert not any(is_of_a_repeat(score.name) for score in report.scores)
+    assert not any(score.name != mean_of(score.name) for score in report.scores)
     text = written.page.read_text()
     assert "Scores are means of 3 trainings." in text
     assert "trained 3 times on" in text

@@ -134,6 +134,19 @@ class SuicidalOnArrival:
         return os._exit, (7,)
 
 
+def failing_first(really: Callable[..., Any], message: str) -> Callable[..., Any]:
+    """The function, which fails at its first call."""
+    calls: list[int] = []
+
+    def fails_first(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError(message)
+        return really(*arguments, **options)
+
+    return fails_first
+
+
 def stored(run: Path, estimator: str) -> list[Trial]:
     """The trials of a run that an estimator scored."""
     with TrialStore.open(run / "trials.sqlite") as store:

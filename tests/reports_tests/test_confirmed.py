@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from atom_nas.summary import show_essence
 from reports import write_report
-from reports.confirmed import weights_file
+from reports.confirmed import stem, weights_file
 
 pytestmark = pytest.mark.usefixtures("without_drawing")
 SETTINGS = {"training": {"epochs": 7}, "training_images": 90, "validation_images": 20, "test_images": 30}
@@ -121,3 +122,12 @@ def test_a_run_without_has_no_section(make_run: Callable[..., Path]) -> None:
     assert write_report(folder).report.confirmed is None
     for page in pages_of(folder):
         assert "onfirm" not in page
+
+
+def test_names_of_files() -> None:
+    assert stem("w64-d3-instance-relu-avg") == "w64-d3-instance-relu-avg"
+    cells = [f"|{operation}~0|+|none~0|none~1|" for operation in ("none", "skip_connect")]
+    assert len({stem(cell) for cell in cells}) == 2
+    for odd in (*cells, "../../x", "", "a" * 300, "A/b", "\udc80"):
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", stem(odd))
+        assert len(stem(odd)) < 80
