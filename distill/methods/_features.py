@@ -13,6 +13,9 @@ from distill.training import TrainingConfig, train
 
 _BATCH = 500
 
+Choose = Callable[[Tensor, int], Tensor]
+"""(embeddings (N, D), count up to N) to int64 rows (count,), in the order of choice."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
@@ -36,19 +39,26 @@ class FeatureConfig:
         return self.feature_epochs > 0
 
 
-def select(problem: Problem, config: FeatureConfig, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+def select(problem: Problem, config: FeatureConfig, choose: Choose) -> Tensor:
     """The real images that `choose` picks among each class's embeddings.
 
-    Args:
-        choose: (embeddings (N, D), count) to int64 rows (count,).
     Returns:
         float32 (K*I, C, H, W) in model space, on the CPU.
     """
-    chosen = [
-        pool[choose(features, problem.ipc)]
-        for pool, features in zip(problem.pools(), embed(problem, config), strict=True)
-    ]
-    return problem.prepare(torch.cat(chosen))
+    return problem.prepare(selected_positions(problem, config, choose))
+
+
+def selected_positions(problem: Problem, config: FeatureConfig, choose: Choose, each: int = 1) -> Tensor:
+    """I*each positions of each class, in the order in which `choose` picks them: int64 (K*I*each,).
+
+    Without repeats, as long as the class has that many.
+    """
+    count = problem.ipc * each
+    chosen = []
+    for pool, features in zip(problem.pools(), embed(problem, config), strict=True):
+        picked = pool[choose(features, min(count, len(pool)))]
+        chosen.append(picked.repeat(-(-count // len(picked)))[:count])
+    return torch.cat(chosen)
 
 
 def embed(problem: Problem, config: FeatureConfig) -> list[Tensor]:
@@ -79,3 +89,40 @@ def _embed_class(network: ConvNet, problem: Problem, positions: Tensor) -> Tenso
     preprocessing = problem.preprocessing.to(problem.device)
     batches = (problem.real.images[batch].to(problem.device) for batch in positions.split(_BATCH))
     return torch.cat([network.features(preprocessing(batch))[1].cpu() for batch in batches])
+
+
+def herd(features: Tensor, count: int) -> Tensor:
+    """The first `count` herded rows of (N, D), int64 (count,), in the order of choice.
+
+    Row i + 1 is the unchosen x that minimises || mean - (x + sum of the i chosen) / (i + 1) ||.
+    """
+    mean, total = features.mean(dim=0), torch.zeros_like(features[0])
+    free = torch.ones(len(features), dtype=torch.bool)
+    chosen = []
+    for size in range(1, count + 1):
+        distances = (mean - (features + total) / size).square().sum(dim=1)
+        pick = int(distances.masked_fill(~free, float("inf")).argmin())
+        chosen.append(pick)
+        free[pick] = False
+        total = total + features[pick]
+    return torch.tensor(chosen)
+
+
+def greedy_centers(features: Tensor, count: int) -> Tensor:
+    """`count` rows of (N, D) that cover the others, int64 (count,), in the order of choice.
+
+    The first is the row nearest the mean; each next one has the largest distance to its nearest chosen
+    row, which is within a factor 2 of the best covering radius (Gonzalez 1985).
+    """
+    first = int((features - features.mean(dim=0)).square().sum(dim=1).argmin())
+    chosen = [first]
+    nearest = (features - features[first]).square().sum(dim=1)
+    while len(chosen) < count:
+        # Chosen rows are at distance 0; with duplicates others are too, so exclude them by name.
+        candidates = nearest.index_fill(0, torch.tensor(chosen), -1.0)
+        chosen.append(int(candidates.argmax()))
+        nearest = torch.minimum(nearest, (features - features[chosen[-1]]).square().sum(dim=1))
+    return torch.tensor(chosen)
+
+
+CORESETS: dict[str, Choose] = {"herding": herd, "kcenter": greedy_centers}

@@ -7,19 +7,21 @@ factor of multi-formation.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from distill.augment import Augmentation, augment_classes
 from distill.formation import LARGEST_FACTOR, decode, encode, require_factor
+from distill.methods._features import CORESETS, FeatureConfig, selected_positions
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, fitting_depth
 from distill.precision import PRECISIONS, Precision, require
 from distill.seeding import stream
 from distill.session import Session, State
 
+Initialization = Literal["real", "herding", "kcenter", "noise"]
 Loss = TypeVar("Loss")
 
 
@@ -31,10 +33,11 @@ class PixelConfig:
         iterations: networks drawn.
         learning_rate, momentum: of SGD on the pixels.
         batch_real: real images a class and step; a class with fewer repeats some.
-        initialization: `real` starts from real images drawn at random, `noise` from a standard normal.
+        initialization: `real` starts from real images drawn at random, `herding` and `kcenter` from those
+            that the methods of these names choose by their default settings, `noise` from a standard normal.
         factor: multi-formation: each stored image holds factor x factor smaller ones, which are enlarged to
             the full size before a network sees them (Kim et al. 2022, arXiv:2205.14959). It must divide
-            height and width; 1 is none. `real` starts from as many real images, shrunk.
+            height and width; 1 is none. All starts but `noise` then take as many real images, shrunk.
         depth: blocks of the ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
         precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
@@ -45,7 +48,7 @@ class PixelConfig:
     learning_rate: float = 1.0
     momentum: float = 0.5
     batch_real: int = 64
-    initialization: Literal["real", "noise"] = "real"
+    initialization: Initialization = "real"
     factor: int = 1
     depth: int = 0
     width: int = 128
@@ -57,6 +60,9 @@ class PixelConfig:
         for field in self.positive:
             if not 0 < getattr(self, field) <= 1e30:
                 raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
+        if self.initialization not in get_args(Initialization):
+            allowed = ", ".join(get_args(Initialization))
+            raise ValueError(f"initialization must be one of {allowed}, not {self.initialization!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), not {self.momentum}")
         if not 1 <= self.factor <= LARGEST_FACTOR:
@@ -79,6 +85,11 @@ class PixelConfig:
         with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
             ConvNet(problem.image_shape, len(problem.classes), self.blocks(problem), self.width)
         require(self.precision, problem.device)
+
+    @property
+    def uses_all_classes(self) -> bool:
+        """Whether images of all classes are needed, also where only some classes are worked on."""
+        return self.initialization in CORESETS
 
     def blocks(self, problem: Problem) -> int:
         """The depth, chosen for the image size if it is 0."""
@@ -132,13 +143,20 @@ def iterate(
     return images
 
 
-def initial_state(problem: Problem, initialization: Literal["real", "noise"], factor: int = 1) -> State:
+def initial_state(problem: Problem, initialization: Initialization, factor: int = 1) -> State:
+    """Where the pixels start."""
     if initialization == "noise":
         generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
         shape = (problem.ipc, *problem.image_shape)
         images = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     else:
-        images = encode(problem.prepare(random_positions(problem, factor**2)), factor)
+        each = factor**2
+        if initialization in CORESETS:
+            choose = CORESETS[initialization]
+            positions = selected_positions(problem, FeatureConfig(), choose, each)
+        else:
+            positions = random_positions(problem, each)
+        images = encode(problem.prepare(positions), factor)
     return State(0, images, torch.zeros_like(images))
 
 

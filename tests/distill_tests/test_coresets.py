@@ -4,10 +4,14 @@ import itertools
 
 import pytest
 import torch
+from distill_helpers import problem
 
-from distill.methods.herding import herd
-from distill.methods.kcenter import greedy_centers
+from distill.formation import encode
+from distill.methods import load
+from distill.methods._features import FeatureConfig, embed, greedy_centers, herd
+from distill.methods._pixels import initial_state
 from distill.seeding import stream
+from distill.session import Session
 
 
 def points(count: int = 12, dimensions: int = 3, seed: int = 0) -> torch.Tensor:
@@ -47,3 +51,41 @@ def test_centers_cover_within_twice_the_optimum(seed):
 
 def test_centers_of_identical_rows_are_distinct():
     assert sorted(greedy_centers(torch.zeros(4, 2), 4).tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["herding", "kcenter"])
+def test_pixels_may_start_from_a_coreset(method):
+    module, posed = load(method), problem()
+    chosen = module.distill(posed, module.Config(), Session())
+    start = initial_state(posed, method)
+    assert torch.equal(start.images, chosen)
+    assert not torch.equal(start.images, initial_state(posed, "real").images)
+    assert start.iteration == 0
+    assert not start.momentum.any()
+
+
+def test_a_coreset_may_be_shrunk_and_goes_round_where_a_class_has_too_few():
+    posed = problem((12, 8, 5))
+    start = initial_state(posed, "herding", 2)
+    features = embed(posed, FeatureConfig())
+    picked = [pool[herd(rows, min(8, len(pool)))] for pool, rows in zip(posed.pools(), features, strict=True)]
+    assert [len(row.unique()) for row in picked] == [8, 8, 5]
+    picked[2] = torch.cat([picked[2], picked[2][:3]])
+    assert torch.equal(start.images, encode(posed.prepare(torch.cat(picked)), 2))
+
+
+@pytest.mark.parametrize("start", ["herding", "kcenter"])
+def test_shards_that_start_from_a_coreset_are_the_whole(start):
+    posed, dm = problem((12, 7, 12, 4)), load("dm")
+    config = dm.Config(iterations=3, width=8, batch_real=5, initialization=start)
+    assert config.uses_all_classes
+    assert not dm.Config().uses_all_classes
+    whole = dm.distill(posed, config, Session()).unflatten(0, (4, 2))
+    for subset in [(1, 3), (0, 2)]:
+        part = dm.distill(posed.narrowed(subset, keep_others=True), config, Session())
+        assert torch.allclose(part.unflatten(0, (2, 2)), whole[list(subset)], atol=1e-4)
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ValueError, match="initialization must be one of real, herding, kcenter, noise"):
+        load("atom").Config(initialization="zeros")
