@@ -80,17 +80,17 @@ def distill(
     deterministic: opt.Deterministic = None,
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
-    from atom_nas.config import distill_settings, given, parse_assignments, read_config, with_preset
+    from atom_nas.config import assigned, distill_settings, given, read_config, with_preset
     from atom_nas.terminal import show_distill, show_preset
 
     options = given(
         dataset=dataset, method=method, preset=preset, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
         image_size=image_size, data_dir=data_dir, out=out, shard=shard, deterministic=deterministic,
         images_every=images_every, evaluate_every=evaluate_every,
-        tensorboard=True if tensorboard == "" else tensorboard,
+        tensorboard=True if tensorboard == "" else tensorboard, device=None if device == "auto" else device,
     )  # fmt: skip
     file = read_config(config) if config else {}
-    values = {**file, **options, **parse_assignments(set_ or [])}
+    values = {**file, **options, **assigned(set_, options)}
     if "out" not in values:
         raise ValueError("no folder to write to; add --out DIR")
     if not isinstance(values["out"], str | Path):
@@ -98,8 +98,6 @@ def distill(
     if resume and not Path(values["out"]).exists():
         raise ValueError(f"there is nothing to resume at {values['out']}; check --out, or leave out --resume")
     values.setdefault("device", device)
-    if device != "auto":
-        values["device"] = device
     filled = with_preset(values)
     settings = distill_settings(filled.values)
     show_preset(filled)
@@ -136,7 +134,7 @@ def evaluate(
     directories: opt.Directories,
     networks: opt.Networks = None,
     repeats: opt.Repeats = 5,
-    epochs: opt.TrainingEpochs = 300,
+    epochs: opt.TrainingEpochs = None,
     split: opt.SplitName = "test",
     baseline: opt.Baseline = True,
     set_: opt.Set = None,
@@ -153,14 +151,14 @@ def evaluate(
 
     Finished trainings are kept in ~/.cache/atom-nas and not repeated.
     """
-    from atom_nas.config import choose_dataset, parse_assignments
+    from atom_nas.config import assigned, choose_dataset, given
     from atom_nas.terminal import EvaluationOutput, evaluation_plan, show_evaluation
 
     plan = evaluation_plan(
         directories,
         networks=networks,
         repeats=repeats,
-        training={"epochs": epochs, **parse_assignments(set_ or [])},
+        training={**given(epochs=epochs), **assigned(set_, {"epochs": epochs})},
         split=split,
         baseline=baseline,
         seed=seed,
@@ -254,7 +252,7 @@ def search(
     directory: opt.Synthetic,
     out: opt.RunFolder,
     space: opt.Space = "convnet",
-    samples: opt.Samples = 48,
+    samples: opt.Samples = None,
     strategy: opt.Strategy = "random",
     architectures: opt.Architectures = None,
     reference: opt.Reference = "real",
@@ -282,7 +280,7 @@ def search(
     resume: opt.ResumeSearch = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
-    from atom_nas.config import choose_dataset, parse_assignments
+    from atom_nas.config import assigned, choose_dataset, parse_assignments
     from atom_nas.resuming import search_settings
     from atom_nas.terminal import show_recipe, show_report, show_search
 
@@ -292,12 +290,13 @@ def search(
         architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
         dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
         estimators=(estimators,), resume=resume, command=command_line(), confirm=confirm,
-        training=parse_assignments(set_ or []), reference_training=parse_assignments(set_reference or []),
+        training=assigned(set_, {"epochs": epochs}),
+        reference_training=assigned(set_reference, {"epochs": reference_epochs}, "reference"),
         strategy_options=parse_assignments(set_strategy or []), confirm_epochs=confirm_epochs,
         space_options=parse_assignments(set_space or []),
         proxy_space=parse_assignments(set_proxy_space or []),
-        confirm_training=parse_assignments(set_confirm or []), reference_samples=reference_samples,
-        reference_images=reference_images,
+        confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
+        reference_samples=reference_samples, reference_images=reference_images,
         reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
         validation_images=validation_images,
     )  # fmt: skip

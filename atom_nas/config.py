@@ -1,4 +1,4 @@
-"""Settings from defaults, a YAML file, options and `--set key=value`, in that order, checked in one place."""
+"""Settings from defaults, then a YAML file, then options and `--set key=value`, checked in one place."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -49,6 +49,25 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             parsed[key.strip()] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
             parsed[key.strip()] = value
+    return parsed
+
+
+def assigned(assignments: Sequence[str] | None, beside: Mapping[str, Any], stage: str = "") -> dict[str, Any]:
+    """What `--set`, or `--set-STAGE`, assigns, see `parse_assignments`.
+
+    Args:
+        beside: settings that have options of their own; None stands for one that was not given.
+        stage: whose settings they are, where a command has several; those options are `--STAGE-NAME` then.
+    Raises:
+        ValueError: both ways say a setting, and not alike.
+    """
+    parsed, said = parse_assignments(assignments or []), given(**beside)
+    for name in parsed.keys() & said.keys():
+        if str(parsed[name]) != str(said[name]):
+            own = "-".join(filter(None, ("-", stage, name.replace("_", "-"))))
+            by = "-".join(filter(None, ("--set", stage)))
+            other = f"{by} {name}={parsed[name]}"
+            raise ValueError(f"{name} is given twice, by {own} {said[name]} and by {other}: leave one out")
     return parsed
 
 

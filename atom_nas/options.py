@@ -128,7 +128,7 @@ Networks = Annotated[
     ),
 ]
 Repeats = Annotated[int, typer.Option(min=1, help="Networks to train of each kind.")]
-TrainingEpochs = Annotated[int, typer.Option(min=1, help="Passes over the synthetic set.")]
+TrainingEpochs = Annotated[int | None, count("Passes over the synthetic set.  [default: 300]")]
 SplitName = Annotated[
     str,
     typer.Option(help="test, or validation: the real images that the sets hold out, for tuning settings."),
@@ -167,11 +167,14 @@ Space = Annotated[
         "module:CLASS."
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Architectures to rank.")]
+Samples = Annotated[int | None, count("Architectures to rank.  [default: 48, or all of --architectures]")]
 Strategy = Annotated[str, typer.Option(help="See 'atom-nas list strategies'.")]
 Architectures = Annotated[
     Path | None,
-    typer.Option(help="CSV with a column 'architecture', all of the space: rank these instead of sampling."),
+    typer.Option(
+        help="CSV with a column 'architecture', all of the space: rank these, or, with --samples, what "
+        "the strategy draws among them."
+    ),
 ]
 Reference = Annotated[
     str,

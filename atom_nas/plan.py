@@ -1,5 +1,6 @@
 """What a search is asked to do, checked and loaded in full before any work."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from atom_nas.names import choose
 from atom_nas.run_folder import RECORD, read_record
 from atom_nas.runner import load_space
 from atom_nas.stages import make_estimators, settle_trainings
-from atom_nas.strategies import HalvingConfig
+from atom_nas.strategies import LEARNING, HalvingConfig
 from atom_nas.strategies import configure as configure_strategy
 from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures, read_reference
 from distill import synthetic as synthetic_sets
@@ -25,9 +26,12 @@ from distill.data import RealDataset
 from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
+from search_spaces.among import Among
 from search_spaces.base import Space, count_fitting, first_fitting
 from search_spaces.foreign import NniSpace, probe
 
+SAMPLES = 48
+"""Architectures to propose, unless the settings say how many or list them."""
 _MOST_ON_A_GPU = 4
 _A_WORKERS_MEMORY = 2 * 2**30  # bytes: its CUDA context, and a batch of the largest networks
 
@@ -44,9 +48,10 @@ class SearchSettings:
         proxy_space: other options for the networks that the proxy trains, and early-stopping: smaller ones
             of the same architectures, such as cells=1 in `nasbench201`. The reference, the networks that are
             kept, training-free scores and counts are of the space's own.
-        samples: architectures to propose; a resumed run may raise it.
+        samples: architectures to propose; a resumed run may raise it. None: 48, or all of `architectures`.
         strategy, strategy_options: a registered strategy and its options.
-        architectures: CSV file of architectures to score instead of sampling; None: sample.
+        architectures: CSV file of architectures; all are scored in their order, or, with `samples`, so many
+            that the strategy draws among them. None: the strategy draws among all of the space.
         reference: "real" (train on the real images), "none", or the path of a CSV file of scores.
         reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
         reference_images: train the reference on a subset of this many real images; None: on all.
@@ -79,7 +84,7 @@ class SearchSettings:
     space: str = "convnet"
     space_options: Mapping[str, Any] = field(default_factory=dict)
     proxy_space: Mapping[str, Any] = field(default_factory=dict)
-    samples: int = 48
+    samples: int | None = None
     strategy: str = "random"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     architectures: Path | None = None
@@ -136,13 +141,16 @@ class Plan:
         synthetic: the synthetic set.
         dataset: the real dataset it was distilled from.
         data: the images of both.
-        space: what is sampled.
+        space: what is searched.
         fitting, size: how many of the space's architectures fit the images, None if there are too many to
             count; and how many there are.
+        drawn: what the strategy draws from: the space, or those of its architectures that are listed; None
+            if all that are listed are scored.
+        expected: how many architectures will be proposed at most.
         strategy_options: of the strategy, with every default resolved for this many samples.
         halving: how trainings are stopped early, or None.
         space_options: of the space, as it understood what was given, however that was written.
-        listed: the architectures to score instead of sampling, or None.
+        listed: the architectures to which the search is confined, or None.
         table: the published ranking, or None.
         proxy: the cheap estimator.
         others: those to score with beside it.
@@ -160,6 +168,8 @@ class Plan:
     space: Space
     fitting: int | None
     size: int
+    drawn: Space | None
+    expected: int
     strategy_options: dict[str, Any]
     halving: HalvingConfig | None
     space_options: dict[str, Any]
@@ -174,12 +184,9 @@ class Plan:
     fallback: str | None
 
     @property
-    def expected(self) -> int:
-        """How many architectures will be proposed at most."""
-        if self.listed:
-            return len(self.listed.architectures)
-        samples = self.settings.samples
-        return samples if self.fitting is None else min(samples, self.fitting)
+    def samples(self) -> int:
+        """How many architectures are asked for."""
+        return _samples(self.settings, self.listed)
 
 
 def prepare(settings: SearchSettings) -> Plan:
@@ -198,7 +205,9 @@ def prepare(settings: SearchSettings) -> Plan:
             f"{settings.reference} scores none of the {len(listed.architectures)} architectures of "
             f"{settings.architectures}: give a reference that shares some, or --reference none"
         )
-    strategy = configure_strategy(settings.strategy, _strategy_options(settings), settings.samples)
+    samples = _samples(settings, listed)
+    drawn = _drawn(settings, space, listed)
+    strategy = configure_strategy(settings.strategy, _strategy_options(settings), samples)
     halving = strategy if isinstance(strategy, HalvingConfig) else None
     _check_score(settings, halving)
     device = resolve_device(settings.device)
@@ -207,7 +216,10 @@ def prepare(settings: SearchSettings) -> Plan:
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
-    first_fitting(space, data.image_shape)
+    first_fitting(drawn or space, data.image_shape)
+    at_most = count_fitting(drawn, data.image_shape)[0] if listed and drawn else fitting
+    if table and listed is None:
+        _warn_of_gaps(settings, table, fitting)
     if isinstance(space, NniSpace):
         probe(space, data.image_shape, data.classes)
     return Plan(
@@ -218,6 +230,8 @@ def prepare(settings: SearchSettings) -> Plan:
         space=space,
         fitting=fitting,
         size=size,
+        drawn=drawn,
+        expected=samples if drawn is None or at_most is None else min(samples, at_most),
         strategy_options=asdict(strategy),
         halving=halving,
         space_options=_space_options(settings, space),
@@ -227,6 +241,40 @@ def prepare(settings: SearchSettings) -> Plan:
         device=device,
         workers=settings.workers or default_workers(device),
         fallback=trainings.fallback,
+    )
+
+
+def _samples(settings: SearchSettings, listed: ArchitectureList | None) -> int:
+    return settings.samples or (len(listed.architectures) if listed else SAMPLES)
+
+
+def _drawn(settings: SearchSettings, space: Space, listed: ArchitectureList | None) -> Space | None:
+    """What the strategy draws from, None where nothing is drawn."""
+    if listed is None:
+        return space
+    if settings.samples:
+        return Among(space, listed.architectures)
+    if settings.strategy in LEARNING:
+        raise ValueError(
+            f"{settings.strategy} chooses what to score: say by samples how many of the "
+            f"{len(listed.architectures)} architectures of {settings.architectures} it may, or leave the "
+            "strategy out and all are scored"
+        )
+    return None
+
+
+def _warn_of_gaps(settings: SearchSettings, table: ReferenceTable, fitting: int | None) -> None:
+    """Say before any training that a reference will have gaps, where it surely will."""
+    covered = len(table.scores)
+    if fitting is None or covered >= fitting:
+        return
+    samples = _samples(settings, None)
+    way_out = f": to draw among those alone add --architectures {settings.reference} --samples {samples}"
+    warnings.warn(
+        f"{settings.reference} scores {covered:,} of the {fitting:,} architectures of the space, so that "
+        f"about {covered / fitting:.0%} of the samples will have a reference"
+        f"{'' if table.foreign else way_out}",
+        stacklevel=3,
     )
 
 

@@ -12,6 +12,7 @@ from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
 from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
+from atom_nas.tables import ArchitectureList
 from distill.environment import describe
 from search_spaces.foreign import NniSpace
 
@@ -92,14 +93,20 @@ def _strategy(plan: Plan) -> dict[str, Any]:
     settings, listed = plan.settings, plan.listed
     # By what architectures go on, where trainings are stopped early.
     criterion = {"criterion": settings.score} if plan.halving else {}
-    if listed is None:
+    found = _fingerprint(listed) if listed else None
+    if listed is None or plan.drawn:
+        among = {"among": found} if found else {}
         options = plan.strategy_options
-        return {"name": settings.strategy, "options": options, "samples": settings.samples, **criterion}
-    digest = hashlib.sha256("\n".join(listed.architectures).encode()).hexdigest()
-    options = {"fingerprint": f"sha256:{digest}", "duplicates": listed.duplicates}
+        return {"name": settings.strategy, "options": options, "samples": plan.samples, **among, **criterion}
+    options = {"fingerprint": found, "duplicates": listed.duplicates}
     if plan.halving:
         options |= asdict(plan.halving)
-    return {"name": "list", "options": options, "samples": len(listed.architectures), **criterion}
+    return {"name": "list", "options": options, "samples": plan.samples, **criterion}
+
+
+def _fingerprint(listed: ArchitectureList) -> str:
+    digest = hashlib.sha256("\n".join(listed.architectures).encode()).hexdigest()
+    return f"sha256:{digest}"
 
 
 def _reference(plan: Plan) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _FIXED = (
     *(f"space.{entry}" for entry in ("name", "options", "choices", "digest", "size", "fitting")),
     "strategy.name",
     "strategy.options",
+    "strategy.among",
     "strategy.criterion",
     "score",
 )

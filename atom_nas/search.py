@@ -163,14 +163,15 @@ class _Session:
         plan, settings = self._plan, self._settings
         with self._folder.timing("search_wall_seconds"):
             evaluate = self._evaluation()
-            if plan.listed:
-                evaluate([plan.space.parse(name) for name in plan.listed.architectures])
+            if plan.drawn is None:
+                listed = plan.listed.architectures if plan.listed else ()
+                evaluate([plan.space.parse(name) for name in listed])
                 return
             run_strategy(
                 settings.strategy,
-                plan.space,
+                plan.drawn,
                 plan.data.image_shape,
-                samples=settings.samples,
+                samples=plan.samples,
                 seed=settings.seed,
                 evaluate=evaluate,
                 options=plan.strategy_options,
@@ -234,7 +235,7 @@ class _Session:
         confirmed = store.trials(ESTIMATOR)
         return SearchSummary(
             path=self._folder.path,
-            asked=len(listed.architectures) if listed else self._settings.samples,
+            asked=self._plan.samples,
             proposed=len(trials),
             failed=sum(not trial.done for trial in trials),
             reason=next((trial.reason for trial in trials if not trial.done), None),

@@ -176,6 +176,9 @@ STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
     ),
 }
 
+LEARNING = ("evolution", "tpe")
+"""Those whose proposals depend on the scores of earlier ones."""
+
 
 def algorithm(name: str) -> str:
     """The NNI algorithm that proposes for a strategy, see `search_spaces._nni`."""

@@ -20,6 +20,9 @@ from reports.scores import describe_score
 if TYPE_CHECKING:
     import pandas as pd
 
+_LISTS = ("fingerprint", "duplicates", "among")
+"""What a strategy's record says of the list that a search was confined to."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Member:
@@ -155,7 +158,7 @@ def _halving(info: RunInfo) -> dict[str, Any]:
     if info.score != "halving_place":
         return {}
     strategy = {**info.strategy.options, **(info.strategy.model_extra or {})}
-    return {name: value for name, value in strategy.items() if name not in ("fingerprint", "duplicates")}
+    return {name: value for name, value in strategy.items() if name not in _LISTS}
 
 
 def _grouped(members: Sequence[_Member], keys: Sequence[Any]) -> list[list[_Member]]:

@@ -55,7 +55,7 @@ def listed(settings: SearchSettings, folder: str, names: Sequence[str], **change
     out = settings.out.with_name(folder)
     file = out.with_suffix(".csv")
     file.write_text("architecture\n" + "\n".join(names) + "\n")
-    return replace(settings, out=out, architectures=file, **changes)
+    return replace(settings, out=out, architectures=file, samples=None, **changes)
 
 
 def scores(run: Path, estimator: str = "proxy") -> dict[str, dict[str, float]]:

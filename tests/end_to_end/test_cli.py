@@ -106,13 +106,13 @@ def test_a_published_ranking_serves_as_reference(synthetic, tmp_path):
     )
 
 
-def test_settings_come_from_defaults_file_options_and_set_in_this_order(tmp_path):
+def test_settings_come_from_defaults_then_the_file_then_options_and_set(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(
         "dataset: digits\nmethod: dm\niterations: 9\nipc: 3\nwidth: 8\nbatch_real: 8\nmomentum: 0.1\n"
     )
     out = tmp_path / "set"
-    done("distill", "--config", config, "--ipc", 1, "--iterations", 7, "--set", "iterations=2", "--out", out)
+    done("distill", "--config", config, "--ipc", 1, "--set", "iterations=2", "--out", out)
     resolved = json.loads((out / "card.json").read_text())["config"]
     assert (resolved["method"], resolved["ipc"], resolved["iterations"]) == ("dm", 1, 2)
     assert (resolved["momentum"], resolved["learning_rate"]) == (0.1, 1.0)
@@ -199,6 +199,7 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         ((*BASE, "--iterations", "3", "--method", "herding"), "a setting of atom, datadam, dm"),
         ((*BASE, "--iterations", "many"), "'--iterations'"),
         ((*BASE, "--iteration", "3"), "--iterations"),
+        ((*BASE, "--iterations", "3", "--set", "iterations=4"), "given twice, by --iterations 3 and by --set"),
         ((*BASE, "digits"), "see 'atom-nas distill --help'"),
         ((*BASE, "--device", "tpu"), "allowed: auto, cpu, cuda"),
         ((*BASE, "--config", "missing.yaml"), "cannot read the config file"),
@@ -250,6 +251,9 @@ def test_usage_errors_have_a_traceback_on_demand():
         (("--architectures", "missing.csv"), "missing.csv"),
         (("--device", "tpu"), "allowed: auto, cpu, cuda"),
         (("--resume",), "--resume"),
+        (("--epochs", "5", "--set", "epochs=6"), "given twice, by --epochs 5 and by --set epochs=6"),
+        (("--reference-epochs", "5", "--set-reference", "epochs=6"), "--reference-epochs 5 and by --set-ref"),
+        (("--confirm-epochs", "5", "--set-confirm", "epochs=6"), "--confirm-epochs 5 and by --set-confirm"),
     ],
 )
 def test_wrong_searches_are_refused_before_any_work(synthetic, tmp_path, options, message):
