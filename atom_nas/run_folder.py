@@ -172,14 +172,20 @@ def _fixed_of_reference(earlier: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def first_difference(name: str, before: Any, after: Any) -> str | None:
-    """`NAME was X there and is Y now` for the first entry that differs, or None; dicts are searched."""
+    """`NAME was X there and is Y now` for the first entry that differs, or None; dicts are searched.
+
+    None stands for an entry that is not there.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         for key in (*before, *(key for key in after if key not in before)):
             found = first_difference(f"{name}.{key}", before.get(key), after.get(key))
             if found:
                 return found
         return None
-    return None if before == after else f"{name} was {before!r} there and is {after!r} now"
+    if before == after:
+        return None
+    was, now = ("not set" if value is None else repr(value) for value in (before, after))
+    return f"{name} was {was} there and is {now} now"
 
 
 def _entry(record: Mapping[str, Any], dotted: str) -> Any:

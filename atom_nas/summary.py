@@ -26,7 +26,7 @@ def show_essence(written: "WrittenReport") -> None:
         _show_runs(written.sections)
     for label, report in zip(written.labels, written.reports, strict=True):
         name = f"{label}: " if len(written.sections) > 1 else ""
-        for line in (_failed_references(report), report.verdict.sentence):
+        for line in (_unfinished(report), _failed_references(report), report.verdict.sentence):
             if line:
                 stdout.print(f"{name}{line}", markup=False)
 
@@ -148,6 +148,10 @@ def _show_runs(sections: "tuple[Section, ...]") -> None:
         ["run", "method", "Spearman", "95% interval", "n", "top 20% (n)"],
         rows,
     )
+
+
+def _unfinished(report: "Report") -> str | None:
+    return None if report.run.complete else "the search has not finished: this is what is stored so far"
 
 
 def _failed_references(report: "Report") -> str | None:

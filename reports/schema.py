@@ -216,7 +216,9 @@ def read_run(folder: Path | str) -> Run:
             )
         _add_ruler(trials, name, [row for row in rows if row["estimator"] == name])
     if info.reference.kind == "table":
-        reference = _read_table(folder / "reference.csv", info.reference.score or "score")
+        table, score = folder / "reference.csv", info.reference.score or "score"
+        begun = not info.complete and not table.exists()  # it is written once all are scored
+        reference = _scored((), (), score) if begun else _read_table(table, score)
     else:
         reference = _frame(
             [row for row in rows if row["estimator"] == "real" and info.reference.kind == "real"]
@@ -301,7 +303,15 @@ def _read_table(path: Path, score: str) -> pd.DataFrame:
     if (values.abs() > LARGEST).any():
         name = names[values.abs() > LARGEST].iloc[0]
         raise ValueError(f"{path}: score of {name!r} must be a finite number, at most {LARGEST:g} in size")
-    return pd.DataFrame({"architecture": names, "status": "done", "reason": None, f"score:{score}": values})
+    return _scored(names, values, score)
+
+
+def _scored(names: Iterable[str], values: Iterable[float], score: str) -> pd.DataFrame:
+    """Reference scores in the columns that trials have."""
+    import pandas as pd
+
+    table = pd.DataFrame({"architecture": names, "status": "done", "reason": None, f"score:{score}": values})
+    return table.astype({f"score:{score}": "float64"})
 
 
 def _overflowing(value: Any, field: str = "") -> str | None:

@@ -199,7 +199,10 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         ((*BASE, "--iterations", "3", "--method", "herding"), "a setting of atom, datadam, dm"),
         ((*BASE, "--iterations", "many"), "'--iterations'"),
         ((*BASE, "--iteration", "3"), "--iterations"),
-        ((*BASE, "--iterations", "3", "--set", "iterations=4"), "given twice, by --iterations 3 and by --set"),
+        (
+            (*BASE, "--iterations", "3", "--set", "iterations=4"),
+            "twice, by --iterations 3 and by --set",
+        ),
         ((*BASE, "digits"), "see 'atom-nas distill --help'"),
         ((*BASE, "--device", "tpu"), "allowed: auto, cpu, cuda"),
         ((*BASE, "--config", "missing.yaml"), "cannot read the config file"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from reports import write_report
 from reports.schema import read_run
 
 MakeRun = Callable[..., Path]
@@ -109,6 +110,18 @@ def test_reference_table(make_run: MakeRun) -> None:
     run = read_run(folder)
     assert run.reference_score == "score"
     assert run.reference["score:score"].tolist() == [93.5]
+
+
+def test_a_search_under_way_has_no_table_yet(make_run: MakeRun) -> None:
+    folder = make_run(reference={"kind": "table", "score": None, "table": "bench.csv"}, complete=False)
+    run = read_run(folder)
+    assert list(run.reference.columns) == ["architecture", "status", "reason", "score:score"]
+    assert run.reference.empty
+    report = write_report(folder).report
+    assert report.counts.ranked == report.counts.without_reference > 0
+    assert "has not finished" in (folder / "report" / "report.md").read_text()
+    (folder / "reference.csv").write_text("architecture,score\nw1-d1,93.5\n")
+    assert read_run(folder).reference["score:score"].tolist() == [93.5]
 
 
 KILLED_WRITER = """

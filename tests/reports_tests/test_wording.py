@@ -163,6 +163,15 @@ def fail_references(folder: Path, where: str) -> None:
         )
 
 
+def test_the_terminal_says_that_a_search_is_under_way(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_essence(write_report(make_run("whole")))
+    assert "not finished" not in capsys.readouterr().out
+    show_essence(write_report(make_run("begun", complete=False)))
+    assert "the search has not finished: this is what is stored so far" in capsys.readouterr().out
+
+
 def test_the_terminal_shows_scores_as_the_page_does(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
