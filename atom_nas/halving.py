@@ -1,4 +1,5 @@
-"""Successive halving: architectures train a few epochs, the best go on, the last few to the end.
+"""Successive halving: architectures train a few epochs, the best go on, the last few to the end. Hyperband is
+several of these, called brackets, of which each later one begins at a later rung.
 
 Every rung's trials are stored under a name of their own, so an interrupted search goes on where it was. When
 all rungs are done each architecture gets one trial as in any other search, with all that it cost.
@@ -6,9 +7,10 @@ all rungs are done each architecture gets one trial as in any other search, with
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from atom_nas.leg import Leg
@@ -19,7 +21,8 @@ from atom_nas.trials import Trial, TrialStore
 from search_spaces.base import Architecture
 
 PLACE = "halving_place"
-"""The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there."""
+"""The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there, of
+whatever bracket."""
 EPOCHS = "trained_epochs"
 
 
@@ -65,21 +68,27 @@ class Halving:
         names = list(dict.fromkeys(map(str, architectures)))
         positions = {name: position for position, name in enumerate(names)}
         ends: dict[str, list[Trial]] = {name: [] for name in names}
+        reached: dict[str, Rung] = {}
         places: dict[str, float] = {}
-        running = names
-        for number, rung in enumerate(self._rungs):
+        beginning = iter(names)
+        brackets: list[list[str]] = []
+        sizes = self._config.brackets(len(names), len(self._rungs))
+        for number, (rung, size) in enumerate(zip(self._rungs, sizes, strict=True)):
+            brackets.append(list(islice(beginning, size)))
+            running = [name for bracket in brackets for name in bracket]
             stage = self._stage(rung, len(running), partial(self._leg, rung))
             stage.ensure({name: positions[name] for name in running})
             trials = {name: self._stored(rung, name) for name in running}
+            reached |= dict.fromkeys(running, rung)
             for name, trial in trials.items():
                 ends[name].append(trial)
             worths = {name: trial.worth(self._score) for name, trial in trials.items()}
             values = {name: worth for name, worth in worths.items() if worth is not None}
             places |= {name: number + _beaten(name, values) for name in values}
             places = {name: place for name, place in places.items() if ends[name][-1].done}
-            running = self._best(values) if number + 1 < len(self._rungs) else running
+            brackets = [self._best(bracket, values) for bracket in brackets]
         for name in names:
-            self._store.add(self._whole(ends[name], places.get(name)))
+            self._store.add(self._whole(ends[name], reached[name], places.get(name)))
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         return [places.get(str(architecture)) for architecture in architectures]
 
@@ -92,18 +101,18 @@ class Halving:
         assert trial is not None
         return trial
 
-    def _best(self, values: dict[str, float]) -> list[str]:
-        """Those that go on, in the order of proposal; of equals those proposed first."""
-        ranked = sorted(values, key=lambda name: -values[name])
-        chosen = set(ranked[: self._config.promoted(len(values))])
-        return [name for name in values if name in chosen]
+    def _best(self, bracket: Sequence[str], values: Mapping[str, float]) -> list[str]:
+        """Those of a bracket that go on, in the order of proposal; of equals those proposed first."""
+        scored = [name for name in bracket if name in values]
+        ranked = sorted(scored, key=lambda name: -values[name])
+        chosen = set(ranked[: self._config.promoted(len(scored))])
+        return [name for name in scored if name in chosen]
 
-    def _whole(self, parts: Sequence[Trial], place: float | None) -> Trial:
+    def _whole(self, parts: Sequence[Trial], reached: Rung, place: float | None) -> Trial:
         """The last rung's trial with the costs of all."""
         last = parts[-1]
         peaks = [part.peak_memory_mb for part in parts if part.peak_memory_mb is not None]
-        epochs = self._rungs[len(parts) - 1].epochs
-        own = {} if place is None else {PLACE: place, EPOCHS: float(epochs)}
+        own = {} if place is None else {PLACE: place, EPOCHS: float(reached.epochs)}
         return replace(
             last,
             estimator="proxy",

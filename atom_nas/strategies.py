@@ -155,8 +155,40 @@ class HalvingConfig:
         """How many of `count` go on."""
         return -(-count // self.eta)
 
+    def brackets(self, count: int, rungs: int) -> tuple[int, ...]:
+        """How many of `count` architectures begin at each rung: all at the first."""
+        return (count, *[0] * (rungs - 1))
 
-StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig | HalvingConfig
+
+@dataclass(frozen=True, kw_only=True)
+class HyperbandConfig(HalvingConfig):
+    """Li et al., "Hyperband: a novel bandit-based approach to hyperparameter optimization", JMLR 2018
+    (arXiv:1603.06560).
+
+    Successive halving several times over, each time with fewer architectures that are first compared a rung
+    later, the last time with a few that all train for all epochs: so that what learns slowly at first is not
+    always lost. Halving compares those that began together only.
+    """
+
+    def brackets(self, count: int, rungs: int) -> tuple[int, ...]:
+        """The same in the proportions of the paper, by which all brackets take about as long: at least one
+        each, as far as `count` goes.
+
+        With s rungs still to come there are eta^s / (s + 1) for every one that begins at the last.
+        """
+        wished = [self.eta**later / (later + 1) for later in reversed(range(rungs))]
+        exact = [count * each / sum(wished) for each in wished]
+        sizes = [max(1, int(each)) for each in exact]
+        while sum(sizes) < count:
+            neediest = max(range(rungs), key=lambda rung: exact[rung] - sizes[rung])
+            sizes[neediest] += 1
+        while sum(sizes) > count:
+            fullest = max(range(rungs), key=lambda rung: (sizes[rung] - exact[rung], rung))
+            sizes[fullest] -= 1
+        return tuple(sizes)
+
+
+StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig | HalvingConfig | HyperbandConfig
 
 # Name -> options and summary.
 STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
@@ -174,6 +206,10 @@ STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
         HalvingConfig,
         "as random, but only the best of each rung of epochs train on: several times cheaper",
     ),
+    "hyperband": (
+        HyperbandConfig,
+        "successive halving from several first rungs, so that slow beginners have a chance",
+    ),
 }
 
 LEARNING = ("evolution", "tpe")
@@ -182,7 +218,7 @@ LEARNING = ("evolution", "tpe")
 
 def algorithm(name: str) -> str:
     """The NNI algorithm that proposes for a strategy, see `search_spaces._nni`."""
-    return "random" if STRATEGIES[name][0] is HalvingConfig else name
+    return "random" if issubclass(STRATEGIES[name][0], HalvingConfig) else name
 
 
 def configure(name: str, options: Mapping[str, Any], samples: int) -> StrategyConfig:

@@ -13,7 +13,7 @@ from atom_nas.halving import EPOCHS, PLACE
 from atom_nas.leg import Leg, keep, take_up, trained_network
 from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
-from atom_nas.strategies import HalvingConfig, configure
+from atom_nas.strategies import HalvingConfig, HyperbandConfig, configure
 from atom_nas.trials import Trial, TrialStore
 from distill.networks import build
 from distill.seeding import stream
@@ -41,6 +41,46 @@ def test_rungs_of_epochs_and_who_goes_on() -> None:
     assert HalvingConfig(rungs=5).epochs(2) == (1, 2)
     assert [HalvingConfig(eta=3).promoted(count) for count in (1, 3, 4, 10)] == [1, 1, 2, 4]
     assert configure("successive-halving", {"eta": "4"}, 10) == HalvingConfig(eta=4)
+
+
+def test_brackets_are_as_large_as_the_paper_has_them() -> None:
+    assert HalvingConfig().brackets(20, 3) == (20, 0, 0)
+    # Li et al. 2018, algorithm 1: eta = 3 and R = 81 give 81, 34, 15, 8 and 5.
+    assert HyperbandConfig(rungs=5).brackets(81 + 34 + 15 + 8 + 5, 5) == (81, 34, 15, 8, 5)
+    for count in range(1, 60):
+        sizes = HyperbandConfig(eta=2).brackets(count, 4)
+        assert sum(sizes) == count
+        assert sizes[0] == max(sizes)
+        assert min(sizes) >= (1 if count >= 4 else 0)
+
+
+def test_hyperband_halves_each_bracket_by_itself(settings: SearchSettings, ran: Ran) -> None:
+    run_search(replace(settings, strategy="hyperband", score="validation_loss"))
+    at = {n: stored(settings.out, f"proxy after {n} epochs") for n in (1, 2, 4)}
+    names = list(stored(settings.out))
+    brackets = [names[:2], names[2:4], names[4:]]
+    assert list(at[1]) == brackets[0]
+
+    def better(bracket: list[str], epochs: int) -> str:
+        return min(bracket, key=lambda name: at[epochs][name].scores["validation_loss"])
+
+    first = better(brackets[0], 1)
+    second = better(brackets[1], 2)
+    assert set(at[2]) == {first, *brackets[1]}
+    assert set(at[4]) == {first, second, *brackets[2]}
+    assert len(ran) == 2 + 3 + 4
+    trials = stored(settings.out)
+    for name, trial in trials.items():
+        last = max(epochs for epochs, here in at.items() if name in here)
+        losses = [other.scores["validation_loss"] for other in at[last].values()]
+        beaten = sum(loss > trial.scores["validation_loss"] for loss in losses) / len(losses)
+        assert trial.scores[PLACE] == (1, 2, 4).index(last) + beaten
+        assert trial.scores[EPOCHS] == last
+    assert read_record(settings.out)["strategy"]["name"] == "hyperband"
+    ran.clear()
+    run_search(replace(settings, strategy="hyperband", score="validation_loss", resume=True))
+    assert ran == []
+    assert stored(settings.out) == trials
 
 
 @pytest.mark.parametrize("options", [{"eta": 1}, {"rungs": 1}, {"eta": "two"}, {"gamma": 1}], ids=str)

@@ -182,7 +182,9 @@ def test_a_list_is_scored_with_its_misfits_as_failures(
 
 
 @pytest.mark.usefixtures("ran")
-@pytest.mark.parametrize("strategy", ["random", "grid", "evolution", "tpe", "successive-halving"])
+@pytest.mark.parametrize(
+    "strategy", ["random", "grid", "evolution", "tpe", "successive-halving", "hyperband"]
+)
 def test_a_strategy_may_draw_among_a_list(settings: SearchSettings, tmp_path: Path, strategy: str) -> None:
     names = [str(each) for each in enumerate_space(load("convnet", width=[32], depth=[1], norm=["batch"]))]
     (tmp_path / "list.csv").write_text("\n".join(["architecture", *names, MISFIT]))
