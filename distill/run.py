@@ -49,8 +49,7 @@ def distill(
         ValueError: on settings that cannot work, or a folder that holds something else.
         Interrupted: once `should_stop` says so; the state is saved.
     """
-    stopwatch = Stopwatch()
-    tell = on_stage or (lambda _: None)
+    stopwatch, tell = Stopwatch(), on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
     device = resolve_device(settings.device)
     out, resolved = settings.out, settings.resolved()
@@ -71,6 +70,7 @@ def distill(
             _identity(settings, data),
             resume=resume and not overwrite,
             on_progress=on_progress,
+            on_stage=tell,
             should_stop=should_stop,
             checkpoint_seconds=checkpoint_seconds,
             stopwatch=stopwatch,

@@ -123,6 +123,9 @@ class Session:
     def within(self, start: State) -> None:
         """Called now and then in the midst of a long iteration, with the state that it began with."""
 
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Called in the midst of long work that comes before the first iteration."""
+
     def warn(self, message: str) -> None:
         """Something the user should know."""
 
@@ -136,8 +139,9 @@ class RecordedSession(Session):
         resume: go on from the folder's checkpoint, if there is one.
         checkpoint_seconds: at most this much work is lost to a kill.
         on_progress: called after every iteration.
-        should_stop: polled after every iteration, and within long ones, which are then lost; once true, the
-            state is saved and `Interrupted` raised.
+        on_stage: told in a few words what is being prepared, and how far that is.
+        should_stop: polled after every iteration, and within long ones and preparations, which are then lost;
+            once true, the state is saved and `Interrupted` raised.
         stopwatch: started when the work began whose seconds count, preparation included; now if None.
         observer: shown the state after every iteration, before it is saved; the caller closes it.
     Raises:
@@ -152,6 +156,7 @@ class RecordedSession(Session):
         resume: bool,
         checkpoint_seconds: float = 30.0,
         on_progress: Callable[[Progress], None] | None = None,
+        on_stage: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         stopwatch: Stopwatch | None = None,
         observer: Observer | None = None,
@@ -159,7 +164,7 @@ class RecordedSession(Session):
         self._folder = folder
         self._identity = json.dumps(identity, sort_keys=True)
         self._checkpoint_seconds = checkpoint_seconds
-        self._on_progress = on_progress
+        self._on_progress, self._on_stage = on_progress, on_stage
         self._should_stop = should_stop
         (folder / LOG).touch()  # Methods without iterations leave it empty.
         self._saved = time.perf_counter()
@@ -240,6 +245,12 @@ class RecordedSession(Session):
     def _uncounted(self) -> Iterator[None]:
         with self._stopwatch.standing_still(), self._iterating.standing_still():
             yield
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        if self._on_stage:
+            self._on_stage(f"{what}: {done} of {total}")
+        if self._should_stop and self._should_stop():
+            raise Interrupted
 
     def within(self, start: State) -> None:
         if self._should_stop and self._should_stop():

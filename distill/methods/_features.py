@@ -9,9 +9,11 @@ from torch import Tensor
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, fitting_depth
 from distill.seeding import derive_seed, stream
+from distill.session import Session
 from distill.training import TrainingConfig, train
 
 _BATCH = 500
+_TRAINING = "training the network in whose features images are chosen, epochs"
 
 Choose = Callable[[Tensor, int], Tensor]
 """(embeddings (N, D), count up to N) to int64 rows (count,), in the order of choice."""
@@ -39,29 +41,31 @@ class FeatureConfig:
         return self.feature_epochs > 0
 
 
-def select(problem: Problem, config: FeatureConfig, choose: Choose) -> Tensor:
+def select(problem: Problem, config: FeatureConfig, session: Session, choose: Choose) -> Tensor:
     """The real images that `choose` picks among each class's embeddings.
 
     Returns:
         float32 (K*I, C, H, W) in model space, on the CPU.
     """
-    return problem.prepare(selected_positions(problem, config, choose))
+    return problem.prepare(selected_positions(problem, config, session, choose))
 
 
-def selected_positions(problem: Problem, config: FeatureConfig, choose: Choose, each: int = 1) -> Tensor:
+def selected_positions(
+    problem: Problem, config: FeatureConfig, session: Session, choose: Choose, each: int = 1
+) -> Tensor:
     """I*each positions of each class, in the order in which `choose` picks them: int64 (K*I*each,).
 
     Without repeats, as long as the class has that many.
     """
     count = problem.ipc * each
     chosen = []
-    for pool, features in zip(problem.pools(), embed(problem, config), strict=True):
+    for pool, features in zip(problem.pools(), embed(problem, config, session), strict=True):
         picked = pool[choose(features, min(count, len(pool)))]
         chosen.append(picked.repeat(-(-count // len(picked)))[:count])
     return torch.cat(chosen)
 
 
-def embed(problem: Problem, config: FeatureConfig) -> list[Tensor]:
+def embed(problem: Problem, config: FeatureConfig, session: Session) -> list[Tensor]:
     """Embeddings of the real images, class by class: K tensors float32 (N_k, D) on the CPU."""
     network = convnet(
         problem.image_shape,
@@ -80,6 +84,7 @@ def embed(problem: Problem, config: FeatureConfig) -> list[Tensor]:
             seed=derive_seed(problem.seed, "features"),
             device=problem.device,
             preprocessing=problem.preprocessing,
+            on_epoch=lambda done: session.preparing(_TRAINING, done, config.feature_epochs),
         )
     return [_embed_class(network.eval(), problem, pool) for pool in problem.pools()]
 

@@ -127,7 +127,7 @@ def iterate(
     Raises:
         ValueError: if the images are not finite in the end; and what `point` raises.
     """
-    state = session.restore() or initial_state(problem, config.initialization, config.factor)
+    state = session.restore() or initial_state(problem, config.initialization, config.factor, session)
     state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     while state.iteration < config.iterations:
         loss = descend(state)
@@ -143,8 +143,10 @@ def iterate(
     return images
 
 
-def initial_state(problem: Problem, initialization: Initialization, factor: int = 1) -> State:
-    """Where the pixels start."""
+def initial_state(
+    problem: Problem, initialization: Initialization, factor: int = 1, session: Session | None = None
+) -> State:
+    """Where the pixels start; the session is told of long work on the way."""
     if initialization == "noise":
         generators = [stream(problem.seed, "noise", k) for k in problem.class_numbers]
         shape = (problem.ipc, *problem.image_shape)
@@ -153,7 +155,7 @@ def initial_state(problem: Problem, initialization: Initialization, factor: int 
         each = factor**2
         if initialization in CORESETS:
             choose = CORESETS[initialization]
-            positions = selected_positions(problem, FeatureConfig(), choose, each)
+            positions = selected_positions(problem, FeatureConfig(), session or Session(), choose, each)
         else:
             positions = random_positions(problem, each)
         images = encode(problem.prepare(positions), factor)

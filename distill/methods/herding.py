@@ -16,6 +16,6 @@ class Config(FeatureConfig):
     """Herding's settings are those of its feature space."""
 
 
-def distill(problem: Problem, config: Config, session: Session) -> Tensor:  # noqa: ARG001
+def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    return select(problem, config, herd)
+    return select(problem, config, session, herd)

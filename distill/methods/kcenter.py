@@ -16,6 +16,6 @@ class Config(FeatureConfig):
     """k-center's settings are those of its feature space."""
 
 
-def distill(problem: Problem, config: Config, session: Session) -> Tensor:  # noqa: ARG001
+def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    return select(problem, config, greedy_centers)
+    return select(problem, config, session, greedy_centers)

@@ -11,7 +11,7 @@ from distill.methods import load
 from distill.methods._features import FeatureConfig, embed, greedy_centers, herd
 from distill.methods._pixels import initial_state
 from distill.seeding import stream
-from distill.session import Session
+from distill.session import Interrupted, RecordedSession, Session
 
 
 def points(count: int = 12, dimensions: int = 3, seed: int = 0) -> torch.Tensor:
@@ -67,7 +67,7 @@ def test_pixels_may_start_from_a_coreset(method):
 def test_a_coreset_may_be_shrunk_and_goes_round_where_a_class_has_too_few():
     posed = problem((12, 8, 5))
     start = initial_state(posed, "herding", 2)
-    features = embed(posed, FeatureConfig())
+    features = embed(posed, FeatureConfig(), Session())
     picked = [pool[herd(rows, min(8, len(pool)))] for pool, rows in zip(posed.pools(), features, strict=True)]
     assert [len(row.unique()) for row in picked] == [8, 8, 5]
     picked[2] = torch.cat([picked[2], picked[2][:3]])
@@ -84,6 +84,21 @@ def test_shards_that_start_from_a_coreset_are_the_whole(start):
     for subset in [(1, 3), (0, 2)]:
         part = dm.distill(posed.narrowed(subset, keep_others=True), config, Session())
         assert torch.allclose(part.unflatten(0, (2, 2)), whole[list(subset)], atol=1e-4)
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_the_training_that_chooses_is_told_of_and_can_be_stopped(tmp_path, stops):
+    told, posed, dm = [], problem(), load("dm")
+    session = RecordedSession(
+        tmp_path, {}, resume=False, on_stage=told.append, should_stop=lambda: stops and len(told) == 2
+    )
+    config = dm.Config(iterations=1, width=8, batch_real=5, initialization="herding")
+    if stops:
+        with pytest.raises(Interrupted):
+            dm.distill(posed, config, session)
+    else:
+        dm.distill(posed, config, session)
+    assert [text.rpartition(": ")[2] for text in told] == [f"{n} of 5" for n in range(1, 3 if stops else 6)]
 
 
 def test_an_unknown_start_is_refused():
