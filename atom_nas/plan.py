@@ -256,7 +256,7 @@ def _drawn(settings: SearchSettings, space: Space, listed: ArchitectureList | No
         return Among(space, listed.architectures)
     if settings.strategy in LEARNING:
         raise ValueError(
-            f"{settings.strategy} chooses what to score: say by samples how many of the "
+            f"{settings.strategy} chooses what to score: say by --samples how many of the "
             f"{len(listed.architectures)} architectures of {settings.architectures} it may, or leave the "
             "strategy out and all are scored"
         )

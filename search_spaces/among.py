@@ -26,7 +26,7 @@ class Among:
         if size(space) > LISTED:
             raise ValueError(
                 f"the space {space.name!r} has more than {LISTED:,} architectures, too many to draw those of "
-                "a list: leave samples and strategy out, and all of the list are ranked"
+                "a list: leave --samples and --strategy out, and all of the list are ranked"
             )
         self._space, self._names = space, frozenset(names)
 

@@ -114,7 +114,8 @@ class NniSpace:
             name, equals, value = part.partition("=")
             if not equals or name in sample:
                 example = str(self.architecture({each: next(iter(v)) for each, v in self._values.items()}))
-                raise ValueError(f"{_shown(text)} is not of the form LABEL=VALUE+..., such as {example!r}")
+                form = f"LABEL=VALUE+..., such as {_shown(example)}"
+                raise ValueError(f"{_shown(text)} is not of the form {form}")
             _require(f"choice of {self.title}", name, self._values)
             _require(name, value, self._values[name])
             sample[name] = value

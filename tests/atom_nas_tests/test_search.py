@@ -213,7 +213,7 @@ def test_no_more_are_drawn_than_are_listed_and_fit(settings: SearchSettings, tmp
 def test_a_strategy_that_learns_is_told_how_many(settings: SearchSettings, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
     listed = replace(settings, architectures=tmp_path / "list.csv", samples=None, strategy="tpe")
-    with pytest.raises(ValueError, match=r"say by samples how many of the 2 architectures of .*list\.csv"):
+    with pytest.raises(ValueError, match=r"say by --samples how many of the 2 architectures of .*list\.csv"):
         run_search(listed)
 
 
