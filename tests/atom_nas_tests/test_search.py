@@ -242,6 +242,7 @@ def test_a_table_is_filtered_to_what_was_scored(settings: SearchSettings, tmp_pa
     assert (record["kind"], record["table"], record["score"]) == ("table", "published.csv", "score")
 
 
+@pytest.mark.filterwarnings("ignore:.*of the samples will have a reference")
 def test_a_table_without_a_match_is_an_error_that_keeps_the_run(
     settings: SearchSettings, ran: Ran, tmp_path: Path
 ) -> None:
