@@ -216,10 +216,15 @@ def prepare(settings: SearchSettings) -> Plan:
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
-    first_fitting(drawn or space, data.image_shape)
+    first_fitting(space, data.image_shape)
     at_most = count_fitting(drawn, data.image_shape)[0] if listed and drawn else fitting
+    if at_most == 0:
+        raise ValueError(
+            f"none of the architectures of {settings.architectures} fits images of shape {data.image_shape}"
+        )
     if table and listed is None:
-        _warn_of_gaps(settings, table, fitting)
+        covered = sum(space.misfit(space.parse(name), data.image_shape) is None for name in table.scores)
+        _warn_of_gaps(settings, covered, fitting, foreign=table.foreign)
     if isinstance(space, NniSpace):
         probe(space, data.image_shape, data.classes)
     return Plan(
@@ -263,9 +268,8 @@ def _drawn(settings: SearchSettings, space: Space, listed: ArchitectureList | No
     return None
 
 
-def _warn_of_gaps(settings: SearchSettings, table: ReferenceTable, fitting: int | None) -> None:
+def _warn_of_gaps(settings: SearchSettings, covered: int, fitting: int | None, *, foreign: int) -> None:
     """Say before any training that a reference will have gaps, where it surely will."""
-    covered = len(table.scores)
     if fitting is None or covered >= fitting:
         return
     samples = _samples(settings, None)
@@ -273,7 +277,7 @@ def _warn_of_gaps(settings: SearchSettings, table: ReferenceTable, fitting: int 
     warnings.warn(
         f"{settings.reference} scores {covered:,} of the {fitting:,} architectures of the space, so that "
         f"about {covered / fitting:.0%} of the samples will have a reference"
-        f"{'' if table.foreign else way_out}",
+        f"{'' if foreign else way_out}",
         stacklevel=3,
     )
 

@@ -1,6 +1,7 @@
 """What run.json says of a search at its start."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,6 @@ from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
 from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
-from atom_nas.tables import ArchitectureList
 from distill.environment import describe
 from search_spaces.foreign import NniSpace
 
@@ -93,19 +93,18 @@ def _strategy(plan: Plan) -> dict[str, Any]:
     settings, listed = plan.settings, plan.listed
     # By what architectures go on, where trainings are stopped early.
     criterion = {"criterion": settings.score} if plan.halving else {}
-    found = _fingerprint(listed) if listed else None
     if listed is None or plan.drawn:
-        among = {"among": found} if found else {}
+        among = {"among": _fingerprint(sorted(listed.architectures))} if listed else {}
         options = plan.strategy_options
         return {"name": settings.strategy, "options": options, "samples": plan.samples, **among, **criterion}
-    options = {"fingerprint": found, "duplicates": listed.duplicates}
+    options = {"fingerprint": _fingerprint(listed.architectures), "duplicates": listed.duplicates}
     if plan.halving:
         options |= asdict(plan.halving)
     return {"name": "list", "options": options, "samples": plan.samples, **criterion}
 
 
-def _fingerprint(listed: ArchitectureList) -> str:
-    digest = hashlib.sha256("\n".join(listed.architectures).encode()).hexdigest()
+def _fingerprint(architectures: Sequence[str]) -> str:
+    digest = hashlib.sha256("\n".join(architectures).encode()).hexdigest()
     return f"sha256:{digest}"
 
 

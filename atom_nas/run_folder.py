@@ -158,11 +158,26 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")
     if after < before:
         raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
-    if after > before and earlier.get("complete") and "rungs" in (_entry(earlier, "strategy.options") or {}):
-        raise ValueError(
-            f"{path} has finished with its {before} architectures, and more would change which of them went "
-            "on: begin a new run with as many samples as you want"
-        )
+    if after > before and "rungs" in (_entry(earlier, "strategy.options") or {}):
+        _require_open(earlier, path, before)
+
+
+def _require_open(earlier: Mapping[str, Any], path: Path, samples: int) -> None:
+    """Refuse more samples where they would change which architectures have gone on to more epochs."""
+    if _entry(earlier, "strategy.name") == "hyperband":
+        so = "hyperband shares its samples out among its brackets when it begins"
+    elif earlier.get("complete") or _is_ranked(path / STORE):
+        so = f"its {samples} architectures are ranked, and more would change which of them went on"
+    else:
+        return
+    raise ValueError(f"{path} takes no more samples: {so}: begin a new run with as many as you want")
+
+
+def _is_ranked(store: Path) -> bool:
+    if not store.is_file():
+        return False
+    with TrialStore.open(store) as trials:
+        return bool(trials.trials("proxy"))
 
 
 def _fixed_of_reference(earlier: Mapping[str, Any]) -> tuple[str, ...]:

@@ -148,8 +148,10 @@ class HalvingConfig:
 
     def epochs(self, total: int) -> tuple[int, ...]:
         """The epochs done at each rung, `total` at the last; fewer rungs where there are too few epochs."""
-        steps = (-(-total // self.eta**rung) for rung in range(self.rungs))
-        return tuple(sorted(set(steps)))
+        steps = [total]
+        while len(steps) < self.rungs and steps[-1] > 1:
+            steps.append(-(-total // self.eta ** len(steps)))
+        return tuple(reversed(steps))
 
     def promoted(self, count: int) -> int:
         """How many of `count` go on."""

@@ -158,7 +158,8 @@ def show_search(settings: "SearchSettings") -> None:
         stderr.print(summary.fallback, markup=False)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
-        stderr.print(f"only {summary.proposed} architectures of the space fit the images: all were ranked")
+        source = "list" if settings.architectures else "space"
+        stderr.print(f"only {summary.proposed} architectures of the {source} fit the images: all were ranked")
     if summary.duplicates:
         stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
     if summary.repeated:

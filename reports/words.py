@@ -102,7 +102,8 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     yield "Dataset", run.dataset.name
     yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
-    yield "Strategy", run.strategy.name
+    among = " among listed architectures" if (run.strategy.model_extra or {}).get("among") else ""
+    yield "Strategy", run.strategy.name + among
     yield "Ranked by", section.score.label + _proxy(run.proxy)
     yield "Reference", _reference(section)
     if run.device:

@@ -39,6 +39,7 @@ def test_rungs_of_epochs_and_who_goes_on() -> None:
     assert HalvingConfig().epochs(81) == (9, 27, 81)
     assert HalvingConfig(eta=2, rungs=4).epochs(100) == (13, 25, 50, 100)
     assert HalvingConfig(rungs=5).epochs(2) == (1, 2)
+    assert HalvingConfig(eta=1000, rungs=1_000_000).epochs(5) == (1, 5)
     assert [HalvingConfig(eta=3).promoted(count) for count in (1, 3, 4, 10)] == [1, 1, 2, 4]
     assert configure("successive-halving", {"eta": "4"}, 10) == HalvingConfig(eta=4)
 
@@ -205,6 +206,34 @@ def test_more_samples_after_the_end_are_refused(settings: SearchSettings, ran: R
     run_search(replace(settings, resume=True))  # the same again is welcome
     with pytest.raises(ValueError, match="criterion"):
         run_search(replace(settings, score="validation_loss", resume=True))
+
+
+def test_more_samples_are_refused_once_all_are_ranked(
+    settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(progress: Any) -> None:
+        if progress.stage == "reference":
+            raise KeyboardInterrupt
+
+    referred = replace(settings, reference="real")
+    with pytest.raises(KeyboardInterrupt):
+        run_search(referred, progress=stop)
+    with pytest.raises(ValueError, match="takes no more samples: its 6 architectures are ranked"):
+        run_search(replace(referred, samples=7, resume=True))
+    run_search(replace(referred, resume=True))
+    assert read_record(settings.out)["strategy"]["samples"] == 6
+
+
+def test_hyperband_takes_no_more_samples(settings: SearchSettings, ran: Ran) -> None:
+    banded = replace(settings, strategy="hyperband")
+
+    def stop(progress: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(banded, progress=stop)
+    with pytest.raises(ValueError, match="hyperband shares its samples out"):
+        run_search(replace(banded, samples=7, resume=True))
 
 
 def test_a_list_can_be_halved(settings: SearchSettings, ran: Ran, tmp_path: Path) -> None:

@@ -195,6 +195,9 @@ def test_a_strategy_may_draw_among_a_list(settings: SearchSettings, tmp_path: Pa
     record = read_record(settings.out)
     assert record["strategy"]["name"] == strategy
     assert record["strategy"]["among"].startswith("sha256:")
+    assert f"{strategy} among listed architectures" in write_report([settings.out]).page.read_text()
+    (tmp_path / "list.csv").write_text("\n".join(["architecture", MISFIT, *reversed(names), names[0]]))
+    run_search(replace(listed, resume=True))  # order and repetitions do not matter
     (tmp_path / "list.csv").write_text("\n".join(["architecture", *names[1:]]))
     with pytest.raises(ValueError, match=r"strategy\.among was"):
         run_search(replace(listed, resume=True))
@@ -210,6 +213,13 @@ def test_no_more_are_drawn_than_are_listed_and_fit(settings: SearchSettings, tmp
     assert {progress.total for progress in seen} == {2}
 
 
+def test_a_list_of_which_none_fits_is_refused(settings: SearchSettings, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{MISFIT}\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv")
+    with pytest.raises(ValueError, match=r"none of the architectures of .*list\.csv fits images of shape"):
+        run_search(listed)
+
+
 def test_a_strategy_that_learns_is_told_how_many(settings: SearchSettings, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
     listed = replace(settings, architectures=tmp_path / "list.csv", samples=None, strategy="tpe")
@@ -223,7 +233,7 @@ def test_gaps_of_a_table_are_told_before_the_search(settings: SearchSettings, tm
     published = tmp_path / "published.csv"
     published.write_text("\n".join(["architecture,score", *(f"{name},{k}" for k, name in enumerate(names))]))
     sampled = replace(settings, reference=str(published), samples=30)
-    with pytest.warns(UserWarning, match=r"scores 180 of the 600 .* 30% .*--architectures .*--samples 30"):
+    with pytest.warns(UserWarning, match=r"scores 150 of the 600 .* 25% .*--architectures .*--samples 30"):
         prepare(sampled)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
