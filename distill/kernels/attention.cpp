@@ -26,8 +26,8 @@ enum Power { kAbsent = 0, kOne = 1, kTwo = 2, kAny = 3 };
 // f^p for f >= 0, and its derivative. 4, which papers use, without std::pow, which takes several times as long.
 template <int P>
 inline Vector power(Vector f, float p) {
-    if (P == kTwo || (P == kAny && p == 4.0f)) f = f * f;
-    if (P == kAny && p == 4.0f) return f * f;
+    if (P == kTwo) return f * f;
+    if (P == kAny && p == 4.0f) return (f * f) * (f * f);
     if (P == kAny)
         for (int i = 0; i < kWidth; ++i) f[i] = std::pow(f[i], p);
     return f;

@@ -1,0 +1,120 @@
+"""Lists of architectures that a search is confined to, and tables of references."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from trial_helpers import stored
+
+from atom_nas.plan import prepare
+from atom_nas.run_folder import read_record
+from atom_nas.search import Progress, SearchSettings, run_search
+from reports import write_report
+from search_spaces import load
+from search_spaces.base import enumerate_space
+
+Ran = list[tuple[str, str]]
+FITTING, OTHER, MISFIT = "w32-d1-none-relu-avg", "w32-d2-batch-relu-max", "w32-d4-none-relu-avg"
+
+
+@pytest.fixture
+def settings(quick: SearchSettings) -> SearchSettings:
+    return replace(quick, reference_samples=3)
+
+
+def test_a_list_is_scored_with_its_misfits_as_failures(
+    settings: SearchSettings, ran: Ran, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{MISFIT}\n{FITTING}\n{OTHER}\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv", samples=None, reference="none")
+    summary = run_search(listed)
+    assert (summary.proposed, summary.failed, summary.duplicates) == (3, 1, 1)
+    found = {t.architecture: (t.position, t.status) for t in stored(settings.out, "proxy")}
+    assert found == {OTHER: (0, "done"), MISFIT: (1, "failed"), FITTING: (2, "done")}
+    assert "does not fit the images" in str(stored(settings.out, "proxy")[1].reason)
+    assert len(ran) == 2
+    assert read_record(settings.out)["strategy"]["name"] == "list"
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize(
+    "strategy", ["random", "grid", "evolution", "tpe", "successive-halving", "hyperband"]
+)
+def test_a_strategy_may_draw_among_a_list(settings: SearchSettings, tmp_path: Path, strategy: str) -> None:
+    names = [str(each) for each in enumerate_space(load("convnet", width=[32], depth=[1], norm=["batch"]))]
+    (tmp_path / "list.csv").write_text("\n".join(["architecture", *names, MISFIT]))
+    listed = replace(settings, architectures=tmp_path / "list.csv", reference="none", strategy=strategy)
+    summary = run_search(listed)
+    assert (summary.asked, summary.proposed, summary.failed) == (4, 4, 0)
+    assert {each.architecture for each in stored(settings.out, "proxy")} <= set(names)
+    record = read_record(settings.out)
+    assert record["strategy"]["name"] == strategy
+    assert record["strategy"]["among"].startswith("sha256:")
+    assert f"{strategy} among listed architectures" in write_report([settings.out]).page.read_text()
+    (tmp_path / "list.csv").write_text("\n".join(["architecture", MISFIT, *reversed(names), names[0]]))
+    run_search(replace(listed, resume=True))  # order and repetitions do not matter
+    (tmp_path / "list.csv").write_text("\n".join(["architecture", *names[1:]]))
+    with pytest.raises(ValueError, match=r"strategy\.among was"):
+        run_search(replace(listed, resume=True))
+
+
+@pytest.mark.usefixtures("ran")
+def test_no_more_are_drawn_than_are_listed_and_fit(settings: SearchSettings, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{MISFIT}\n{FITTING}\n")
+    seen: list[Progress] = []
+    listed = replace(settings, architectures=tmp_path / "list.csv", reference="none")
+    summary = run_search(listed, progress=seen.append)
+    assert (summary.asked, summary.proposed) == (4, 2)
+    assert {progress.total for progress in seen} == {2}
+
+
+def test_a_list_of_which_none_fits_is_refused(settings: SearchSettings, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{MISFIT}\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv")
+    with pytest.raises(ValueError, match=r"none of the architectures of .*list\.csv fits images of shape"):
+        run_search(listed)
+
+
+def test_a_strategy_that_learns_is_told_how_many(settings: SearchSettings, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv", samples=None, strategy="tpe")
+    with pytest.raises(ValueError, match=r"say by --samples how many of the 2 architectures of .*list\.csv"):
+        run_search(listed)
+
+
+@pytest.mark.usefixtures("ran")
+def test_gaps_of_a_table_are_told_before_the_search(settings: SearchSettings, tmp_path: Path) -> None:
+    names = [str(each) for each in enumerate_space(load("convnet")) if "w32" in str(each)]
+    published = tmp_path / "published.csv"
+    published.write_text("\n".join(["architecture,score", *(f"{name},{k}" for k, name in enumerate(names))]))
+    sampled = replace(settings, reference=str(published), samples=30)
+    with pytest.warns(UserWarning, match=r"scores 150 of the 600 .* 25% .*--architectures .*--samples 30"):
+        assert prepare(sampled).expected == 30
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert prepare(replace(sampled, architectures=published)).expected == 30
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_table_is_filtered_to_what_was_scored(settings: SearchSettings, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
+    (tmp_path / "published.csv").write_text(f"architecture,score\n{MISFIT},1\n{FITTING},93.25\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv", samples=None)
+    summary = run_search(replace(listed, reference=str(tmp_path / "published.csv")))
+    assert summary.matched == 1
+    assert (settings.out / "reference.csv").read_text() == f"architecture,score\n{FITTING},93.25\n"
+    record = read_record(settings.out)["reference"]
+    assert (record["kind"], record["table"], record["score"]) == ("table", "published.csv", "score")
+
+
+@pytest.mark.filterwarnings("ignore:.*of the samples will have a reference")
+def test_a_table_without_a_match_is_an_error_that_keeps_the_run(
+    settings: SearchSettings, ran: Ran, tmp_path: Path
+) -> None:
+    (tmp_path / "published.csv").write_text(f"architecture,score\n{MISFIT},1\n")
+    with pytest.raises(ValueError, match=r"none of the 4 scored architectures is among the 1 of .*published"):
+        run_search(replace(settings, reference=str(tmp_path / "published.csv")))
+    ran.clear()
+    assert run_search(replace(settings, reference="none", resume=True)).proposed == 4
+    assert ran == []
