@@ -34,21 +34,29 @@ def read_config(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+def parse_assignments(assignments: Sequence[str], stage: str = "") -> dict[str, Any]:
     """`key=value` strings to a mapping; values are read as YAML, so numbers and true/false are themselves.
 
+    Args:
+        stage: of the option `--set-STAGE` that they were given by; `--set` if empty.
     Raises:
-        ValueError: on a string without `=`.
+        ValueError: on a string without `=`, or two that give one key different values.
     """
-    parsed = {}
+    option = _option("set", stage)
+    parsed: dict[str, Any] = {}
     for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
-            raise ValueError(f"--set takes key=value, e.g. --set learning_rate=0.5, not {assignment!r}")
+        name, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not name:
+            raise ValueError(f"{option} takes KEY=VALUE, e.g. {option} key=0.5, not {assignment!r}")
         try:
-            parsed[key.strip()] = yaml.safe_load(value)
+            value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):  # ValueError: what looks like a date and is none
-            parsed[key.strip()] = value
+            value = text
+        if name in parsed and not _alike(parsed[name], value):
+            raise ValueError(
+                f"{name} is given twice, by {option} {name}={parsed[name]} and {name}={value}: leave one out"
+            )
+        parsed[name] = value
     return parsed
 
 
@@ -61,14 +69,21 @@ def assigned(assignments: Sequence[str] | None, beside: Mapping[str, Any], stage
     Raises:
         ValueError: both ways say a setting, and not alike.
     """
-    parsed, said = parse_assignments(assignments or []), given(**beside)
+    parsed, said = parse_assignments(assignments or [], stage), given(**beside)
     for name in parsed.keys() & said.keys():
-        if str(parsed[name]) != str(said[name]):
-            own = "-".join(filter(None, ("-", stage, name.replace("_", "-"))))
-            by = "-".join(filter(None, ("--set", stage)))
-            other = f"{by} {name}={parsed[name]}"
+        if not _alike(parsed[name], said[name]):
+            own = _option(stage, name.replace("_", "-"))
+            other = f"{_option('set', stage)} {name}={parsed[name]}"
             raise ValueError(f"{name} is given twice, by {own} {said[name]} and by {other}: leave one out")
     return parsed
+
+
+def _option(*words: str) -> str:
+    return f"--{'-'.join(filter(None, words))}"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    return bool(one == other) or str(one) == str(other)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -17,9 +17,11 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
     known = list(allowed)
     if name in known:
         return name
+    if not known:
+        raise ValueError(f"unknown {kind} {name!r}: there are none")
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
-    raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(known) or '(none)'}")
+    raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(known)}")
 
 
 def harmless(text: str) -> str:

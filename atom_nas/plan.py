@@ -26,6 +26,7 @@ from distill.data import RealDataset
 from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
+from reports.formatting import plural
 from search_spaces.among import Among
 from search_spaces.base import Space, count_fitting, first_fitting
 from search_spaces.foreign import NniSpace, probe
@@ -48,7 +49,8 @@ class SearchSettings:
         proxy_space: other options for the networks that the proxy trains, and early-stopping: smaller ones
             of the same architectures, such as cells=1 in `nasbench201`. The reference, the networks that are
             kept, training-free scores and counts are of the space's own.
-        samples: architectures to propose; a resumed run may raise it. None: 48, or all of `architectures`.
+        samples: architectures to propose; a resumed run may raise it, of successive halving while none is
+            ranked. None: 48, or all of `architectures`.
         strategy, strategy_options: a registered strategy and its options.
         architectures: CSV file of architectures; all are scored in their order, or, with `samples`, so many
             that the strategy draws among them. None: the strategy draws among all of the space.
@@ -207,6 +209,10 @@ def prepare(settings: SearchSettings) -> Plan:
         )
     samples = _samples(settings, listed)
     drawn = _drawn(settings, space, listed)
+    if settings.confirm and settings.confirm > samples:
+        raise ValueError(
+            f"--confirm {settings.confirm} is more than the {plural(samples, 'architecture')} to be ranked"
+        )
     strategy = configure_strategy(settings.strategy, _strategy_options(settings), samples)
     halving = strategy if isinstance(strategy, HalvingConfig) else None
     _check_score(settings, halving)

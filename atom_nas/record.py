@@ -97,10 +97,16 @@ def _strategy(plan: Plan) -> dict[str, Any]:
         among = {"among": _fingerprint(sorted(listed.architectures))} if listed else {}
         options = plan.strategy_options
         return {"name": settings.strategy, "options": options, "samples": plan.samples, **among, **criterion}
-    options = {"fingerprint": _fingerprint(listed.architectures), "duplicates": listed.duplicates}
+    options = {"fingerprint": _fingerprint(listed.architectures)}
     if plan.halving:
         options |= asdict(plan.halving)
-    return {"name": "list", "options": options, "samples": plan.samples, **criterion}
+    return {
+        "name": "list",
+        "options": options,
+        "samples": plan.samples,
+        "duplicates": listed.duplicates,
+        **criterion,
+    }
 
 
 def _fingerprint(architectures: Sequence[str]) -> str:

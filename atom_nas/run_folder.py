@@ -29,7 +29,6 @@ _FIXED = (
     *(f"space.{entry}" for entry in ("name", "options", "choices", "digest", "size", "fitting")),
     "strategy.name",
     "strategy.options",
-    "strategy.among",
     "strategy.criterion",
     "score",
 )
@@ -136,7 +135,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     file = path / RECORD
     if not file.is_file():
-        raise ValueError(f"{path} is not a run folder: it has no {RECORD}")
+        raise ValueError(f"{path} is not a run folder: it has no {RECORD}, which search writes to its --out")
     try:
         record = json.loads(read_regular(file, LARGEST_RECORD).decode())
         version = record["format_version"]
@@ -149,6 +148,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Raise on the first setting that changes scores; more samples and other workers are welcome."""
+    _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
     both = tuple(f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known)
     for name in (*_FIXED, *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
@@ -160,6 +160,27 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
     if after > before and "rungs" in (_entry(earlier, "strategy.options") or {}):
         _require_open(earlier, path, before)
+
+
+def _require_same_list(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    before, after = _list_of(earlier), _list_of(now)
+    if before is after is None:
+        return
+    if before and _entry(earlier, "strategy.name") == "list" != _entry(now, "strategy.name"):
+        raise ValueError(f"{path} ranks all of its list: leave --samples out, or begin a new run")
+    if not (before and after):
+        how = "with" if before else "without"
+        raise ValueError(f"{path} was begun {how} --architectures: go on so, or begin a new run")
+    if before != after:
+        raise ValueError(
+            f"{_entry(now, 'settings.architectures')} does not list what it did when {path} was begun: put "
+            "it back, or begin a new run"
+        )
+
+
+def _list_of(record: Mapping[str, Any]) -> Any:
+    """What tells the list to which a search is confined from another, None where it has all of its space."""
+    return _entry(record, "strategy.among") or _entry(record, "strategy.options.fingerprint")
 
 
 def _require_open(earlier: Mapping[str, Any], path: Path, samples: int) -> None:

@@ -34,6 +34,7 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
+from reports.formatting import plural
 from search_spaces.base import Architecture, Repeating, Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
@@ -201,7 +202,7 @@ class _Session:
         ).evaluate
 
     def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:
-        title, score = f"proxy, {rung.epochs} epochs", self._settings.score
+        title, score = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.score
         return self._stage(title, self._plan.proxy, score, total, stored_as=rung.stored_as, leg=leg)
 
     def refer(self) -> None:
@@ -283,14 +284,7 @@ class _Session:
             "kernels": self._folder.record["environment"].get("kernels"),
         }
 
-    def _stage(
-        self,
-        title: str,
-        estimator: Estimator,
-        score: str,
-        total: int,
-        **more: Any,
-    ) -> Stage:
+    def _stage(self, title: str, estimator: Estimator, score: str, total: int, **more: Any) -> Stage:
         """A stage of this run; `more` is what else a `Stage` takes."""
         same_as = self._same.representative if estimator.name in SCORED_ONCE else str
         return Stage(

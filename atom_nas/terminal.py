@@ -128,7 +128,8 @@ class _StageBars:
 def _note(progress: "Progress") -> str:
     score = "" if progress.score is None else f" {progress.score:.4f}"
     failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{shortened(progress.architecture or '')}{score}{failed}"
+    reused = f", {progress.reused} done before" if progress.reused else ""
+    return f"{shortened(progress.architecture or '')}{score}{failed}{reused}"
 
 
 def say_unfused(reason: str | None) -> None:

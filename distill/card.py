@@ -179,7 +179,7 @@ def _instead(folder: Path) -> str:
         return "; it is the run of a search: name the set that was searched with"
     if (folder / CHECKPOINT).is_file():
         return "; its distillation has not finished: go on with --resume (atom-nas distill ... --resume)"
-    return ""
+    return ": name a folder that 'atom-nas distill --out' wrote"
 
 
 def _shard_name(folder: Path) -> str:

@@ -20,9 +20,6 @@ from reports.scores import describe_score
 if TYPE_CHECKING:
     import pandas as pd
 
-_LISTS = ("fingerprint", "duplicates", "among")
-"""What a strategy's record says of the list that a search was confined to."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Member:
@@ -157,8 +154,7 @@ def _halving(info: RunInfo) -> dict[str, Any]:
     """How trainings were stopped early, if they were, whether architectures were sampled or listed."""
     if info.score != "halving_place":
         return {}
-    strategy = {**info.strategy.options, **(info.strategy.model_extra or {})}
-    return {name: value for name, value in strategy.items() if name not in _LISTS}
+    return info.strategy.how
 
 
 def _grouped(members: Sequence[_Member], keys: Sequence[Any]) -> list[list[_Member]]:

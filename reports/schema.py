@@ -75,12 +75,21 @@ class SpaceInfo(_Part):
     fitting: Count | None = None
 
 
+_OF_A_LIST = ("fingerprint", "duplicates", "among")
+
+
 class StrategyInfo(_Part):
     """Who proposed the architectures, and how many were asked for."""
 
     name: str
     options: dict[str, Any] = {}
     samples: Count | None = None
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The options and whatever else is recorded, less what tells the list of a confined search."""
+        said = {**self.options, **(self.model_extra or {})}
+        return {name: value for name, value in said.items() if name not in _OF_A_LIST}
 
 
 class TrainingInfo(_Part):
@@ -229,7 +238,9 @@ def read_run(folder: Path | str) -> Run:
 
 def _read_info(path: Path) -> RunInfo:
     if not path.is_file():
-        raise ValueError(f"{path.parent} is not a run folder: it has no {path.name}")
+        raise ValueError(
+            f"{path.parent} is not a run folder: it has no {path.name}, which search writes to its --out"
+        )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         field = _overflowing(content)

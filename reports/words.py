@@ -11,7 +11,7 @@ from reports.combining import FOLDS, REPEATS
 from reports.document import Confirmed, RunSummary
 from reports.formatting import by_count, plural
 from reports.rulers import LEVEL, RulerDifference
-from reports.schema import EstimatorInfo
+from reports.schema import EstimatorInfo, StrategyInfo
 from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
 
@@ -102,8 +102,7 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     yield "Dataset", run.dataset.name
     yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
-    among = " among listed architectures" if (run.strategy.model_extra or {}).get("among") else ""
-    yield "Strategy", run.strategy.name + among
+    yield "Strategy", _strategy(run.strategy)
     yield "Ranked by", section.score.label + _proxy(run.proxy)
     yield "Reference", _reference(section)
     if run.device:
@@ -112,6 +111,13 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
         yield "Seed", str(run.seed)
     if run.command:
         yield "Command", run.command
+
+
+def _strategy(strategy: StrategyInfo) -> str:
+    """successive-halving (eta 3, rungs 3) among listed architectures."""
+    options = ", ".join(f"{name} {value}" for name, value in strategy.how.items() if value is not None)
+    among = " among listed architectures" if (strategy.model_extra or {}).get("among") else ""
+    return f"{strategy.name}{f' ({options})' * bool(options)}{among}"
 
 
 def describe_difference(difference: Difference | RulerDifference | None) -> str:

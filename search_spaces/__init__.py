@@ -46,6 +46,8 @@ def _registered(name: str) -> str:
     try:
         return choose("search space", name, SPACES)
     except ValueError as error:
+        if name.endswith(".py"):
+            raise ValueError(f"{name} may define several spaces: name one by {name}:CLASS") from None
         raise ValueError(f"{error}; or hub:NAME, FILE.py:CLASS or module:CLASS") from None
 
 

@@ -1,5 +1,6 @@
 """Lists of architectures that a search is confined to, and tables of references."""
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -51,12 +52,37 @@ def test_a_strategy_may_draw_among_a_list(settings: SearchSettings, tmp_path: Pa
     record = read_record(settings.out)
     assert record["strategy"]["name"] == strategy
     assert record["strategy"]["among"].startswith("sha256:")
-    assert f"{strategy} among listed architectures" in write_report([settings.out]).page.read_text()
+    page = write_report([settings.out]).page.read_text()
+    assert re.search(rf"\b{strategy}( \([^)]*\))? among listed architectures", page)
     (tmp_path / "list.csv").write_text("\n".join(["architecture", MISFIT, *reversed(names), names[0]]))
     run_search(replace(listed, resume=True))  # order and repetitions do not matter
     (tmp_path / "list.csv").write_text("\n".join(["architecture", *names[1:]]))
-    with pytest.raises(ValueError, match=r"strategy\.among was"):
+    with pytest.raises(ValueError, match=r"list\.csv does not list what it did"):
         run_search(replace(listed, resume=True))
+
+
+def test_a_resumed_list_is_the_one_that_was_begun(settings: SearchSettings, ran: Ran, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n{OTHER}\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv", samples=None, reference="none")
+    run_search(listed)
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
+    ran.clear()
+    run_search(replace(listed, resume=True))  # a repeated line is left out, as it was in effect before
+    assert ran == []
+    with pytest.raises(ValueError, match=r"run ranks all of its list: leave --samples out"):
+        run_search(replace(listed, resume=True, samples=2))
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n")
+    with pytest.raises(ValueError, match=r"list\.csv does not list what it did when .*run was begun"):
+        run_search(replace(listed, resume=True))
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_run_of_the_whole_space_cannot_go_on_with_a_list(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(replace(settings, reference="none"))
+    (tmp_path / "list.csv").write_text(f"architecture\n{OTHER}\n{FITTING}\n")
+    listed = replace(settings, architectures=tmp_path / "list.csv", reference="none", resume=True)
+    with pytest.raises(ValueError, match="was begun without --architectures"):
+        run_search(listed)
 
 
 @pytest.mark.usefixtures("ran")
