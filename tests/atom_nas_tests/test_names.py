@@ -18,3 +18,8 @@ def test_an_unknown_name_shows_the_nearest_and_all() -> None:
 def test_a_name_like_no_other_shows_no_guess() -> None:
     with pytest.raises(ValueError, match="unknown space 'zzz': allowed: convnet"):
         choose("space", "zzz", ["convnet"])
+
+
+def test_where_there_are_no_names_that_is_said() -> None:
+    with pytest.raises(ValueError, match="unknown option 'eta': there are none"):
+        choose("option", "eta", [])

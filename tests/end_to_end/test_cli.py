@@ -257,6 +257,11 @@ def test_usage_errors_have_a_traceback_on_demand():
         (("--epochs", "5", "--set", "epochs=6"), "given twice, by --epochs 5 and by --set epochs=6"),
         (("--reference-epochs", "5", "--set-reference", "epochs=6"), "--reference-epochs 5 and by --set-ref"),
         (("--confirm-epochs", "5", "--set-confirm", "epochs=6"), "--confirm-epochs 5 and by --set-confirm"),
+        (("--set", "epochs=5", "--set", "epochs=6"), "given twice, by --set epochs=5 and epochs=6"),
+        (("--set-strategy", "eta"), "--set-strategy takes KEY=VALUE"),
+        (("--set-strategy", "eta=2"), "unknown option of the strategy 'random' 'eta': there are none"),
+        (("--space", "mine.py"), "name one by mine.py:CLASS"),
+        (("--confirm", "3"), "--confirm 3 is more than the 2 architectures"),
     ],
 )
 def test_wrong_searches_are_refused_before_any_work(synthetic, tmp_path, options, message):

@@ -1,0 +1,31 @@
+"""What is set twice on a command line."""
+
+import pytest
+
+from atom_nas.config import assigned, parse_assignments
+
+
+def test_the_same_value_may_be_given_twice() -> None:
+    assert assigned(["epochs=3.0"], {"epochs": 3}) == {"epochs": 3.0}
+    assert assigned(["epochs=3", "epochs = 3.0"], {"epochs": None}) == {"epochs": 3}
+    assert assigned(["data_dir=here"], {"data_dir": "here"}) == {"data_dir": "here"}
+
+
+def test_two_values_are_refused_by_the_options_own_names() -> None:
+    with pytest.raises(
+        ValueError, match="by --reference-epochs 3 and by --set-reference epochs=4: leave one"
+    ):
+        assigned(["epochs=4"], {"epochs": 3}, "reference")
+    with pytest.raises(ValueError, match="by --set-proxy-space cells=1 and cells=2: leave one out"):
+        parse_assignments(["cells=1", "cells=2"], "proxy-space")
+
+
+@pytest.mark.parametrize("text", ["eta", "=3", " =3"])
+def test_an_assignment_names_a_key_and_a_value(text: str) -> None:
+    with pytest.raises(ValueError, match="--set-strategy takes KEY=VALUE"):
+        parse_assignments([text], "strategy")
+
+
+def test_values_are_read_as_yaml_or_else_as_text() -> None:
+    texts = ["a=2.5", "b=true", "c=[1, 2]", "d=2020-99-99", "e={"]
+    assert parse_assignments(texts) == {"a": 2.5, "b": True, "c": [1, 2], "d": "2020-99-99", "e": "{"}
