@@ -26,7 +26,6 @@ from distill.data import RealDataset
 from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
-from reports.formatting import plural
 from search_spaces.among import Among
 from search_spaces.base import Space, count_fitting, first_fitting
 from search_spaces.foreign import NniSpace, probe
@@ -209,10 +208,6 @@ def prepare(settings: SearchSettings) -> Plan:
         )
     samples = _samples(settings, listed)
     drawn = _drawn(settings, space, listed)
-    if settings.confirm and settings.confirm > samples:
-        raise ValueError(
-            f"--confirm {settings.confirm} is more than the {plural(samples, 'architecture')} to be ranked"
-        )
     strategy = configure_strategy(settings.strategy, _strategy_options(settings), samples)
     halving = strategy if isinstance(strategy, HalvingConfig) else None
     _check_score(settings, halving)

@@ -193,7 +193,7 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         (("distill", "--dataset", "digits", "--ipc", "0"), "ipc must be at least 1"),
         ((*BASE, "--set", "learning_rat=1"), "did you mean 'learning_rate'"),
         ((*BASE, "--set", "learning_rate=fast"), "learning_rate"),
-        ((*BASE, "--set", "learning_rate"), "key=value"),
+        ((*BASE, "--set", "learning_rate"), "KEY=VALUE"),
         ((*BASE, "--set", "precision=int8"), "precision"),
         ((*BASE, "--iterations", "-3"), "iterations must be positive"),
         ((*BASE, "--iterations", "3", "--method", "herding"), "a setting of atom, datadam, dm"),
@@ -261,7 +261,6 @@ def test_usage_errors_have_a_traceback_on_demand():
         (("--set-strategy", "eta"), "--set-strategy takes KEY=VALUE"),
         (("--set-strategy", "eta=2"), "unknown option of the strategy 'random' 'eta': there are none"),
         (("--space", "mine.py"), "name one by mine.py:CLASS"),
-        (("--confirm", "3"), "--confirm 3 is more than the 2 architectures"),
     ],
 )
 def test_wrong_searches_are_refused_before_any_work(synthetic, tmp_path, options, message):
