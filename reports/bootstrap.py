@@ -47,7 +47,8 @@ class Interval:
 class Difference:
     """Spearman of one ruler minus that of another on the same n pairs, with its paired interval.
 
-    `p_value`: two-sided, of no difference, see `two_sided_p_value`; None below `HOLDS_FROM` pairs.
+    `p_value`: two-sided, of no difference, see `two_sided_p_value`. It and the interval are None below
+    `HOLDS_FROM` pairs.
     """
 
     value: float | None
@@ -73,7 +74,7 @@ def spearman_interval(
     """Percentile bootstrap interval of Spearman's rho over resampled pairs (Efron 1979).
 
     Resamples in which x or y is constant have no rho and are left out. None where rho itself is undefined,
-    and where few pairs lie in perfect order: every resample of theirs does, which says nothing of others.
+    and below `HOLDS_FROM` pairs.
     """
     first, second = usable_pairs(x, y)
     if why_undefined(first, second):
@@ -112,7 +113,7 @@ def spearman_difference(
     return Difference(
         value=rhos[0] - rhos[1],
         n=len(reference),
-        interval=percentile_interval(values, confidence),
+        interval=telling_interval(values, len(reference), confidence),
         p_value=two_sided_p_value(values) if len(reference) >= HOLDS_FROM else None,
     )
 
@@ -131,10 +132,8 @@ def two_sided_p_value(differences: Floats) -> float | None:
 
 
 def telling_interval(values: Floats, n: int, confidence: float = CONFIDENCE) -> Interval | None:
-    """As `percentile_interval`; None also where few pairs give the same value in every resample."""
-    interval = percentile_interval(values, confidence)
-    empty = interval is not None and interval.low == interval.high and n < HOLDS_FROM
-    return None if empty else interval
+    """As `percentile_interval`; None also below `HOLDS_FROM` pairs, where none would hold what it says."""
+    return percentile_interval(values, confidence) if n >= HOLDS_FROM else None
 
 
 def percentile_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:

@@ -27,7 +27,7 @@ class RulerDifference:
     """Spearman with the reference, of one ruler minus that of the ranking's own, on the same n architectures.
 
     `p_value` is that of this comparison alone, `p_holm` the one corrected for all comparisons of the report;
-    both are None below 10 pairs, and all numbers are where `reason` says why.
+    both are None below 10 pairs, as the interval is; all numbers are where `reason` says why.
     """
 
     value: float | None

@@ -20,8 +20,9 @@ _UNREADABLE = 10**12
 AGREEMENT_DEFINITIONS = (
     "Spearman is Pearson's correlation of the ranks, ties sharing their average rank: 1 is the same order,"
     " 0 none, -1 the reverse. Its 95% interval is the percentile bootstrap over architectures "
-    f"({RESAMPLES:,} resamples); p is the two-sided chance of so much agreement if there were none (all "
-    "orders up to n = 8, random orders up to 29, Student's t from 30).",
+    f"({RESAMPLES:,} resamples), as are others, none of which is given below {HOLDS_FROM} pairs; p is the "
+    "two-sided chance of so much agreement if there were none (all orders up to n = 8, random orders up to "
+    "29, Student's t from 30).",
     "The verdict goes by the low end of that interval, given 10 pairs or more: guessing at or below 0, weak "
     f"below {MODERATE_FROM:g}, moderate below {STRONG_FROM:g}, strong from there. Of two architectures drawn "
     "at random the ranking names the better one 64% of the time at .4 and 75% at .7; its better half holds "
@@ -121,11 +122,13 @@ def _strategy(strategy: StrategyInfo) -> str:
 
 
 def describe_difference(difference: Difference | RulerDifference | None) -> str:
-    """+0.05 (-0.02 to 0.12)."""
+    """+0.05 (-0.02 to 0.12), or +0.05 of too few pairs for an interval."""
     if difference is None:
         return formatting.UNKNOWN
-    if difference.value is None or difference.interval is None:
+    if difference.value is None:
         return difference.reason or formatting.UNKNOWN
+    if difference.interval is None:
+        return f"{difference.value:+.2f}"
     low, high = difference.interval.low, difference.interval.high
     return f"{difference.value:+.2f} ({formatting.interval(low, high)})"
 

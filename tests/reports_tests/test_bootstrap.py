@@ -84,7 +84,15 @@ def test_no_interval_without_a_coefficient() -> None:
     assert (difference.value, difference.reason) == (None, "all scores are equal")
 
 
-def test_three_pairs_give_an_interval_without_nan() -> None:
-    interval = spearman_interval([1, 2, 3], [1, 3, 2], rng=np.random.default_rng(0))
+def test_intervals_begin_where_they_hold() -> None:
+    rng = np.random.default_rng(0)
+    x, y = correlated(10, 0.5, rng)
+    assert spearman_interval(x[:9], y[:9], rng=rng) is None
+    assert spearman_difference(x[:9], -x[:9], y[:9], rng=rng).interval is None
+    interval = spearman_interval(x, y, rng=rng)
     assert interval is not None
-    assert -1 <= interval.low <= interval.high <= 1
+    assert -1 <= interval.low < interval.high <= 1
+    # Ten pairs of which nine are tied: many resamples are constant, and left out.
+    tied = spearman_interval([0] * 9 + [1], range(10), rng=rng)
+    assert tied is not None
+    assert -1 <= tied.low <= tied.high <= 1

@@ -15,6 +15,7 @@ from reports import read_run, write_report
 from reports.analysis import analyse
 from reports.bootstrap import spearman_difference, spearman_interval, two_sided_p_value
 from reports.rulers import LEVEL, compare_rulers, holm, summarise
+from reports.words import describe_difference
 
 MakeRun = Callable[..., Path]
 
@@ -98,13 +99,14 @@ def test_a_p_value_can_reach_the_level_however_many_rulers_there_are() -> None:
     assert max(each.p_holm or 0.0 for each in found.values()) < LEVEL
 
 
-def test_too_few_pairs_have_an_interval_but_no_p_value() -> None:
+def test_too_few_pairs_have_a_difference_but_no_interval_and_no_p_value() -> None:
     rng = np.random.default_rng(5)
     rulers, y = rivals(9, rng, a=1.0, b=1.0, flat=0.0)
     rulers["flat"] = np.ones(9)
     found = compare_rulers(rulers, "a", y, rng=rng)
-    assert found["b"].interval is not None
-    assert (found["b"].p_value, found["b"].p_holm) == (None, None)
+    assert found["b"].value is not None
+    assert (found["b"].interval, found["b"].p_value, found["b"].p_holm) == (None, None, None)
+    assert describe_difference(found["b"]) == f"{found['b'].value:+.2f}"
     assert found["flat"].reason == "all scores are equal"
     summary = summarise(found, "a", {"a": "A", "b": "B", "flat": "F"}, 9)
     assert summary is not None
