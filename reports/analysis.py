@@ -13,11 +13,13 @@ from reports.bootstrap import CONFIDENCE, Interval, generator, spearman_interval
 from reports.confirmation import describe_confirmed
 from reports.correlation import (
     MIN_PAIRS,
+    count_networks,
     count_tied,
     kendall_tau_b,
     pearson,
     spearman,
     spearman_p_value,
+    usable,
     usable_pairs,
 )
 from reports.costs import compute_seconds, cpu_seconds, measured_costs, seconds_each, wall_seconds
@@ -30,12 +32,14 @@ from reports.savings import measure_savings
 from reports.schema import Run
 from reports.scores import FITTED, MEAN_OF_RANKS, describe_score
 from reports.selection import (
+    GOOD_FRACTION,
     KEPT_PERCENTS,
     RegretCurve,
     curve_steps,
     precision_and_recall,
     regret_curve,
     regret_of_pick,
+    top_networks,
     top_spearman,
 )
 from reports.verdict import Evidence, Verdict, judge
@@ -56,7 +60,8 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     chosen = choose_score(run, score)
     reference = reference_scores(run)
     first, *others = [
-        describe_agreement(name, ruler_scores(run, name), reference) for name in ruler_names(run, chosen)
+        describe_agreement(name, ruler_scores(run, name), reference, networks=run.networks)
+        for name in ruler_names(run, chosen)
     ]
     ordered = [
         each.model_copy(update={"seconds_each": seconds_each(run, each.name)})
@@ -87,7 +92,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
 
 
 def _repeats(run: Run, score: str) -> Reliability | None:
-    table = run.repeats_of(score)
+    table = run.repeats_of(score)[~run.networks.duplicated()]
     if table.shape[1] < 2:
         return None
     return reliability(table.to_numpy(), rng=generator(f"repeats of {score}"))
@@ -96,8 +101,7 @@ def _repeats(run: Run, score: str) -> Reliability | None:
 def _networks(run: Run, score: str, reference: pd.Series) -> SpearmanReport | None:
     if not run.info.same:
         return None
-    network = [run.info.same.get(name, name) for name in run.trials["architecture"]]
-    own, target = (each.groupby(network).mean() for each in (ruler_scores(run, score), reference))
+    own, target = (each.groupby(run.networks).mean() for each in (ruler_scores(run, score), reference))
     return describe_spearman(score, own, target)
 
 
@@ -107,12 +111,14 @@ def _compare_rulers(
     """The scores with their differences to the first, by which the run ranks, and what these say together."""
     if run.info.reference.kind == "none":
         return scores, None
-    against, pairs = scores[0].name, scores[0].spearman.n
+    against = scores[0].name
     oriented = {score.name: ruler_scores(run, score.name) for score in scores}
-    found = compare_rulers(oriented, against, reference, rng=generator(f"rulers against {against}"))
+    rng, networks = generator(f"rulers against {against}"), run.networks
+    found = compare_rulers(oriented, against, reference, rng=rng, networks=networks)
     compared = [score.model_copy(update={"difference": found.get(score.name)}) for score in scores]
     labels = {score.name: score.label for score in scores}
-    return compared, summarise(found, against, labels, pairs)
+    different = count_networks(networks, usable(oriented[against], reference))
+    return compared, summarise(found, against, labels, different)
 
 
 def _regret(run: Run, score: str, reference: pd.Series) -> RegretCurve | None:
@@ -122,8 +128,13 @@ def _regret(run: Run, score: str, reference: pd.Series) -> RegretCurve | None:
     return regret_curve(*pairs, curve_steps(len(pairs[0])).tolist())
 
 
-def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
-    """Every statistic of one ruler x against the reference y, both oriented, NaN where missing."""
+def describe_agreement(
+    name: str, x: pd.Series, y: pd.Series, *, networks: pd.Series | None = None
+) -> ScoreReport:
+    """Every statistic of one ruler x against the reference y, both oriented, NaN where missing.
+
+    `networks`: equal for architectures that are one network; None where all differ.
+    """
     first, second = usable_pairs(x, y)
     kept = [precision_and_recall(first, second, percent) for percent in KEPT_PERCENTS]
     score = describe_score(name)
@@ -133,7 +144,7 @@ def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
         higher_is_better=score.higher_is_better,
         recorded=int(x.notna().sum()),
         tied=count_tied(first),
-        spearman=describe_spearman(name, x, y),
+        spearman=describe_spearman(name, x, y, networks=networks),
         kendall_tau_b=kendall_tau_b(first, second),
         pearson=pearson(first, second),
         spearman_top_20=top_spearman(first, second, 0.20),
@@ -141,7 +152,9 @@ def describe_agreement(name: str, x: pd.Series, y: pd.Series) -> ScoreReport:
         kept=[row for row in kept if row is not None],
         pick=regret_of_pick(first, second),
         weighted_tau=weighted_tau(first, second),
-        weighted_tau_interval=weighted_tau_interval(first, second, rng=generator(f"weighted tau of {name}")),
+        weighted_tau_interval=weighted_tau_interval(
+            x, y, rng=generator(f"weighted tau of {name}"), networks=networks
+        ),
         combination=name in (MEAN_OF_RANKS, FITTED),
     )
 
@@ -151,12 +164,15 @@ def _best_first(score: ScoreReport) -> float:
     return math.inf if score.spearman.value is None else -score.spearman.value
 
 
-def describe_spearman(name: str, x: pd.Series, y: pd.Series) -> SpearmanReport:
-    """Spearman's rho with interval and p-value; what was fitted to y has none, fits share their data."""
+def describe_spearman(
+    name: str, x: pd.Series, y: pd.Series, *, networks: pd.Series | None = None
+) -> SpearmanReport:
+    """Spearman's rho with interval and p-value; what was fitted to y has no p, fits share their data."""
     rng = generator(name)
     statistic = spearman(x, y)
-    interval = spearman_interval(x, y, rng=rng)
-    p = None if name == FITTED else spearman_p_value(x, y, rng=rng)
+    interval = spearman_interval(x, y, rng=rng, networks=networks)
+    p = None if name == FITTED else spearman_p_value(x, y, rng=rng, networks=networks)
+    different = count_networks(networks, usable(x, y))
     return SpearmanReport(
         value=statistic.value,
         low=interval.low if interval else None,
@@ -166,6 +182,7 @@ def describe_spearman(name: str, x: pd.Series, y: pd.Series) -> SpearmanReport:
         p_method=p.method if p else None,
         n=statistic.n,
         reason=statistic.reason,
+        networks=different if different < statistic.n else None,
     )
 
 
@@ -189,6 +206,8 @@ def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series) -> Verdi
         top=scores[0].spearman_top_20,
         pick=scores[0].pick,
         parameters=parameters,
+        networks=chosen.networks,
+        top_networks=top_networks(ruler_scores(run, scores[0].name), reference, GOOD_FRACTION, run.networks),
     )
     return judge(
         evidence, show=partial(formatting.difference, fraction=reference_is_fraction(run, reference))

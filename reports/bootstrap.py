@@ -9,6 +9,11 @@ to 99% of samples (nominal 95%; the simulation's own error is 0.9 points), BCa s
 average. The low end, on which verdicts rest, lies above the truth in 2.6% and 2.5% of samples at rho_s <= .4
 (nominal 2.5%, worst cell 4.3%), and at rho_s >= .7 in 1.1% for percentiles and 2.4% for BCa: percentiles are
 the more cautious there, and simpler. Below about 10 pairs neither holds its level (n = 6, rho_s = .9: 87%).
+
+Where several architectures are one network by different names, their pairs are not independent: networks are
+drawn then, each with all its names (Davison and Hinkley 1997, section 3.8), and n above is that of networks.
+Simulated (10, 15, 30, 71 and 79 networks by 14, 30, 60, 100 and 100 names; rho_s = 0, .7, .9; 400 samples
+and 500 resamples each) they hold the true rho_s in 93% to 98% of samples, those drawing names in 74% to 96%.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reports.correlation import spearman, usable_pairs, why_undefined
+from reports.correlation import number_networks, spearman, usable, usable_pairs, why_undefined
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -29,7 +34,7 @@ RESAMPLES = 2_000
 """The standard error of either end of a 95% interval is then 1.5% of the interval's width."""
 CONFIDENCE = 0.95
 HOLDS_FROM = 10
-"""Pairs from which the intervals hold their level, see above."""
+"""Pairs of different networks from which the intervals hold their level, see above."""
 BLOCK_ENTRIES = 2_000_000
 """Resamples are handled in blocks of about this many counts (16 MB), so that 100,000 pairs fit in memory."""
 
@@ -48,7 +53,7 @@ class Difference:
     """Spearman of one ruler minus that of another on the same n pairs, with its paired interval.
 
     `p_value`: two-sided, of no difference, see `two_sided_p_value`. It and the interval are None below
-    `HOLDS_FROM` pairs.
+    `HOLDS_FROM` networks.
     """
 
     value: float | None
@@ -68,20 +73,30 @@ def spearman_interval(
     y: ArrayLike,
     *,
     rng: np.random.Generator,
+    networks: ArrayLike | None = None,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Interval | None:
     """Percentile bootstrap interval of Spearman's rho over resampled pairs (Efron 1979).
 
     Resamples in which x or y is constant have no rho and are left out. None where rho itself is undefined,
-    and below `HOLDS_FROM` pairs.
+    and below `HOLDS_FROM` networks.
+
+    Args:
+        x: the ruler's scores, (n,).
+        y: the reference's, (n,).
+        rng: draws the resamples.
+        networks: (n,), equal for architectures that are one network; None where all differ.
+        resamples: B.
+        confidence: the share of them that the interval holds.
     """
     first, second = usable_pairs(x, y)
     if why_undefined(first, second):
         return None
-    blocks = resample_blocks(len(first), resamples, rng)
+    group = number_networks(networks, usable(x, y))
+    blocks = resample_blocks(group, resamples, rng)
     values = np.concatenate([weighted_spearman(first, second, counts) for counts in blocks])
-    return telling_interval(values, len(first), confidence)
+    return telling_interval(values, group, confidence)
 
 
 def spearman_difference(
@@ -90,20 +105,23 @@ def spearman_difference(
     y: ArrayLike,
     *,
     rng: np.random.Generator,
+    networks: ArrayLike | None = None,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Difference:
     """rho(x, y) - rho(baseline, y) on the pairs usable in all three; both rulers see the same resamples.
 
     Pairing removes the luck of the drawn architectures that both rulers share, so the interval is narrower
-    than one made of two separate intervals.
+    than one made of two separate intervals. `networks`: see `spearman_interval`.
     """
     columns = np.stack([np.asarray(values, dtype=np.float64) for values in (x, baseline, y)])
-    first, second, reference = columns[:, np.isfinite(columns).all(axis=0)]
+    kept = usable(*columns)
+    first, second, reference = columns[:, kept]
     reason = why_undefined(first, reference) or why_undefined(second, reference)
     if reason:
         return Difference(value=None, n=len(reference), interval=None, reason=reason)
-    blocks = resample_blocks(len(reference), resamples, rng)
+    group = number_networks(networks, kept)
+    blocks = resample_blocks(group, resamples, rng)
     values = np.concatenate(
         [weighted_spearman(first, reference, c) - weighted_spearman(second, reference, c) for c in blocks]
     )
@@ -113,8 +131,8 @@ def spearman_difference(
     return Difference(
         value=rhos[0] - rhos[1],
         n=len(reference),
-        interval=telling_interval(values, len(reference), confidence),
-        p_value=two_sided_p_value(values) if len(reference) >= HOLDS_FROM else None,
+        interval=telling_interval(values, group, confidence),
+        p_value=two_sided_p_value(values) if group.max() + 1 >= HOLDS_FROM else None,
     )
 
 
@@ -131,9 +149,9 @@ def two_sided_p_value(differences: Floats) -> float | None:
     return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
 
 
-def telling_interval(values: Floats, n: int, confidence: float = CONFIDENCE) -> Interval | None:
-    """As `percentile_interval`; None also below `HOLDS_FROM` pairs, where none would hold what it says."""
-    return percentile_interval(values, confidence) if n >= HOLDS_FROM else None
+def telling_interval(values: Floats, group: Counts, confidence: float = CONFIDENCE) -> Interval | None:
+    """As `percentile_interval`; None also below `HOLDS_FROM` networks, where none would hold what it says."""
+    return percentile_interval(values, confidence) if group.max() + 1 >= HOLDS_FROM else None
 
 
 def percentile_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:
@@ -145,11 +163,15 @@ def percentile_interval(values: Floats, confidence: float = CONFIDENCE) -> Inter
     return Interval(low=float(low), high=float(high), confidence=confidence)
 
 
-def resample_blocks(n: int, resamples: int, rng: np.random.Generator) -> Iterator[Counts]:
-    """`resample_counts` in blocks of bounded memory; how they are cut does not change what is drawn."""
-    size = max(1, BLOCK_ENTRIES // n)
+def resample_blocks(group: Counts, resamples: int, rng: np.random.Generator) -> Iterator[Counts]:
+    """How often each of n pairs occurs when m networks are drawn with replacement, each with all its pairs.
+
+    (n,) numbers of their networks, 0 to m - 1 -> (B, n), as `resample_counts` where m = n; in blocks of
+    bounded memory, and how they are cut does not change what is drawn.
+    """
+    size = max(1, BLOCK_ENTRIES // len(group))
     for start in range(0, resamples, size):
-        yield resample_counts(n, min(size, resamples - start), rng)
+        yield resample_counts(int(group.max()) + 1, min(size, resamples - start), rng)[:, group]
 
 
 def resample_counts(n: int, resamples: int, rng: np.random.Generator) -> Counts:

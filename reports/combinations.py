@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from reports.bootstrap import generator
 from reports.combining import FEWEST, mean_of_ranks, out_of_fold
+from reports.correlation import count_networks, usable
 from reports.ranking import reference_scores, ruler_names, ruler_scores
 from reports.schema import Run
 from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score
@@ -64,12 +65,16 @@ def combine(run: Run, names: Sequence[str] | None = None) -> Run:
     if run.info.reference.kind != "none":
         fitted = chosen if names else [*chosen, *(name for name in FITTED_TOO if name in recorded)]
         columns, reference = [ruler_scores(run, name) for name in fitted], reference_scores(run)
-        known = int(sum(each.isna() for each in (*columns, reference)).eq(0).sum())
-        reason = None if known >= FEWEST else f"a fit takes {FEWEST} with every score and a reference"
-        if reason is None:
+        known, networks = usable(*columns, reference), run.networks
+        different = count_networks(networks, known)
+        reason = None
+        if different < FEWEST:
+            need = f"a fit takes {FEWEST} different networks with every score and a reference"
+            reason = f"{need}, and there are {different}"
+        else:
             rng = generator(f"{FITTED} of {','.join(fitted)}")
-            trials[f"score:{FITTED}"] = out_of_fold(columns, reference, rng=rng)
-        made.append(_combination(FITTED, fitted, known, reason))
+            trials[f"score:{FITTED}"] = out_of_fold(columns, reference, rng=rng, networks=networks)
+        made.append(_combination(FITTED, fitted, int(known.sum()), reason))
     return replace(run, trials=trials, combinations=tuple(made))
 
 
@@ -89,12 +94,12 @@ def _combination(name: str, components: Sequence[str], n: int, reason: str | Non
     listed = ", ".join(describe_score(each).label for each in components)
     label = describe_score(name).label
     if reason is not None:
-        sentence = f"{label}, of {listed}: left out, {reason}, and there are {n}."
+        sentence = f"{label}, of {listed}: left out, {reason}."
     elif name == FITTED:
         sentence = (
             f"{label}, of {listed}: a ridge regression fitted to the reference scores of {n} architectures, "
-            "each judged by fits without it. It needs reference scores, so it can only rank further "
-            "architectures once some are paid for."
+            "each judged by fits that saw neither it nor another name of the same network. It needs "
+            "reference scores, so it can only rank further architectures once some are paid for."
         )
     else:
         sentence = f"{label}, of {listed}: fitted on nothing, it needs no reference scores."

@@ -65,10 +65,14 @@ def _row(report: Report, label: str, difference: Difference | None, *, baseline:
 
 
 def _rulers(run: Run, score: str) -> pd.DataFrame:
-    """Columns score and reference, oriented, by architecture."""
+    """Columns score and reference, oriented, and network, by architecture."""
     import pandas as pd
 
-    columns = {"score": ruler_scores(run, score), "reference": reference_scores(run)}
+    columns = {
+        "score": ruler_scores(run, score),
+        "reference": reference_scores(run),
+        "network": run.networks,
+    }
     return pd.DataFrame(columns).set_index(run.trials["architecture"])
 
 
@@ -79,5 +83,9 @@ def _difference(run: pd.DataFrame, first: pd.DataFrame) -> Difference:
     if not np.allclose(both["reference_run"], both["reference_first"], rtol=SAME_REFERENCE, atol=0.0):
         return Difference(value=None, n=len(both), interval=None, reason="the runs have different references")
     return spearman_difference(
-        both["score_run"], both["score_first"], both["reference_first"], rng=generator("difference")
+        both["score_run"],
+        both["score_first"],
+        both["reference_first"],
+        rng=generator("difference"),
+        networks=both["network_first"],
     )

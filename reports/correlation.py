@@ -54,8 +54,39 @@ def usable_pairs(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
         raise ValueError(
             f"scores to compare need one flat length, got shapes {first.shape} and {second.shape}"
         )
-    both = np.isfinite(first) & np.isfinite(second)
+    both = usable(first, second)
     return first[both], second[both]
+
+
+def usable(*columns: ArrayLike) -> NDArray[np.bool_]:
+    """Which rows are finite numbers in all columns of one length."""
+    finite = np.isfinite(np.stack([np.asarray(column, dtype=np.float64) for column in columns]))
+    return np.asarray(finite.all(axis=0))
+
+
+def number_networks(networks: ArrayLike | None, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The number, from 0 in order of appearance, of each kept architecture's network; (m,) for m kept.
+
+    Args:
+        networks: (n,), equal for names of one network; None: each is a network of its own.
+        kept: (n,), which count.
+    """
+    count = int(kept.sum())
+    if networks is None:
+        return np.arange(count)
+    _, first, group = np.unique(np.asarray(networks)[kept], return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group].astype(np.int64)
+
+
+def count_networks(networks: ArrayLike | None, kept: NDArray[np.bool_]) -> int:
+    """How many different networks the kept architectures are, see `number_networks`."""
+    return len(np.unique(number_networks(networks, kept)))
+
+
+def network_means(values: ArrayLike, group: NDArray[np.int64]) -> Floats:
+    """The mean over the names of each network: (n,) and their numbers from 0, (n,) -> (m,)."""
+    sums = np.bincount(group, weights=np.asarray(values, dtype=np.float64))
+    return np.asarray(sums / np.bincount(group), dtype=np.float64)
 
 
 def why_undefined(x: Floats, y: Floats) -> str | None:
@@ -110,16 +141,23 @@ def kendall_tau_b(x: ArrayLike, y: ArrayLike) -> Statistic:
     return Statistic(value=value, n=len(first), reason=reason)
 
 
-def spearman_p_value(x: ArrayLike, y: ArrayLike, *, rng: np.random.Generator) -> PValue | None:
+def spearman_p_value(
+    x: ArrayLike, y: ArrayLike, *, rng: np.random.Generator, networks: ArrayLike | None = None
+) -> PValue | None:
     """Two-sided probability of an |rho| at least this large if order and reference were unrelated.
 
     Up to 8 pairs all n! orders are tried; up to 29, 9,999 drawn from `rng` (the observed one counts as one
     more); from 30 on t = rho sqrt((n - 2) / (1 - rho^2)) is compared with Student's t with n - 2 degrees of
-    freedom. None where rho is undefined.
+    freedom. None where rho is undefined. Names of one of the `networks` are one pair, of their means.
     """
     first, second = usable_pairs(x, y)
     if why_undefined(first, second):
         return None
+    if networks is not None:
+        group = number_networks(networks, usable(x, y))
+        first, second = network_means(first, group), network_means(second, group)
+        if why_undefined(first, second):
+            return None
     if len(first) >= T_APPROXIMATION_FROM:
         return PValue(value=_t_p_value(_spearman(first, second), len(first)), method="t-approximation")
     ranks, reference = _centred(average_ranks(first)), _centred(average_ranks(second))

@@ -22,7 +22,11 @@ class _Part(BaseModel):
 
 
 class SpearmanReport(_Part):
-    """Spearman's rho with its percentile bootstrap interval and two-sided p-value, over n pairs."""
+    """Spearman's rho with its percentile bootstrap interval and two-sided p-value, over n pairs.
+
+    networks: how many different ones the n are, where some are one network by several names; null where all
+    differ. Interval and p-value count networks.
+    """
 
     value: float | None
     low: float | None
@@ -32,6 +36,7 @@ class SpearmanReport(_Part):
     p_method: str | None
     n: int
     reason: str | None
+    networks: int | None = None
 
 
 class ScoreReport(_Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +97,32 @@ def _repeated_proxy(same: Sequence[_Member], references: pd.DataFrame | None) ->
 
 
 def _table(members: Sequence[_Member], columns: Mapping[str, pd.Series]) -> pd.DataFrame:
-    """A row an architecture, a column a run; NaN where a run has no score of it."""
+    """A row a network, by the first of its names, a column a run; NaN where a run has no score of it.
+
+    Of several names the mean is taken, which have one score where the network was trained here.
+    """
     import pandas as pd
 
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {each.label: columns[each.label].set_axis(each.run.trials["architecture"]) for each in members}
     )
+    return table.groupby(_network_of([each.run.info.same for each in members]), sort=False).mean()
+
+
+def _network_of(same: Iterable[Mapping[str, str]]) -> Callable[[str], str]:
+    """One name of every network: runs that met its names in other orders call it by others."""
+    other: dict[str, str] = {}
+
+    def network(name: str) -> str:
+        while name in other:
+            name = other[name]
+        return name
+
+    for first_of in same:
+        for name, first in first_of.items():
+            if (own := network(name)) != (its := network(first)):
+                other[own] = its
+    return network
 
 
 def _one_a_seed(members: Iterable[_Member]) -> list[_Member]:

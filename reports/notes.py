@@ -125,8 +125,8 @@ def _same(run: Run, networks: SpearmanReport | None) -> str | None:
         return f"{first}."
     once = estimate(networks.value, networks.low, networks.high, networks.n)
     return (
-        f"{first}. With each counted once, by the means over its names, Spearman is {once}: what to expect "
-        "where all are different."
+        f"{first}. Intervals, p-values and the fit count networks. With each counted once, by the means "
+        f"over its names, Spearman is {once}: what to expect where all are different."
     )
 
 

@@ -262,12 +262,13 @@ def _label_axis(axis: XAxis | YAxis, label: AxisLabel) -> None:
 
 
 def _agreement_title(spearman: SpearmanReport) -> str:
+    n = formatting.sample(spearman.n, spearman.networks)
     if spearman.value is None:
-        return f"No correlation: {spearman.reason} (n = {spearman.n})"
+        return f"No correlation: {spearman.reason} ({n})"
     if spearman.low is None or spearman.high is None:
-        return f"Spearman {formatting.decimals(spearman.value)} (n = {spearman.n})"
+        return f"Spearman {formatting.decimals(spearman.value)} ({n})"
     interval = f"{spearman.confidence:.0%} CI {formatting.interval(spearman.low, spearman.high)}"
-    return f"Spearman {formatting.decimals(spearman.value)} ({interval}, n = {spearman.n})"
+    return f"Spearman {formatting.decimals(spearman.value)} ({interval}, {n})"
 
 
 def _rank_ticks(n: int) -> list[int]:

@@ -27,7 +27,7 @@ class RulerDifference:
     """Spearman with the reference, of one ruler minus that of the ranking's own, on the same n architectures.
 
     `p_value` is that of this comparison alone, `p_holm` the one corrected for all comparisons of the report;
-    both are None below 10 pairs, as the interval is; all numbers are where `reason` says why.
+    both are None below 10 networks, as the interval is; all numbers are where `reason` says why.
     """
 
     value: float | None
@@ -54,13 +54,23 @@ class RulerComparison:
 
 
 def compare_rulers(
-    rulers: Mapping[str, ArrayLike], against: str, reference: ArrayLike, *, rng: np.random.Generator
+    rulers: Mapping[str, ArrayLike],
+    against: str,
+    reference: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    networks: ArrayLike | None = None,
 ) -> dict[str, RulerDifference]:
-    """Every ruler but `against` against it: oriented scores of the same architectures, NaN where missing."""
+    """Every ruler but `against` against it: oriented scores of the same architectures, NaN where missing.
+
+    `networks`: see `bootstrap.spearman_interval`.
+    """
     others = [name for name in rulers if name != against]
     resamples = max(RESAMPLES, RESAMPLES_A_RULER * len(others))
     found = {
-        name: spearman_difference(rulers[name], rulers[against], reference, rng=rng, resamples=resamples)
+        name: spearman_difference(
+            rulers[name], rulers[against], reference, rng=rng, networks=networks, resamples=resamples
+        )
         for name in others
     }
     tested = {name: each.p_value for name, each in found.items() if each.p_value is not None}
@@ -81,7 +91,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def summarise(
-    differences: Mapping[str, RulerDifference], against: str, labels: Mapping[str, str], pairs: int
+    differences: Mapping[str, RulerDifference], against: str, labels: Mapping[str, str], networks: int
 ) -> RulerComparison | None:
     """Who is better and who worse beyond chance, and the sentence that says so; None if nothing compares.
 
@@ -89,9 +99,9 @@ def summarise(
         differences: from `compare_rulers`.
         against: the ranking's own ruler.
         labels: what people call the rulers.
-        pairs: architectures on which the ranking's own ruler can be judged.
+        networks: different ones on which the ranking's own ruler can be judged.
     """
-    if not differences or pairs < MIN_PAIRS:
+    if not differences or networks < MIN_PAIRS:
         return None
     tested = {name: each for name, each in differences.items() if each.p_holm is not None}
     apart = {name: each for name, each in tested.items() if (each.p_holm or 0.0) < LEVEL}
@@ -104,7 +114,7 @@ def summarise(
         level=LEVEL,
         better=better,
         worse=worse,
-        sentence=_sentence(labels[against], len(tested), *named, pairs=pairs),
+        sentence=_sentence(labels[against], len(tested), *named, networks=networks),
     )
 
 
@@ -119,12 +129,12 @@ def _with_correction(found: Difference, p_holm: float | None) -> RulerDifference
     )
 
 
-def _sentence(against: str, compared: int, better: list[str], worse: list[str], *, pairs: int) -> str:
+def _sentence(against: str, compared: int, better: list[str], worse: list[str], *, networks: int) -> str:
     if not compared:
-        if pairs >= HOLDS_FROM:
+        if networks >= HOLDS_FROM:
             return f"No other ruler can be compared with {against}."
         return (
-            f"Too few architectures (n = {pairs}) to compare other rulers with {against}: "
+            f"Too few architectures (n = {networks}) to compare other rulers with {against}: "
             f"at least {HOLDS_FROM} are needed."
         )
     rest = compared - len(better) - len(worse)

@@ -184,6 +184,11 @@ class Run:
         return self.folder.resolve().name
 
     @property
+    def networks(self) -> pd.Series:
+        """Of every proxy trial, the first architecture that is the same network: mostly itself."""
+        return self.trials["architecture"].map(lambda name: self.info.same.get(name, name))
+
+    @property
     def reference_score(self) -> str:
         """The score by which the reference ranks."""
         return self.info.reference.score or (

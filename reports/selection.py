@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from reports.correlation import MIN_PAIRS, Statistic, spearman, usable_pairs
+from reports.correlation import MIN_PAIRS, Statistic, spearman, usable, usable_pairs
 
 Floats = NDArray[np.float64]
 
@@ -78,6 +78,15 @@ def top_members(y: ArrayLike, fraction: float) -> NDArray[np.bool_]:
     threshold = np.sort(values)[-slots(len(values), fraction)]
     members: NDArray[np.bool_] = values >= threshold
     return members
+
+
+def top_networks(x: ArrayLike, y: ArrayLike, fraction: float, networks: ArrayLike) -> int:
+    """How many different networks the pairs of `top_pairs` are; `networks`: (n,), equal for one network."""
+    both = usable(x, y)
+    if not both.any():
+        return 0
+    members = np.flatnonzero(both)[top_members(np.asarray(y, dtype=np.float64)[both], fraction)]
+    return len(set(np.asarray(networks)[members]))
 
 
 def top_pairs(x: ArrayLike, y: ArrayLike, fraction: float) -> tuple[Floats, Floats]:

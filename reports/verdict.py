@@ -18,7 +18,7 @@ from reports.bootstrap import HOLDS_FROM, Interval
 from reports.correlation import MIN_PAIRS, Statistic
 from reports.selection import Pick
 
-MIN_PAIRS_FOR_VERDICT = HOLDS_FROM
+MIN_NETWORKS = HOLDS_FROM
 """Below it bootstrap intervals are too narrow, see bootstrap.py."""
 SIGNIFICANT_BELOW = 0.05
 """The p-value that goes with a 95% interval; near 0 the two may disagree, being computed differently."""
@@ -44,7 +44,11 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a verdict rests on: the default score's statistics, and rho of counting parameters."""
+    """What a verdict rests on: the default score's statistics, and rho of counting parameters.
+
+    `networks` and `top_networks`: how many different ones the pairs of `spearman` and of `top` are, where
+    some are one network by several names; None where all differ.
+    """
 
     spearman: Statistic
     interval: Interval | None
@@ -52,6 +56,8 @@ class Evidence:
     top: Statistic
     pick: Pick | None
     parameters: float | None = None
+    networks: int | None = None
+    top_networks: int | None = None
 
 
 def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".format) -> Verdict:
@@ -68,7 +74,7 @@ def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".
 
 
 def _level(evidence: Evidence) -> Level:
-    if evidence.spearman.n < MIN_PAIRS_FOR_VERDICT or evidence.interval is None:
+    if _different(evidence.spearman, evidence.networks) < MIN_NETWORKS or evidence.interval is None:
         return "not enough data"
     low = evidence.interval.low
     if low <= 0 and not _significant(evidence):
@@ -76,6 +82,10 @@ def _level(evidence: Evidence) -> Level:
     if low < MODERATE_FROM:
         return "weak"
     return "moderate" if low < STRONG_FROM else "strong"
+
+
+def _different(statistic: Statistic, networks: int | None) -> int:
+    return statistic.n if networks is None else networks
 
 
 def _significant(evidence: Evidence) -> bool:
@@ -91,9 +101,11 @@ def _too_little(evidence: Evidence) -> str:
     pairs = f"only {formatting.plural(n, 'architecture')}" if n else "no architecture"
     have = formatting.by_count(max(n, 1), "has", "have")
     found = "" if rho is None else f" (Spearman {formatting.decimals(rho)})"
+    different = _different(evidence.spearman, evidence.networks)
+    these = f", {formatting.plural(different, 'network')} by several names," if different < n else ""
     return (
-        f"No verdict: not enough data, {pairs} {have} both a score and a reference score and at least "
-        f"{MIN_PAIRS_FOR_VERDICT} are needed{found}."
+        f"No verdict: not enough data, {pairs}{these} {have} both a score and a reference score and at least "
+        f"{MIN_NETWORKS}{' different ones' if these else ''} are needed{found}."
     )
 
 
@@ -117,7 +129,7 @@ def _advice(level: Level, evidence: Evidence) -> str:
 
 def _names_winner(evidence: Evidence) -> bool:
     top, pick = evidence.top.value, evidence.pick
-    if top is None or pick is None or evidence.top.n < MIN_PAIRS_FOR_VERDICT:
+    if top is None or pick is None or _different(evidence.top, evidence.top_networks) < MIN_NETWORKS:
         return False
     return top >= TOP_ORDER_FROM and pick.regret <= SMALL_REGRET * pick.random_regret
 
@@ -128,7 +140,8 @@ def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
     assert interval is not None
     confidence = f"{interval.confidence:.0%} CI {formatting.interval(interval.low, interval.high)}"
     p = "" if evidence.p_value is None else f", p {_equals(evidence.p_value)}"
-    parts = [f"Spearman {formatting.decimals(rho.value)} ({confidence}, n = {rho.n}{p})"]
+    n = formatting.sample(rho.n, evidence.networks)
+    parts = [f"Spearman {formatting.decimals(rho.value)} ({confidence}, {n}{p})"]
     if top.value is not None:
         parts.append(f"{formatting.decimals(top.value)} among the best 20% (n = {top.n})")
     if pick is not None:

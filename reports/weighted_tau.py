@@ -26,7 +26,7 @@ from reports.bootstrap import (
     resample_blocks,
     telling_interval,
 )
-from reports.correlation import Statistic, usable_pairs, why_undefined
+from reports.correlation import Statistic, number_networks, usable, usable_pairs, why_undefined
 
 Floats = NDArray[np.float64]
 Signs = NDArray[np.float32]
@@ -59,20 +59,22 @@ def weighted_tau_interval(
     y: ArrayLike,
     *,
     rng: np.random.Generator,
+    networks: ArrayLike | None = None,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Interval | None:
     """Percentile bootstrap interval over resampled pairs; None where tau is undefined or all resamples agree.
 
-    Beyond `FULL_UP_TO` pairs fewer resamples are made.
+    Beyond `FULL_UP_TO` pairs fewer resamples are made. `networks`: see `bootstrap.spearman_interval`.
     """
     first, second = usable_pairs(x, y)
     if why_undefined(first, second):
         return None
     made = min(resamples, max(FEWEST_RESAMPLES, resamples * FULL_UP_TO**2 // len(first) ** 2))
-    blocks = resample_blocks(len(first), made, rng)
+    group = number_networks(networks, usable(x, y))
+    blocks = resample_blocks(group, made, rng)
     values = np.concatenate([resampled_tau(first, second, counts) for counts in blocks])
-    return telling_interval(values, len(first), confidence)
+    return telling_interval(values, group, confidence)
 
 
 def resampled_tau(x: Floats, y: Floats, counts: Counts) -> Floats:

@@ -22,7 +22,8 @@ AGREEMENT_DEFINITIONS = (
     " 0 none, -1 the reverse. Its 95% interval is the percentile bootstrap over architectures "
     f"({RESAMPLES:,} resamples), as are others, none of which is given below {HOLDS_FROM} pairs; p is the "
     "two-sided chance of so much agreement if there were none (all orders up to n = 8, random orders up to "
-    "29, Student's t from 30).",
+    "29, Student's t from 30). Of architectures that are one network by several names, networks are drawn, "
+    "each with all its names, and p is that of networks counted once, by the means over their names.",
     "The verdict goes by the low end of that interval, given 10 pairs or more: guessing at or below 0, weak "
     f"below {MODERATE_FROM:g}, moderate below {STRONG_FROM:g}, strong from there. Of two architectures drawn "
     "at random the ranking names the better one 64% of the time at .4 and 75% at .7; its better half holds "
@@ -54,9 +55,9 @@ NOISE_DEFINITION = (
 COMBINATION_DEFINITION = (
     "Combinations are made of recorded scores, at no further cost. Mean of ranks: over the named scores, "
     "each turned so that higher is better. Fitted: ridge regression of the reference's ranks on theirs; "
-    f"each architecture is predicted by fits to the other {FOLDS - 1} of {FOLDS} folds, whose strength is "
-    f"chosen by folds of those, and its value is its mean place in its fold over {REPEATS} cuts. Its "
-    "interval takes the predictions as given: a 95% one holds in about 83% of samples where the scores "
+    f"each architecture is predicted by fits to the other {FOLDS - 1} of {FOLDS} folds of networks, whose "
+    f"strength is chosen by folds of those, and its value is its mean place in its fold over {REPEATS} cuts. "
+    "Its interval takes the predictions as given: a 95% one holds in about 83% of samples where the scores "
     "say nothing, in 86% to 99% where they say something (simulated), so it has no p-value of its own. "
     "Where the others added nothing to a score that says something, the fit was called better than it in "
     "none of 2,400 simulated samples."

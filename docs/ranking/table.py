@@ -4,7 +4,8 @@
 
 PUBLISHED.csv has columns architecture and cifar10_test_accuracy_200_epochs (and ..._12_epochs, a ruler too).
 A RANKING.csv is what `atom-nas report` writes; of several joined by + the ranks are averaged. The first ruler
-is the one that was chosen; the others are compared with it on the same cells.
+is the one that was chosen; the others are compared with it on the same cells. Intervals and p-values come
+from a bootstrap that draws networks, each with all its cells.
 """
 
 import sys
@@ -54,22 +55,29 @@ def among_best(scores: pd.Series, published: pd.Series) -> str:
     """Spearman among the published best fifth of the cells scored, and how many those are."""
     best = published >= published.quantile(1 - BEST)
     found = spearman(scores[best], published[best])
-    interval = spearman_interval(scores[best], published[best], rng=generator("best"))
+    rng, networks = generator("best"), networks_of(scores[best])
+    interval = spearman_interval(scores[best], published[best], rng=rng, networks=networks)
     between = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
     return "–" if found.value is None else f"{found.value:.2f}{between}"
 
 
+def networks_of(scores: pd.Series) -> list[str]:
+    """Of each cell, one that is the same network, the same for all those."""
+    space = CellSpace()
+    return [str(space.representative(space.parse(str(cell)))) for cell in scores.index]
+
+
 def by_network(scores: pd.Series) -> pd.Series:
     """The mean over cells that are the same network, which have scores of their own only by luck."""
-    space = CellSpace()
-    networks = [str(space.representative(space.parse(str(cell)))) for cell in scores.index]
-    return scores.groupby(networks).mean()
+    return scores.groupby(networks_of(scores)).mean()
 
 
-def spearman_text(scores: pd.Series, published: pd.Series, seed: str) -> str:
+def spearman_text(
+    scores: pd.Series, published: pd.Series, seed: str, networks: list[str] | None = None
+) -> str:
     """0.920 (0.86 to 0.95)."""
     found = spearman(scores, published)
-    interval = spearman_interval(scores, published, rng=generator(seed))
+    interval = spearman_interval(scores, published, rng=generator(seed), networks=networks)
     assert interval is not None
     return f"{found.value:.3f} ({interval.low:.2f} to {interval.high:.2f})"
 
@@ -78,16 +86,18 @@ def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
     """One line of the table."""
     both = ruler.scores.dropna().index.intersection(published.index)
     own, target = ruler.scores[both], published[both]
+    networks = networks_of(own)
     once = spearman_text(by_network(own), by_network(target), f"{name} once")
     less = "–"
     if ruler is not first:
         rulers = {"first": first.scores.reindex(both), name: own}
-        other = compare_rulers(rulers, "first", target, rng=generator(f"{name} against"))[name]
+        rng = generator(f"{name} against")
+        other = compare_rulers(rulers, "first", target, rng=rng, networks=networks)[name]
         if other.interval is not None and other.value is not None and other.p_value is not None:
             mark = "*" if other.p_value < SIGNIFICANT_BELOW else ""
             less = f"{other.value:+.2f} ({other.interval.low:+.2f} to {other.interval.high:+.2f}){mark}"
     seconds = "–" if ruler.seconds is None else f"{ruler.seconds:.1f}"
-    value = spearman_text(own, target, name)
+    value = spearman_text(own, target, name, networks)
     return f"| {name} | {value} | {among_best(own, target)} | {once} | {less} | {seconds} |"
 
 

@@ -18,6 +18,7 @@ from reports.combinations import combine
 from reports.scores import FITTED, MEAN_OF_RANKS
 
 Made = Callable[..., Path]
+TOO_FEW = "a fit takes 20 different networks with every score and a reference, and there are 19"
 RECORDED = ("validation_accuracy", "final_training_loss", "parameters", "zico")
 
 
@@ -140,12 +141,10 @@ def test_too_few_references_leave_the_fit_out_and_say_so(make: Made) -> None:
     report = write_report(folder).report
     assert FITTED not in {score.name for score in report.scores}
     mean, fitted = report.combinations
-    assert fitted.reason == "a fit takes 20 with every score and a reference"
+    assert fitted.reason == TOO_FEW
     assert (mean.reason, mean.n, fitted.n) == (None, 40, 19)
     for name in ("index.html", "report.md"):
-        assert "left out, a fit takes 20 with every score and a reference, and there are 19." in (
-            folder / "report" / name
-        ).read_text(encoding="utf-8")
+        assert f"left out, {TOO_FEW}." in (folder / "report" / name).read_text(encoding="utf-8")
 
 
 def test_without_a_reference_there_is_no_fit(make: Made) -> None:

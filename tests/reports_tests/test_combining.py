@@ -179,5 +179,5 @@ def test_what_is_missing_is_left_out() -> None:
 def test_too_few_are_refused() -> None:
     x = np.arange(float(FEWEST))
     assert agreement(out_of_fold([x, x], x, rng=np.random.default_rng(0)), x) > 0.95
-    with pytest.raises(ValueError, match=f"a fit takes {FEWEST} architectures .* not {FEWEST - 1}"):
+    with pytest.raises(ValueError, match=f"a fit takes {FEWEST} networks .* not {FEWEST - 1}"):
         out_of_fold([x[1:], x[1:]], x[1:], rng=np.random.default_rng(0))
