@@ -34,7 +34,7 @@ class DistillSettings:
         image_size: side in pixels that images are resized and cropped to; for folder:PATH and tinyimagenet.
         data_dir: where downloaded datasets are kept; None is the user's cache folder.
         preset: where settings came from, for the card; of no effect.
-        shard: INDEX/COUNT, e.g. 2/8: distill this part of the classes, which `distill.merging.merge` puts
+        shard: INDEX/COUNT, e.g. 2/8: distill this part of the classes, which `atom-nas merge` puts
             together with the others; None distills all.
         deterministic: compute each class by itself, so that merged shards are to the bit what one process
             gives, on the same kind of machine and with as many threads; without it they are up to rounding.

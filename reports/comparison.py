@@ -10,7 +10,7 @@ import numpy as np
 from reports.bootstrap import Difference, generator, spearman_difference
 from reports.document import ComparisonRow, Report
 from reports.ranking import reference_scores, ruler_scores
-from reports.schema import Run
+from reports.schema import Run, SpaceInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +37,17 @@ def compare_runs(
     return rows
 
 
-def describe_datasets(rows: Sequence[ComparisonRow]) -> str | None:
-    """A warning where the runs are not all on one dataset."""
-    names = list(dict.fromkeys(row.dataset for row in rows))
-    if len(names) < 2:
+def describe_tasks(rows: Sequence[ComparisonRow]) -> str | None:
+    """A warning where the runs are not all on one dataset and of one space."""
+    named = {
+        "on different datasets": dict.fromkeys(row.dataset for row in rows),
+        "of different spaces": dict.fromkeys(row.space for row in rows),
+    }
+    different = [f"{what} ({', '.join(names)})" for what, names in named.items() if len(names) > 1]
+    if not different:
         return None
     return (
-        f"These runs are on different datasets ({', '.join(names)}): their correlations are with different "
+        f"These runs are {' and '.join(different)}: their correlations are with different "
         "rankings, and a higher one need not be the better ruler."
     )
 
@@ -52,6 +56,7 @@ def _row(report: Report, label: str, difference: Difference | None, *, baseline:
     return ComparisonRow(
         name=label,
         dataset=report.run.dataset.name,
+        space=_space(report.run.space),
         baseline=baseline,
         method=report.run.synthetic.method,
         images=report.run.synthetic.images,
@@ -62,6 +67,12 @@ def _row(report: Report, label: str, difference: Difference | None, *, baseline:
         savings=report.savings,
         difference=difference,
     )
+
+
+def _space(space: SpaceInfo) -> str:
+    """convnet, or convnet with width [32, 64]."""
+    options = " and ".join(f"{name} {value}" for name, value in space.options.items())
+    return f"{space.name} with {options}" if options else space.name
 
 
 def _rulers(run: Run, score: str) -> pd.DataFrame:

@@ -152,12 +152,13 @@ class RunSummary(_Part):
 class ComparisonRow(_Part):
     """One run beside others.
 
-    difference: its Spearman minus the baseline's, on the same architectures; the baseline is the first run
-    that has one.
+    space: that of its architectures, with its options. difference: its Spearman minus the baseline's, on the
+    same architectures; the baseline is the first run that has one.
     """
 
     name: str
     dataset: str
+    space: str
     baseline: bool
     method: str
     images: int | None

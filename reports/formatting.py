@@ -93,9 +93,9 @@ def by_count(count: int, one: str, several: str) -> str:
     return one if count == 1 else several
 
 
-def plural(count: int, noun: str) -> str:
-    """1 row, 2 rows, 1,211 images."""
-    return f"{count:,} {by_count(count, noun, noun + 's')}"
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """1 row, 2 rows, 1,211 images; 2 accuracies, where `several` says so."""
+    return f"{count:,} {by_count(count, noun, several or noun + 's')}"
 
 
 def break_even(architectures: float | None, reason: str | None) -> str:

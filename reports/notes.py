@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from textwrap import shorten
+from typing import TYPE_CHECKING
 
 from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
 from reports.formatting import by_count, decimals, estimate, plural, seconds
-from reports.ranking import failed_references
+from reports.ranking import failed_references, reference_scores, ruler_scores
 from reports.reliability import Reliability
 from reports.savings import Savings
-from reports.schema import Run
-from reports.scores import EARLY_STOPPING
+from reports.schema import EstimatorInfo, Run
+from reports.scores import EARLY_STOPPING, describe_score
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
@@ -45,6 +49,7 @@ def write_notes(
         _ties(run, counts),
         _early_stopping(run),
         _noise(run),
+        *_guesses(run),
         _repeats(repeats),
         *_cost_notes(run, savings),
     ]
@@ -69,7 +74,8 @@ def _stopped_early(run: Run) -> str | None:
     were = by_count(stopped, "was", "were")
     return (
         f"{stopped} of {plural(len(epochs), 'training')} {were} stopped before epoch {longest:.0f}: the "
-        "place in successive halving ranks them all, other scores compare trainings of different lengths."
+        "place in successive halving ranks them all, those that got further before those that were stopped "
+        "earlier; other scores compare trainings of different lengths."
     )
 
 
@@ -178,6 +184,34 @@ def _noise(run: Run) -> str | None:
         f"An accuracy on {plural(images, 'validation image')} has a standard error of {100 * error:.1f} "
         f"points, and the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their "
         "order is luck."
+    )
+
+
+def _guesses(run: Run) -> list[str | None]:
+    """Said where accuracies cannot be told from guessing: those are in an order of luck."""
+    settings = run.info.reference.settings or EstimatorInfo()
+    own, score = ruler_scores(run, "validation_accuracy"), describe_score(run.reference_score)
+    real = reference_scores(run) if run.info.reference.kind == "real" and score.fraction else own[:0]
+    return [
+        _guessed(run, "reference", real, settings.test_images, "--reference-epochs"),
+        _guessed(run, "proxy", own, run.info.proxy.validation_images, "--epochs"),
+    ]
+
+
+def _guessed(run: Run, what: str, accuracies: pd.Series, images: int | None, more: str) -> str | None:
+    classes, known = run.info.dataset.classes, accuracies.dropna()
+    if not classes or not images:
+        return None
+    chance = 1 / classes
+    luck = chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    low = int((known <= luck).sum())
+    if not low:
+        return None
+    these = plural(len(known), f"{what} accuracy", f"{what} accuracies")
+    return (
+        f"{low} of {these} {by_count(low, 'is', 'are')} "
+        f"no better than guessing one of {classes} classes ({100 * chance:.3g}%, with luck on "
+        f"{plural(images, 'image')} {100 * luck:.3g}%): their order is luck. More epochs ({more}) may help."
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports import formatting, words
-from reports.comparison import describe_datasets
+from reports.comparison import describe_tasks
 from reports.document import ComparisonRow
 from reports.section import Picture, Section
 
@@ -52,7 +52,9 @@ def _render(
         comparison=rows,
         chart=chart,
         baseline=next((row.name for row in rows if row.baseline), None),
-        datasets=describe_datasets(rows),
+        tasks=describe_tasks(rows),
+        datasets=len({row.dataset for row in rows}) > 1,
+        spaces=len({row.space for row in rows}) > 1,
         referenced=any(section.report.reference_score for section in sections),
     )
 
@@ -81,6 +83,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
     environment.globals.update(
         plural=formatting.plural,
         images_of=words.images_of,
+        other_scores=words.other_scores,
         ranking_caption=words.ranking_caption,
         confirmed_caption=words.confirmed_caption,
         interval=formatting.interval,

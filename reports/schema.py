@@ -24,7 +24,8 @@ FORMAT_VERSION = 1
 Count = Annotated[int, Field(ge=0)]
 Images = Annotated[int, Field(ge=0, le=10**15)]
 """A number of images, small enough for floating-point arithmetic; spaces may be larger."""
-Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
+Positive = Annotated[float, Field(ge=0, le=LARGEST)]
+Seconds = Positive
 
 
 class _Part(BaseModel):
@@ -96,6 +97,11 @@ class TrainingInfo(_Part):
     """How a trial trains, as far as a report says it."""
 
     epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    schedule: str | None = None
+    augmentation: str | None = None
+    precision: str | None = None
 
 
 class EstimatorInfo(_Part):

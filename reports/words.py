@@ -8,13 +8,16 @@ from decimal import Decimal
 from reports import formatting
 from reports.bootstrap import HOLDS_FROM, RESAMPLES, Difference
 from reports.combining import FOLDS, REPEATS
-from reports.document import Confirmed, RunSummary
+from reports.document import Confirmed, Report, RunSummary
 from reports.formatting import by_count, plural
 from reports.rulers import LEVEL, RulerDifference
-from reports.schema import EstimatorInfo, StrategyInfo
+from reports.schema import EstimatorInfo, StrategyInfo, TrainingInfo
+from reports.scores import FITTED
 from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
 
+HALVING = ("successive-halving", "hyperband")
+"""Strategies that train few of the architectures to the end."""
 _UNREADABLE = 10**12
 """A number of architectures from which its magnitude says more than its digits."""
 AGREEMENT_DEFINITIONS = (
@@ -105,8 +108,12 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
     yield "Strategy", _strategy(run.strategy)
-    yield "Ranked by", section.score.label + _proxy(run.proxy)
+    yield "Ranked by", section.score.label + _proxy(run)
     yield "Reference", _reference(section)
+    real = run.reference.settings if run.reference.kind == "real" else None
+    for what, settings in (("Proxy training", run.proxy), ("Reference training", real)):
+        if settings is not None and (recipe := _recipe(settings.training)):
+            yield what, recipe
     if run.device:
         yield "Device", run.device + _count(",", run.workers, "worker")
     if run.seed is not None:
@@ -137,6 +144,12 @@ def describe_difference(difference: Difference | RulerDifference | None) -> str:
 def images_of(method: str, images: int | None) -> str:
     """100 atom images; without the number where it is not known."""
     return f"{method} images" if images is None else plural(images, f"{method} image")
+
+
+def other_scores(report: Report) -> list[tuple[str, str]]:
+    """The names by which `report --score` ranks instead, and what the page calls them where that differs."""
+    labels = {score.name: score.label for score in report.scores[1:] if score.name != FITTED}
+    return [(name, "" if label == name.replace("_", " ") else label) for name, label in labels.items()]
 
 
 def ranking_caption(section: Section) -> tuple[str, str]:
@@ -194,8 +207,24 @@ def _space(run: RunSummary) -> str:
     return f"{space.name}, {fitting} {by_count(space.fitting, 'fits', 'fit')} images of {side} pixels"
 
 
-def _proxy(settings: EstimatorInfo) -> str:
-    trained = _training_of(settings)
+def _recipe(training: TrainingInfo | None) -> str:
+    """batches of 32, learning rate 0.02, onecycle schedule, dsa augmentation, float32: as far as known."""
+    if training is None:
+        return ""
+    size, rate = training.batch_size, training.learning_rate
+    known = [
+        size and f"batches of {size}",
+        None if rate is None else f"learning rate {rate:g}",
+        training.schedule and f"{training.schedule} schedule",
+        training.augmentation and f"{training.augmentation} augmentation",
+        training.precision,
+    ]
+    return ", ".join(part for part in known if part)
+
+
+def _proxy(run: RunSummary) -> str:
+    settings = run.proxy
+    trained = _training_of(settings, at_most=run.strategy.name in HALVING)
     scored = _count(" and scored on", settings.validation_images, "real validation image")
     smaller = ", ".join(f"{name}={value}" for name, value in settings.space_options.items())
     built = f", networks built with {smaller}" if smaller else ""
@@ -203,10 +232,11 @@ def _proxy(settings: EstimatorInfo) -> str:
     return f"{built}, trained{times}{trained}{scored}" if trained else built
 
 
-def _training_of(settings: EstimatorInfo) -> str:
-    """on 1,211 images for 10 epochs: as far as the settings say so."""
+def _training_of(settings: EstimatorInfo, *, at_most: bool = False) -> str:
+    """on 1,211 images for 10 epochs: as far as the settings say so; at_most: some for fewer."""
     epochs = settings.training.epochs if settings.training else None
-    return _count(" on", settings.training_images, "image") + _count(" for", epochs, "epoch")
+    during = " for up to" if at_most else " for"
+    return _count(" on", settings.training_images, "image") + _count(during, epochs, "epoch")
 
 
 def _count(before: str, count: int | None, noun: str) -> str:

@@ -131,6 +131,22 @@ def test_runs_on_different_datasets_are_called_so(make_run: MakeRun) -> None:
         assert "cifar10: 100 atom images" in text
 
 
+@pytest.mark.usefixtures("without_drawing")
+def test_runs_of_different_spaces_are_called_so(make_run: MakeRun) -> None:
+    narrow = {"name": "convnet", "options": {"width": [32, 64]}}
+    written = write_report([make_run("all"), make_run("narrow", space=narrow)])
+    for name in ("index.html", "report.md"):
+        text = (written.folder / name).read_text(encoding="utf-8").replace("\\", "")
+        assert "These runs are of different spaces (convnet, convnet with width [32, 64]): their" in text
+        assert "100 atom images, convnet with width [32, 64]" in text
+        assert "on different datasets" not in text
+    both = make_run("both", space=narrow, dataset={"name": "cifar10"})
+    text = (write_report([both, make_run("one")]).folder / "report.md").read_text(encoding="utf-8")
+    assert "on different datasets (cifar10, digits) and of different spaces (convnet with" in text
+    alike = write_report([make_run("a"), make_run("b")]).folder / "report.md"
+    assert "These runs are" not in alike.read_text(encoding="utf-8")
+
+
 def test_runs_of_one_name_are_told_apart(make_run: MakeRun) -> None:
     runs = [make_run("a/run"), make_run("b/run")]
     rows = rows_of(runs)
