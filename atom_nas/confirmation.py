@@ -20,8 +20,9 @@ from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
 from distill.synthetic import save_preprocessing
+from reports.combinations import ranked_by_mean
 from reports.confirmed import ESTIMATOR, FOLDER
-from reports.scores import describe_score
+from reports.scores import MEAN_OF_RANKS, describe_score
 from search_spaces.foreign import NniSpace
 
 _OF_SPACE = ("name", "options", "digest", "file", "code", "sources")
@@ -34,6 +35,15 @@ def best(trials: Sequence[Trial], score: str, count: int) -> list[Trial]:
     """The best by a recorded score, the best first; of equals those that come first."""
     done, sign = [trial for trial in trials if trial.done], describe_score(score).sign
     return sorted(done, key=lambda trial: -sign * trial.scores[score])[:count]
+
+
+def first(run: RunFolder, count: int) -> list[Trial]:
+    """The first of the run's ranking, in its order."""
+    trials, score = run.store.trials("proxy"), run.record["score"]
+    if score != MEAN_OF_RANKS:
+        return best(trials, score, count)
+    named = {trial.architecture: trial for trial in trials}
+    return [named[name] for name in ranked_by_mean(run.path)[:count]]
 
 
 def require_same_training(plan: Plan, run: Path) -> None:

@@ -201,7 +201,20 @@ SearchRepeats = Annotated[
     ),
 ]
 Score = Annotated[
-    str, typer.Option(help="The score to rank by. Spaces with a recipe have their own default.")
+    str,
+    typer.Option(
+        help="The score to rank by, or mean_of_ranks, of those of --combine. Spaces with a recipe have their "
+        "own default."
+    ),
+]
+CombineScores = Annotated[
+    str,
+    typer.Option(
+        "--combine",
+        metavar="A,B,...",
+        help="Scores of which --score mean_of_ranks takes the mean of an architecture's ranks; training-free "
+        "ones are measured then. Strategies learn from the first that comes of training.",
+    ),
 ]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
 Confirm = Annotated[

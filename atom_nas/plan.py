@@ -26,6 +26,7 @@ from distill.data import RealDataset
 from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
+from reports.scores import MEAN_OF_RANKS
 from search_spaces.among import Among
 from search_spaces.base import Space, count_fitting, first_fitting
 from search_spaces.foreign import NniSpace, probe
@@ -68,7 +69,10 @@ class SearchSettings:
         confirm_training: other fields of their `TrainingConfig`.
         estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
         score: the score that ranks, and that strategies learn from; with successive halving, the one by which
-            architectures go on.
+            architectures go on. `mean_of_ranks` ranks by the mean of an architecture's ranks by each of
+            `combine`, known only once all are scored: strategies learn from `criterion` then.
+        combine: the scores of which `mean_of_ranks` is made: of the proxy, and of training-free estimators,
+            which are then scored with as well. Empty: as `reports.combinations` has it.
         engine: a registered engine.
         workers: processes; None: the usable cores on a CPU; on a GPU as many, but no more than 4 and one for
             every 2 GiB that are free on it. Scores do not depend on it.
@@ -103,6 +107,7 @@ class SearchSettings:
     confirm_training: Mapping[str, Any] = field(default_factory=dict)
     estimators: tuple[str, ...] = ()
     score: str = "validation_accuracy"
+    combine: tuple[str, ...] = ()
     engine: str = "local"
     workers: int | None = None
     seed: int = 0
@@ -118,14 +123,25 @@ class SearchSettings:
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
-        choose("score", self.score, estimators.SCORES)
-        object.__setattr__(self, "estimators", estimators.beside(",".join(self.estimators)))
+        choose("score", self.score, (*estimators.SCORES, MEAN_OF_RANKS))
+        combined = estimators.combined(",".join(self.combine))
+        object.__setattr__(self, "combine", combined)
+        beside = estimators.beside(",".join(self.estimators))
+        free = [name for name in combined if name in estimators.TRAINING_FREE]
+        object.__setattr__(self, "estimators", tuple(dict.fromkeys([*beside, *free])))
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
             _at_least(1, name, getattr(self, name))
         for name in ("epochs", "repeats", "reference_epochs", "confirm", "confirm_epochs"):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "seed", self.seed)
+
+    @property
+    def criterion(self) -> str:
+        """The score of each training that is shown, that strategies learn from, and by which halving goes."""
+        if self.score != MEAN_OF_RANKS:
+            return self.score
+        return next((name for name in self.combine if name in estimators.OF_TRAINING), "validation_accuracy")
 
     @property
     def reference_kind(self) -> str:
@@ -305,7 +321,8 @@ def _check_proxy_space(settings: SearchSettings, synthetic: SyntheticSet, space:
 def _check_score(settings: SearchSettings, halving: HalvingConfig | None) -> None:
     """Refuse to rank by a rate where some training has one epoch."""
     shortest = halving.epochs(settings.epochs)[0] if halving else settings.epochs
-    if settings.score == "training_loss_decay" and shortest < 2:
+    parts = settings.combine if settings.score == MEAN_OF_RANKS else (settings.score,)
+    if "training_loss_decay" in parts and shortest < 2:
         raise ValueError(
             f"score training_loss_decay is a rate over epochs, and trainings stop after {shortest} of "
             f"{settings.epochs}: give more --epochs, or rank by another score"

@@ -35,6 +35,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "space": _space(plan),
         "strategy": _strategy(plan),
         "score": PLACE if plan.halving else settings.score,
+        "combine": list(settings.combine),
         "proxy": _trained(plan, plan.proxy),
         "estimators": {each.name: _trained(plan, each) for each in plan.others},
         "reference": _reference(plan),
@@ -92,7 +93,7 @@ def _space(plan: Plan) -> dict[str, Any]:
 def _strategy(plan: Plan) -> dict[str, Any]:
     settings, listed = plan.settings, plan.listed
     # By what architectures go on, where trainings are stopped early.
-    criterion = {"criterion": settings.score} if plan.halving else {}
+    criterion = {"criterion": settings.criterion} if plan.halving else {}
     if listed is None or plan.drawn:
         among = {"among": _fingerprint(sorted(listed.architectures))} if listed else {}
         options = plan.strategy_options

@@ -46,7 +46,9 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     if isinstance(before, dict) and "space" in known:
         _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
-    values = recipes.filled(str({**values, **restored}.get("space")), values, said)
+    # What a recipe did not bring yet when the run began, it does not bring to it now.
+    unknown = {name: values.get(name) for name in known - before.keys()} if isinstance(before, dict) else {}
+    values = {**recipes.filled(str({**values, **restored}.get("space")), values, said), **unknown}
     command = _continued(record.get("command"), values["command"])
     settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
     if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from atom_nas import engines
-from atom_nas.confirmation import Confirmation, best, require_same_training
+from atom_nas.confirmation import Confirmation, first, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
@@ -183,13 +183,13 @@ class _Session:
         positions = {trial.architecture: trial.position for trial in self._folder.store.trials("proxy")}
         for estimator in self._plan.others:
             trains = estimator.name in TRAINED_BESIDE
-            score = self._settings.score if trains else estimator.name
+            score = self._settings.criterion if trains else estimator.name
             with self._folder.timing("beside_wall_seconds" if trains else "search_wall_seconds"):
                 self._stage(estimator.name, estimator, score, len(positions)).ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
         """What answers the strategy's proposals."""
-        plan, score = self._plan, self._settings.score
+        plan, score = self._plan, self._settings.criterion
         if plan.halving is None:
             return Proposals(self._stage("proxy", plan.proxy, score, plan.expected), score).evaluate
         return Halving(
@@ -202,7 +202,7 @@ class _Session:
         ).evaluate
 
     def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:
-        title, score = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.score
+        title, score = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion
         return self._stage(title, self._plan.proxy, score, total, stored_as=rung.stored_as, leg=leg)
 
     def refer(self) -> None:
@@ -221,8 +221,7 @@ class _Session:
     def confirm(self) -> None:
         """Train the best on the real images, and keep them."""
         if self._settings.confirm:
-            ranked = self._folder.store.trials("proxy")
-            chosen = best(ranked, self._folder.record["score"], self._settings.confirm)
+            chosen = first(self._folder, self._settings.confirm)
             with self._folder.timing("confirm_wall_seconds"):
                 Confirmation(self._plan, self._folder, self._stage, self._tell).ensure(chosen)
 

@@ -54,7 +54,8 @@ def show_recipe(settings: "SearchSettings") -> None:
 
     taken = recipes.followed(settings)
     if taken:
-        brought = ", ".join(f"{name} {value}" for name, value in taken.items())
+        said = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in taken.items()}
+        brought = ", ".join(f"{name} {value}" for name, value in said.items())
         stderr.print(f"recipe of {settings.space}: {brought} (what you give counts for more)", markup=False)
 
 

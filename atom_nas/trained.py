@@ -41,8 +41,9 @@ from distill.card import Side
 from distill.files import write_bytes, write_text
 from distill.preprocessing import Preprocessing
 from distill.synthetic import digest, load_preprocessing, load_tensors
+from reports.combinations import ranked_by_mean
 from reports.confirmed import FOLDER, stem
-from reports.scores import describe_score
+from reports.scores import MEAN_OF_RANKS, describe_score
 from reports.store import read_rows
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
@@ -203,6 +204,8 @@ def _record(run: Path) -> _Record:
 
 def _ranking(run: Path, score: str) -> list[str]:
     """The architectures as the run ranks them, the best first; of equals those proposed first."""
+    if score == MEAN_OF_RANKS:
+        return ranked_by_mean(run)
     rows = read_rows(run / STORE)
     ranked = [row for row in rows if row["estimator"] == "proxy" and score in row["scores"]]
     sign = describe_score(score).sign

@@ -68,7 +68,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         for each in (first, *sorted(others, key=_best_first))
     ]
     scores, rulers = _compare_rulers(run, ordered, reference)
-    counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run))
+    counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run, chosen))
     repeats, networks = _repeats(run, chosen), _networks(run, chosen, reference)
     return Report(
         atom_nas_version=run.info.atom_nas_version,
@@ -80,7 +80,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         scores=scores,
         savings=savings,
         wall_seconds=wall_seconds(run),
-        cpu_seconds=cpu_seconds(run),
+        cpu_seconds=cpu_seconds(run, chosen),
         notes=write_notes(run, counts, savings, repeats=repeats, networks=networks),
         confirmed=describe_confirmed(run, compute_seconds(run)[0]),
         rulers=rulers,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reports.bootstrap import generator
 from reports.combining import FEWEST, mean_of_ranks, out_of_fold
 from reports.correlation import count_networks, usable
 from reports.ranking import reference_scores, ruler_names, ruler_scores
-from reports.schema import Run
-from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score
+from reports.schema import Run, read_run
+from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score, mean_of, repeat_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMBINED = ("final_training_loss", "validation_accuracy", "synflow", "naswot")
 """One score a kind of evidence: how fast a network learns, what it has learnt, and two that look at it
@@ -44,22 +49,23 @@ def combine(run: Run, names: Sequence[str] | None = None) -> Run:
     """The run with its combinations as further scores of its trials.
 
     Args:
-        names: the scores to combine; none for no combinations. None: those of `COMBINED` that the run has
-            for the mean of ranks, and those of `FITTED_TOO` as well for the fit.
+        names: the scores to combine; none for no combinations. None: those that the run says, else of
+            `COMBINED`, that it has for the mean of ranks, and those of `FITTED_TOO` as well for the fit.
     Raises:
         ValueError: a name is no score of the run, or there is only one.
     """
-    ours = [f"score:{name}" for name in (MEAN_OF_RANKS, FITTED)]
-    run = replace(run, trials=run.trials.drop(columns=ours, errors="ignore"), combinations=())
+    ours = [name for name in run.trials if mean_of(name) in (f"score:{MEAN_OF_RANKS}", f"score:{FITTED}")]
+    run = replace(run, trials=run.trials.drop(columns=ours), combinations=())
     if names is not None and not names:
         return run
     recorded = [name for name in ruler_names(run) if ruler_scores(run, name).notna().any()]
-    chosen = _named(run, names) if names else [name for name in COMBINED if name in recorded]
+    usual = run.info.combine or COMBINED
+    chosen = _named(run, names) if names else [name for name in usual if name in recorded]
     if len(chosen) < 2:
         return run
     trials, made = run.trials.copy(), []
-    columns = [ruler_scores(run, name) for name in chosen]
-    trials[f"score:{MEAN_OF_RANKS}"] = mean_of_ranks(columns)
+    for name, columns in _mean_columns(run, chosen):
+        trials[f"score:{name}"] = mean_of_ranks(columns)
     count = int(trials[f"score:{MEAN_OF_RANKS}"].notna().sum())
     made.append(_combination(MEAN_OF_RANKS, chosen, count, None))
     if run.info.reference.kind != "none":
@@ -76,6 +82,33 @@ def combine(run: Run, names: Sequence[str] | None = None) -> Run:
             trials[f"score:{FITTED}"] = out_of_fold(columns, reference, rng=rng, networks=networks)
         made.append(_combination(FITTED, fitted, int(known.sum()), reason))
     return replace(run, trials=trials, combinations=tuple(made))
+
+
+def _mean_columns(run: Run, chosen: Sequence[str]) -> Iterator[tuple[str, list[pd.Series]]]:
+    """What the mean of ranks is made of; where architectures were trained several times, also for each of
+    the trainings, with whatever does not depend on it."""
+    whole = {name: ruler_scores(run, name) for name in chosen}
+    yield MEAN_OF_RANKS, list(whole.values())
+    for number in range(1, 1 + max(run.repeats_of(name).shape[1] for name in chosen)):
+        columns = {name: f"score:{repeat_of(name, number)}" for name in chosen}
+        yield (
+            repeat_of(MEAN_OF_RANKS, number),
+            [
+                describe_score(name).sign * run.trials[column] if column in run.trials else whole[name]
+                for name, column in columns.items()
+            ],
+        )
+
+
+def ranked_by_mean(folder: Path) -> list[str]:
+    """The architectures of a run by its mean of ranks, the best first; of equals those proposed first.
+
+    Raises:
+        ValueError: as `reports.schema.read_run`.
+    """
+    run = combine(read_run(folder))
+    places = ruler_scores(run, MEAN_OF_RANKS).dropna().sort_values(ascending=False, kind="stable")
+    return [str(name) for name in run.trials["architecture"][places.index]]
 
 
 def _named(run: Run, names: Sequence[str]) -> list[str]:

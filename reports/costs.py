@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from reports.document import StageSeconds
 from reports.savings import Costs
 from reports.schema import Run
 from reports.scores import COUNTED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_REFERENCE_COST = {
     "table": "the reference is a published table, so what it cost is not known",
@@ -41,11 +45,24 @@ def _source(run: Run, score: str) -> str | None:
     return own if f"seconds{own}" in run.trials else ""
 
 
-def measured_costs(run: Run) -> Costs:
-    """What was spent on the proxy, on the reference, and on the architectures that have both."""
+def ranking_seconds(run: Run, score: str, spent: str) -> pd.Series:
+    """Of each architecture, what it took to be ranked: the proxy, and other estimators that the score is of.
+
+    Args:
+        spent: "cpu_seconds" or "seconds".
+    """
+    combined = next((each for each in run.combinations if each.name == score and not each.fitted), None)
+    sources = {_source(run, component) for component in combined.components} if combined else set()
+    beside = [run.trials[spent + source].fillna(0.0) for source in sorted(filter(None, sources))]
+    return sum(beside, run.trials[spent])
+
+
+def measured_costs(run: Run, score: str) -> Costs:
+    """What was spent to rank by a score, on the reference, and on the architectures that have both."""
     kind = run.info.reference.kind
     spent, distill = compute_seconds(run)
-    proxy = run.trials[spent].tolist()
+    trials = run.trials.assign(**{spent: ranking_seconds(run, score, spent)})
+    proxy = trials[spent].tolist()
     if kind != "real":
         return Costs(
             distill_seconds=distill,
@@ -53,7 +70,7 @@ def measured_costs(run: Run) -> Costs:
             reference_seconds=None,
             no_reference=NO_REFERENCE_COST[kind],
         )
-    done = [frame[frame["status"] == "done"] for frame in (run.trials, run.reference)]
+    done = [frame[frame["status"] == "done"] for frame in (trials, run.reference)]
     both = done[0].merge(done[1], on="architecture", suffixes=("_proxy", "_real"))
     return Costs(
         distill_seconds=distill,
@@ -89,12 +106,12 @@ def wall_seconds(run: Run) -> StageSeconds:
     )
 
 
-def cpu_seconds(run: Run) -> StageSeconds:
-    """Of each stage, over all cores."""
+def cpu_seconds(run: Run, score: str) -> StageSeconds:
+    """Of each stage, over all cores; of the search, what it took to rank by the score."""
     measured = run.info.reference.kind == "real"
     return StageSeconds(
         distill=run.info.synthetic.distill_cpu_seconds,
-        search=float(run.trials["cpu_seconds"].sum()),
+        search=float(ranking_seconds(run, score, "cpu_seconds").sum()),
         reference=float(run.reference["cpu_seconds"].sum()) if measured else None,
         confirm=None if run.confirmed.empty else float(run.confirmed["cpu_seconds"].sum()),
     )

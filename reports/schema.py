@@ -135,7 +135,12 @@ class ConfirmInfo(_Part):
 
 
 class RunInfo(_Part):
-    """run.json; `same`: architectures that are the same network as an earlier one, and the first of those."""
+    """run.json.
+
+    Attributes:
+        combine: the scores of which the run's mean of ranks is made; none: the report's choice.
+        same: architectures that are the same network as an earlier one, and the first of those.
+    """
 
     format_version: Literal[1]
     atom_nas_version: str = ""
@@ -155,6 +160,7 @@ class RunInfo(_Part):
     search_wall_seconds: Seconds | None = None
     reference_wall_seconds: Seconds | None = None
     confirm_wall_seconds: Seconds | None = None
+    combine: tuple[str, ...] = ()
     same: dict[str, str] = {}
     complete: bool = False
     environment: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from reports.document import Confirmed, Report, RunSummary
 from reports.formatting import by_count, plural
 from reports.rulers import LEVEL, RulerDifference
 from reports.schema import EstimatorInfo, StrategyInfo, TrainingInfo
-from reports.scores import FITTED
+from reports.scores import FITTED, describe_score
 from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
 
@@ -108,7 +108,9 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
     yield "Strategy", _strategy(run.strategy)
-    yield "Ranked by", section.score.label + _proxy(run)
+    made = next((each for each in section.report.combinations if each.name == section.report.score), None)
+    parts = ", ".join(describe_score(name).label for name in made.components) if made else ""
+    yield "Ranked by", section.score.label + f" of {parts}" * bool(parts) + _proxy(run)
     yield "Reference", _reference(section)
     real = run.reference.settings if run.reference.kind == "real" else None
     for what, settings in (("Proxy training", run.proxy), ("Reference training", real)):

@@ -21,6 +21,7 @@ from reports.page import render_html, render_markdown
 from reports.plots import Bar, draw_bars
 from reports.ranking import ranking_csv
 from reports.schema import Run, read_run
+from reports.scores import MEAN_OF_RANKS
 from reports.section import Picture, Section, make_section
 
 FIGURES = "figures"
@@ -85,12 +86,24 @@ def write_report(
     folders = [Path(run_dirs)] if isinstance(run_dirs, (str, Path)) else [Path(folder) for folder in run_dirs]
     _check_distinct(folders)
     runs = [with_combinations(read_run(folder), combine) for folder in folders]
+    if score is None and combine is not None and not combine:
+        _check_ranked_alone(runs)
     reports = [analyse(run, score=score) for run in runs]
     target = _report_folder(runs[0]) if out is None else _usable(Path(out))
     with house_style(), _staging(target) as folder:
         sections = _write_files(folder, runs, reports)
         _publish(folder, target)
     return WrittenReport(folder=target, page=target / "index.html", sections=tuple(sections))
+
+
+def _check_ranked_alone(runs: Sequence[Run]) -> None:
+    """Without combinations there is no ranking of a run that ranks by one."""
+    for run in runs:
+        if run.info.score == MEAN_OF_RANKS:
+            raise ValueError(
+                f"run {run.name} ranks by the mean of ranks of several scores: combine some, or rank by one of "
+                "them (--score NAME)"
+            )
 
 
 def _report_folder(run: Run) -> Path:

@@ -4,7 +4,7 @@ import importlib
 from types import ModuleType
 
 from atom_nas.names import choose
-from reports.scores import EARLY_STOPPING
+from reports.scores import COUNTED, EARLY_STOPPING
 
 _ALL_TRAINING_FREE = "training-free"
 TRAINING_FREE: dict[str, str] = {
@@ -51,6 +51,25 @@ SCORES = (
 )
 """What the trials of every estimator that trains record, the decay only of two epochs or more;
 `reports.scores` says which way is better."""
+OF_TRAINING = tuple(name for name in SCORES if name not in COUNTED)
+"""Those of them that say something of the training."""
+
+
+def combined(text: str) -> tuple[str, ...]:
+    """Comma-separated names of scores to be ranked by together, each once; none for none.
+
+    They are those of `SCORES` and of `TRAINING_FREE`.
+
+    Raises:
+        ValueError: on an unknown name, with the nearest matches; on one alone, or none of `SCORES`.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    chosen = dict.fromkeys(choose("score to combine", name, (*SCORES, *TRAINING_FREE)) for name in names)
+    if len(chosen) == 1:
+        raise ValueError(f"a combination takes at least two scores, not {names[0]!r} alone")
+    if chosen and not set(chosen) & set(OF_TRAINING):
+        raise ValueError(f"one of the scores to combine must come from a training: {', '.join(OF_TRAINING)}")
+    return tuple(chosen)
 
 
 def load(name: str) -> ModuleType:

@@ -29,7 +29,8 @@ def summary(space: str) -> str:
 
 def settings(space: str) -> dict[str, Any]:
     """The settings that a space's recipe brings; none if it has no recipe."""
-    return dict(_read(space)["settings"]) if space in names() else {}
+    own = _read(space)["settings"] if space in names() else {}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
 def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_the_command_says_what_the_recipe_brings(settings: SearchSettings) -> No
     told = " ".join(done.stderr.partition("recipe of nasbench201: ")[2].partition("(what")[0].split())
     own = recipes.settings("nasbench201")
     assert told.startswith("proxy_space.cells 1, repeats 3, training.batch_size ")
-    assert told.endswith(f", score {own['score']}")
+    assert told.endswith(f", score {own['score']}, combine {' + '.join(own['combine'])}")
     assert "epochs" not in told
     record = read_record(settings.out)
     assert record["score"] == recipes.settings("nasbench201")["score"]
