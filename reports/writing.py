@@ -101,8 +101,8 @@ def _check_ranked_alone(runs: Sequence[Run]) -> None:
     for run in runs:
         if run.info.score == MEAN_OF_RANKS:
             raise ValueError(
-                f"run {run.name} ranks by the mean of ranks of several scores: combine some, or rank by one of "
-                "them (--score NAME)"
+                f"run {run.name} ranks by the mean of ranks of several scores: combine some, or rank by one "
+                "of them (--score NAME)"
             )
 
 
