@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ FREE = 1e-3
 """Seconds at which the axis begins: what is counted without computing stands there."""
 _LABEL = 0.21
 """Inches from one label to the next."""
+_LETTER = 0.09
+"""Inches of a letter of a label, at most."""
+_APART = 1.6
+"""A label begins at so many times its ruler's seconds."""
 _AROUND = 0.9
 """Inches of the figure's height that are not the axis's."""
 
@@ -86,19 +91,44 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     axes.set_title("What each ruler costs, and how far it can be trusted", fontweight="bold")
     bottom, top = axes.get_ylim()
     gap = _LABEL / tall * (top - bottom)
-    heights = within(spread([ruler.value for ruler in shown], gap), bottom + gap, top - gap / 2, gap)
-    for ruler, height in zip(shown, heights, strict=True):
-        axes.annotate(
-            f"{ruler.label} {formatting.decimals(ruler.value)}",
-            (max(ruler.seconds, FREE), ruler.value),
-            xytext=(max(ruler.seconds, FREE) * 1.35, height),
-            va="center",
-            fontsize=8.5,
-            color=INK if ruler.front else GREY,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
-        )
+    decades = math.log10(longest * 60 / (FREE / 1.5))
+    for together in beside(shown, _LETTER * decades / wide):
+        heights = within(spread([ruler.value for ruler in together], gap), bottom + gap, top - gap / 2, gap)
+        for ruler, height in zip(together, heights, strict=True):
+            axes.annotate(
+                _text(ruler),
+                (max(ruler.seconds, FREE), ruler.value),
+                xytext=(max(ruler.seconds, FREE) * _APART, height),
+                va="center",
+                fontsize=8.5,
+                color=INK if ruler.front else GREY,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8},
+                arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "relpos": (0.0, 0.5)},
+            )
     return figure
+
+
+def beside(shown: Sequence[Ruler], letter: float) -> list[list[Ruler]]:
+    """The rulers in groups, in their order, whose labels stand in nobody else's columns.
+
+    Args:
+        letter: the width of one of a label's letters, in decades of seconds.
+    """
+    groups: list[tuple[float, list[Ruler]]] = []  # how far to the right a group reaches, and who is in it
+    for ruler in sorted(shown, key=lambda ruler: ruler.seconds):
+        place = math.log10(max(ruler.seconds, FREE))
+        end = place + math.log10(_APART) + letter * len(_text(ruler))
+        if groups and place <= groups[-1][0]:
+            reach, members = groups.pop()
+            groups.append((max(reach, end), [*members, ruler]))
+        else:
+            groups.append((end, [ruler]))
+    order = {id(ruler): number for number, ruler in enumerate(shown)}
+    return [sorted(members, key=lambda ruler: order[id(ruler)]) for _, members in groups]
+
+
+def _text(ruler: Ruler) -> str:
+    return f"{ruler.label} {formatting.decimals(ruler.value)}"
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:

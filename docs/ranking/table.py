@@ -9,6 +9,7 @@ from a bootstrap that draws networks, each with all its cells.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,12 +52,12 @@ def read(text: str) -> Ruler:
     return Ruler(ranks.mean(axis=1), total)
 
 
-def among_best(scores: pd.Series, published: pd.Series) -> str:
-    """Spearman among the published best fifth of the cells scored, and how many those are."""
-    best = published >= published.quantile(1 - BEST)
-    found = spearman(scores[best], published[best])
-    rng, networks = generator("best"), networks_of(scores[best])
-    interval = spearman_interval(scores[best], published[best], rng=rng, networks=networks)
+def among_best(scores: pd.Series, reference: pd.Series, networks: Sequence[str] | None = None) -> str:
+    """Spearman among the best fifth by the reference, of those scored."""
+    best = reference >= reference.quantile(1 - BEST)
+    same = None if networks is None else np.array(networks)[best]
+    found = spearman(scores[best], reference[best])
+    interval = spearman_interval(scores[best], reference[best], rng=generator("best"), networks=same)
     between = f" ({interval.low:.2f} to {interval.high:.2f})" if interval else ""
     return "–" if found.value is None else f"{found.value:.2f}{between}"
 
@@ -73,13 +74,30 @@ def by_network(scores: pd.Series) -> pd.Series:
 
 
 def spearman_text(
-    scores: pd.Series, published: pd.Series, seed: str, networks: list[str] | None = None
+    scores: pd.Series, reference: pd.Series, seed: str, networks: Sequence[str] | None = None
 ) -> str:
     """0.920 (0.86 to 0.95)."""
-    found = spearman(scores, published)
-    interval = spearman_interval(scores, published, rng=generator(seed), networks=networks)
+    found = spearman(scores, reference)
+    interval = spearman_interval(scores, reference, rng=generator(seed), networks=networks)
     assert interval is not None
     return f"{found.value:.3f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def difference(
+    name: str,
+    scores: pd.Series,
+    first: pd.Series,
+    reference: pd.Series,
+    networks: Sequence[str] | None = None,
+) -> str:
+    """-0.02 (-0.04 to +0.01), with a star where p < .05: less the first's, on the same architectures."""
+    rulers = {"first": first.reindex(scores.index), name: scores}
+    rng = generator(f"{name} against")
+    found = compare_rulers(rulers, "first", reference, rng=rng, networks=networks)[name]
+    if found.interval is None or found.value is None or found.p_value is None:
+        return "–"
+    mark = "*" if found.p_value < SIGNIFICANT_BELOW else ""
+    return f"{found.value:+.2f} ({found.interval.low:+.2f} to {found.interval.high:+.2f}){mark}"
 
 
 def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
@@ -88,17 +106,10 @@ def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
     own, target = ruler.scores[both], published[both]
     networks = networks_of(own)
     once = spearman_text(by_network(own), by_network(target), f"{name} once")
-    less = "–"
-    if ruler is not first:
-        rulers = {"first": first.scores.reindex(both), name: own}
-        rng = generator(f"{name} against")
-        other = compare_rulers(rulers, "first", target, rng=rng, networks=networks)[name]
-        if other.interval is not None and other.value is not None and other.p_value is not None:
-            mark = "*" if other.p_value < SIGNIFICANT_BELOW else ""
-            less = f"{other.value:+.2f} ({other.interval.low:+.2f} to {other.interval.high:+.2f}){mark}"
+    less = "–" if ruler is first else difference(name, own, first.scores, target, networks)
     seconds = "–" if ruler.seconds is None else f"{ruler.seconds:.1f}"
     value = spearman_text(own, target, name, networks)
-    return f"| {name} | {value} | {among_best(own, target)} | {once} | {less} | {seconds} |"
+    return f"| {name} | {value} | {among_best(own, target, networks)} | {once} | {less} | {seconds} |"
 
 
 def main(published_file: str, *given: str) -> None:

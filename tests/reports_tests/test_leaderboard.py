@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from reports.analysis import describe_agreement
 from reports.document import ScoreReport
-from reports.leaderboard import Ruler, draw, rulers, spread, within
+from reports.leaderboard import Ruler, beside, draw, rulers, spread, within
 
 
 def ruler(name: str, seconds: float | None, value: float | None) -> ScoreReport:
@@ -76,3 +76,16 @@ def test_heights_are_moved_no_further_than_they_must() -> None:
     assert within([0.5, 0.2], 0.0, 1.0, 0.1) == [0.5, 0.2]
     assert within([1.3, 1.2, 0.2], 0.0, 1.0, 0.1) == pytest.approx([1.0, 0.9, 0.2])
     assert within([0.4, -0.1, -0.2], 0.0, 1.0, 0.1) == pytest.approx([0.4, 0.1, 0.0])
+
+
+def test_labels_make_room_only_for_those_in_their_columns() -> None:
+    """Of 10 letters of .1 decades and so a decade and a bit: rulers a decade apart meet, two do not."""
+    shown = [
+        Ruler(label="123456", seconds=seconds, value=value, low=None, high=None, front=False)
+        for seconds, value in ((100.0, 0.9), (0.0, 0.8), (0.01, 0.7), (1000.0, 0.6), (0.0, 0.5), (0.1, 0.4))
+    ]
+    groups = [[each.value for each in group] for group in beside(shown, 0.1)]
+    assert groups == [[0.8, 0.7, 0.5, 0.4], [0.9, 0.6]]
+    assert [[each.value for each in group] for group in beside(shown, 0.01)] == [
+        [0.8, 0.5], [0.7], [0.4], [0.9], [0.6],
+    ]  # fmt: skip
