@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "dm": "match mean features (Zhao and Bilen 2023)",
     "dc": "match gradients of a network's weights (Zhao et al. 2021)",
     "dsa": "match gradients of a network's weights under augmentation (Zhao and Bilen 2021)",
+    "cafe": "align features of all layers, and tell classes apart (Wang et al. 2022)",
     "random": "real images drawn at random from each class",
     "herding": "real images whose running mean follows the class mean in feature space (Welling 2009)",
     "kcenter": "real images that cover each class in feature space (Sener and Savarese 2018)",

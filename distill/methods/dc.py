@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from distill.methods._gradients import GradientConfig, condense
+from distill.methods._bilevel import BilevelConfig
+from distill.methods._gradients import condense
 from distill.methods.base import Problem
 from distill.session import Session
 
@@ -12,7 +13,7 @@ INDEPENDENT_CLASSES = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(GradientConfig):
+class Config(BilevelConfig):
     """DC's settings: the engine's. Images are not augmented; the paper starts from noise."""
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from distill.augment import parse_strategy
-from distill.methods._gradients import GradientConfig, condense
+from distill.methods._bilevel import BilevelConfig
+from distill.methods._gradients import condense
 from distill.methods.base import Problem
 from distill.session import Session
 
@@ -13,7 +14,7 @@ INDEPENDENT_CLASSES = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(GradientConfig):
+class Config(BilevelConfig):
     """DSA's settings: DC's, and the augmentation.
 
     Attributes:
