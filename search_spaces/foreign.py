@@ -7,9 +7,11 @@ a.b here; what is not a letter, a digit or one of _ - . / is written as in a URL
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -166,7 +168,7 @@ def probe(space: NniSpace, image_shape: ImageShape, classes: int) -> None:
 
 def _fault(space: NniSpace, architecture: Any, image_shape: ImageShape, classes: int) -> str | None:
     try:
-        with told(str(architecture)[:_LONGEST]):
+        with told(str(architecture)[:_LONGEST]), _crashes_located():
             _apply(space, architecture, image_shape, classes)
     except ValueError as error:
         return str(error)
@@ -181,6 +183,19 @@ def _apply(space: NniSpace, architecture: Any, image_shape: ImageShape, classes:
     if given != [2, classes]:
         raise ValueError(f"gives {given} for two images, not logits of shape [2, {classes}]")
     logits.sum().backward()
+
+
+@contextmanager
+def _crashes_located() -> Iterator[None]:
+    """Where native code under the network ends the process, Python says at which line of whose code."""
+    ours = sys.__stderr__ is not None and not faulthandler.is_enabled()
+    if ours:
+        faulthandler.enable(sys.__stderr__)
+    try:
+        yield
+    finally:
+        if ours:
+            faulthandler.disable()
 
 
 @contextmanager

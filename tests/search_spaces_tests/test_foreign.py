@@ -6,6 +6,9 @@ import copy
 import itertools
 import random
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +291,22 @@ def test_a_space_of_which_nothing_works_is_told_at_once(tmp_path: Path, forward:
         probe(space, SHAPE, 3)  # type: ignore[arg-type]
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_native_code_that_ends_the_process_is_located(tmp_path: Path) -> None:
+    code = (
+        "import ctypes\nclass S(ModelSpace):\n    def __init__(self, classes):\n        super().__init__()\n"
+    )
+    code += "        self.head = MutableLinear(64, nni.choice('w', [4, 8]))\n"
+    path = written(tmp_path, f"{code}    def forward(self, x):\n        return ctypes.string_at(0)")
+    script = (
+        "import search_spaces\nfrom search_spaces.foreign import probe\n"
+        f"probe(search_spaces.load({str(path) + ':S'!r}, classes=3), {SHAPE!r}, 3)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+    assert re.search(r'File ".*spaces\.py", line \d+ in forward', done.stderr)
 
 
 def test_a_choice_left_open_is_refused(tmp_path: Path) -> None:
