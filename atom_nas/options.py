@@ -61,7 +61,8 @@ Ipc = Annotated[int | None, typer.Option(help="Synthetic images per class.  [def
 Iterations = Annotated[
     int | None,
     typer.Option(
-        help="Networks that matching methods draw; 20000 in the papers, 1000 for dc, dsa and cafe.  [default: 1000]"
+        help="Networks that matching methods draw; 20000 in the papers, 1000 for dc, dsa and cafe.  "
+        "[default: 1000]"
     ),
 ]
 DistillSeed = Annotated[
