@@ -188,14 +188,14 @@ def _apply(space: NniSpace, architecture: Any, image_shape: ImageShape, classes:
 @contextmanager
 def _crashes_located() -> Iterator[None]:
     """Where native code under the network ends the process, Python says at which line of whose code."""
-    ours = sys.__stderr__ is not None and not faulthandler.is_enabled()
-    if ours:
-        faulthandler.enable(sys.__stderr__)
+    if sys.__stderr__ is None or faulthandler.is_enabled():
+        yield
+        return
+    faulthandler.enable(sys.__stderr__)
     try:
         yield
     finally:
-        if ours:
-            faulthandler.disable()
+        faulthandler.disable()
 
 
 @contextmanager
