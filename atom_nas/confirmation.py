@@ -38,12 +38,20 @@ def best(trials: Sequence[Trial], score: str, count: int) -> list[Trial]:
 
 
 def first(run: RunFolder, count: int) -> list[Trial]:
-    """The first of the run's ranking, in its order."""
-    trials, score = run.store.trials("proxy"), run.record["score"]
-    if score != MEAN_OF_RANKS:
-        return best(trials, score, count)
-    named = {trial.architecture: trial for trial in trials}
-    return [named[name] for name in ranked_by_mean(run.path)[:count]]
+    """The first of the run's ranking that are different networks, in its order.
+
+    Of names of one network, which have the same rank, one is enough: to train it again says nothing new.
+    """
+    trials, score, same = run.store.trials("proxy"), run.record["score"], run.record["same"]
+    if score == MEAN_OF_RANKS:
+        named = {trial.architecture: trial for trial in trials}
+        ranked = [named[name] for name in ranked_by_mean(run.path)]
+    else:
+        ranked = best(trials, score, len(trials))
+    chosen: dict[str, Trial] = {}
+    for trial in ranked:
+        chosen.setdefault(same.get(trial.architecture, trial.architecture), trial)
+    return list(chosen.values())[:count]
 
 
 def require_same_training(plan: Plan, run: Path) -> None:

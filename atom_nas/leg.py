@@ -4,6 +4,7 @@ The file is safetensors, so that going on never unpickles anything.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,24 @@ def glance(checkpoint: Path) -> Kept:
             return Kept(len(json.loads(about["epoch_losses"])), *json.loads(about["spent"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return Kept()
+
+
+class Clock:
+    """Wall and CPU seconds spent on a leg, with those that a checkpoint says were spent on it before.
+
+    A checkpoint with less than the leg asks for is of an earlier leg, whose seconds were counted then; unless
+    the leg is `of_all` of a training, which is then one that was cut off.
+    """
+
+    def __init__(self, leg: Leg, *, of_all: bool = False) -> None:
+        before = glance(leg.checkpoint)
+        before = before if of_all or before.epochs == leg.until else Kept()
+        self._wall = before.seconds - time.perf_counter()
+        self._cpu = before.cpu_seconds - time.process_time()
+
+    def spent(self) -> tuple[float, float]:
+        """So far."""
+        return self._wall + time.perf_counter(), self._cpu + time.process_time()
 
 
 def take_up(leg: Leg, network: nn.Module) -> TrainingRecord | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from atom_nas.leg import Leg
+from atom_nas.leg import Leg, glance
 from distill.seeding import derive_seed
 from reports.scores import repeat_of
 
@@ -19,6 +19,13 @@ def leg_of(leg: Leg | None, number: int) -> Leg | None:
         return leg
     name = f"{leg.checkpoint.stem}-{number}{leg.checkpoint.suffix}"
     return replace(leg, checkpoint=leg.checkpoint.with_name(name))
+
+
+def spent_on(leg: Leg, repeats: int) -> tuple[float, float]:
+    """Wall and CPU seconds of the trainings whose checkpoints have all that the leg asks for."""
+    kept = [glance(own.checkpoint) for n in range(repeats) if (own := leg_of(leg, n))]
+    whole = [each for each in kept if each.epochs >= leg.until]
+    return sum(each.seconds for each in whole), sum(each.cpu_seconds for each in whole)
 
 
 def averaged(trainings: Sequence[Mapping[str, float]]) -> dict[str, float]:

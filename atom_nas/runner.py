@@ -126,6 +126,8 @@ class Stage:
         on_trial: called after each stored trial, with the progress.
         stored_as: the name under which trials are stored, if it is not the estimator's.
         leg: the part of an architecture's training that is asked for; None: all of it.
+        spent: wall and CPU seconds that earlier sessions spent on what a leg asks for, which no trial counts
+            yet; None: nothing.
         finish: makes of a trial that was run the one to be stored; None: as it is.
         on_wait: called now and then while trials run.
         same_as: an architecture -> the one whose network is scored for it, the same by another name: of all
@@ -145,6 +147,7 @@ class Stage:
     on_trial: Callable[[Progress], None]
     stored_as: str | None = None
     leg: Callable[[str], Leg] | None = None
+    spent: Callable[[Leg], tuple[float, float]] | None = None
     finish: Callable[[Trial], Trial] | None = None
     on_wait: Callable[[], None] | None = None
     same_as: Callable[[str], str] = str
@@ -175,11 +178,23 @@ class Stage:
         self._run([name for name in left if firsts[self.same_as(name)] != name], positions)
 
     def _run(self, names: Sequence[str], positions: Mapping[str, int]) -> None:
-        for outcome in self.engine.run([self._job(name) for name in names], self.on_wait):
-            trial = self._trial(outcome, positions[outcome.job.architecture])
+        jobs = [self._job(name) for name in names]
+        before = {
+            job.architecture: self.spent(job.leg)
+            for job in jobs
+            if self.spent and job.leg and job.known is None
+        }
+        for outcome in self.engine.run(jobs, self.on_wait):
+            job = outcome.job
+            trial = self._trial(outcome, positions[job.architecture])
+            seconds, cpu_seconds = before.get(job.architecture, (0.0, 0.0))
+            trial = replace(
+                trial, seconds=trial.seconds + seconds, cpu_seconds=trial.cpu_seconds + cpu_seconds
+            )
             trial = self.finish(trial) if self.finish else trial
             self._keep(trial)
-            if self.cache:
+            # What another name's training paid for has no cost of its own, by which other runs could count.
+            if self.cache and job.known is None:
                 self.cache.add(trial)
 
     def _keep(self, trial: Trial) -> None:
@@ -192,7 +207,9 @@ class Stage:
         if stored:
             self._tell(stored, reused=1)
             return True
-        cached = self.cache.get(self.name, architecture) if self.cache else None
+        # Of a network that has scores by another name the training is paid for: this one only counts.
+        paid = self.same_as(architecture) in self._known
+        cached = self.cache.get(self.name, architecture) if self.cache and not paid else None
         if cached:
             self._keep(replace(cached, position=position, cached=True))
             return True

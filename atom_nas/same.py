@@ -12,6 +12,7 @@ class SameNetworks:
         """Every name is looked at once."""
         self._space = space
         self._found: dict[str, str] = {}
+        self._first: dict[str, str] = {}
 
     def representative(self, architecture: str) -> str:
         """The one that stands for all which are the same network."""
@@ -22,6 +23,14 @@ class SameNetworks:
 
     def repeated(self, architectures: Iterable[str]) -> dict[str, str]:
         """Those that are the same network as an earlier one, and the first of these."""
-        first: dict[str, str] = {}
-        found = {name: first.setdefault(self.representative(name), name) for name in architectures}
-        return {name: other for name, other in found.items() if other != name}
+        self._first = {}
+        found: dict[str, str] = {}
+        for name in architectures:
+            self.note(name, found)
+        return found
+
+    def note(self, architecture: str, found: dict[str, str]) -> None:
+        """Add one more to what `repeated` found, if it is the same network as an earlier one."""
+        first = self._first.setdefault(self.representative(architecture), architecture)
+        if first != architecture:
+            found[architecture] = first

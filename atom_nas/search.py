@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from atom_nas.leg import Leg
 from atom_nas.plan import Plan, SearchSettings, prepare
 from atom_nas.record import first_record
 from atom_nas.references import ReferenceCache
+from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Stage
 from atom_nas.same import SameNetworks
@@ -153,6 +155,7 @@ class _Session:
         self._engine = engine
         self._progress = progress
         self._same = SameNetworks(plan.space)
+        self._note_same()
 
     def draw_picture(self) -> None:
         """Draw the synthetic set beside the results, for the report."""
@@ -203,7 +206,9 @@ class _Session:
 
     def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:
         title, score = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion
-        return self._stage(title, self._plan.proxy, score, total, stored_as=rung.stored_as, leg=leg)
+        spent = partial(spent_on, repeats=self._settings.repeats)
+        how = {"stored_as": rung.stored_as, "leg": leg, "spent": spent}
+        return self._stage(title, self._plan.proxy, score, total, **how)
 
     def refer(self) -> None:
         """Get the reference scores of what was scored."""
@@ -229,7 +234,7 @@ class _Session:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
         trials, references = store.trials("proxy"), store.trials("real")
-        record["same"] = self._same.repeated(trial.architecture for trial in trials if trial.done)
+        self._note_same()
         record["complete"] = True
         self._folder.save()
         confirmed = store.trials(ESTIMATOR)
@@ -303,7 +308,14 @@ class _Session:
         space = self._plan.space
         return space.misfit(space.parse(architecture), self._plan.data.image_shape)
 
+    def _note_same(self) -> None:
+        """Record which of the scored are one network, also for reports of a search that was stopped."""
+        done = [trial.architecture for trial in self._folder.store.trials("proxy") if trial.done]
+        self._folder.record["same"] = self._same.repeated(done)
+
     def _tell(self, progress: Progress) -> None:
+        if progress.architecture and progress.score is not None:
+            self._same.note(progress.architecture, self._folder.record["same"])
         # run.json is rewritten along with each trial, so that kill -9 loses little of the wall time.
         self._folder.save()
         if self._progress:
@@ -370,7 +382,7 @@ def _definition(space: Space) -> dict[str, Any]:
     user's; where networks have several names, that another name's training may be its own."""
     if isinstance(space, NniSpace):
         return {"space_digest": space.digest, "space_code": space.code}
-    return {"scored": "once a network"} if isinstance(space, Repeating) else {}
+    return {"scored": "once a network, for its first name"} if isinstance(space, Repeating) else {}
 
 
 def _foreign(table: ReferenceTable | None) -> str | None:

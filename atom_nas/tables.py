@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reports.store import LARGEST
 from search_spaces.base import Space
 
 Row = tuple[int, dict[str, str]]
@@ -94,18 +95,34 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     if not path.is_file():
         raise ValueError(f"no file {path}: a CSV file with the columns {', '.join(columns)} is needed")
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
+        reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
             header = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = header
+            twice = [column for column in columns if header.count(column) > 1]
+            if twice:
+                raise ValueError(f"{path} has two columns {twice[0]!r}: keep one")
             missing = [column for column in columns if column not in header]
             if missing:
                 found = ", ".join(header) or "none"
                 raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}")
             for row in reader:
+                _refuse_swallowed(row, reader.line_num, path)
                 yield reader.line_num, {column: _cell(row, column) for column in columns}
-        except (UnicodeDecodeError, csv.Error) as error:
+        except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        except csv.Error as error:
+            after = f"after line {reader.line_num}"
+            raise ValueError(f"{path} cannot be read as a CSV file {after}: {error}") from error
+
+
+def _refuse_swallowed(row: Mapping[str | Any, Any], line: int, path: Path) -> None:
+    """A quote that is never closed takes the lines below it into its cell, whatever the column."""
+    if any("\n" in cell for cell in row.values() if isinstance(cell, str)):
+        raise ValueError(
+            f"{path}: a quoted cell that ends in line {line} holds a line break: close its quote where it "
+            "belongs"
+        )
 
 
 def _cell(row: Mapping[str | Any, str | Any], column: str) -> str:
@@ -126,4 +143,8 @@ def _score(row: Mapping[str, str], line: int, path: Path) -> float:
         score = math.nan
     if not math.isfinite(score):
         raise ValueError(f"{path}, line {line}: the score {row['score']!r} is not a finite number")
+    if abs(score) > LARGEST:
+        raise ValueError(
+            f"{path}, line {line}: the score {row['score']!r} is out of range: at most {LARGEST:g} either way"
+        )
     return score

@@ -42,7 +42,7 @@ from reports.selection import (
     top_networks,
     top_spearman,
 )
-from reports.verdict import Evidence, Verdict, judge
+from reports.verdict import Evidence, Once, Verdict, judge
 from reports.weighted_tau import weighted_tau, weighted_tau_interval
 
 if TYPE_CHECKING:
@@ -70,12 +70,13 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     scores, rulers = _compare_rulers(run, ordered, reference)
     counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run, chosen))
     repeats, networks = _repeats(run, chosen), _networks(run, chosen, reference)
+    once = Once(value=networks.value, low=networks.low) if networks else None
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
         score=chosen,
         reference_score=None if run.info.reference.kind == "none" else run.reference_score,
-        verdict=_verdict(run, scores, reference),
+        verdict=_verdict(run, scores, reference, once),
         counts=counts,
         scores=scores,
         savings=savings,
@@ -114,7 +115,7 @@ def _compare_rulers(
     against = scores[0].name
     oriented = {score.name: ruler_scores(run, score.name) for score in scores}
     rng, networks = generator(f"rulers against {against}"), run.networks
-    found = compare_rulers(oriented, against, reference, rng=rng, networks=networks)
+    found = compare_rulers(oriented, against, reference, rng=rng, networks=networks, untested={FITTED})
     compared = [score.model_copy(update={"difference": found.get(score.name)}) for score in scores]
     labels = {score.name: score.label for score in scores}
     different = count_networks(networks, usable(oriented[against], reference))
@@ -191,7 +192,7 @@ def reference_is_fraction(run: Run, reference: pd.Series) -> bool:
     return describe_score(run.reference_score).fraction and not bool((reference > 1).any())
 
 
-def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series) -> Verdict:
+def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series, once: Once | None) -> Verdict:
     if run.info.reference.kind == "none":
         return judge(None)
     chosen = scores[0].spearman
@@ -207,6 +208,7 @@ def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series) -> Verdi
         pick=scores[0].pick,
         parameters=parameters,
         networks=chosen.networks,
+        once=once,
         top_networks=top_networks(ruler_scores(run, scores[0].name), reference, GOOD_FRACTION, run.networks),
     )
     return judge(

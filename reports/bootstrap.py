@@ -19,7 +19,7 @@ and 500 resamples each) they hold the true rho_s in 93% to 98% of samples, those
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,9 +94,8 @@ def spearman_interval(
     if why_undefined(first, second):
         return None
     group = number_networks(networks, usable(x, y))
-    blocks = resample_blocks(group, resamples, rng)
-    values = np.concatenate([weighted_spearman(first, second, counts) for counts in blocks])
-    return telling_interval(values, group, confidence)
+    values = resampled(lambda counts: weighted_spearman(first, second, counts), group, resamples, rng)
+    return percentile_interval(values, confidence)
 
 
 def spearman_difference(
@@ -121,9 +120,11 @@ def spearman_difference(
     if reason:
         return Difference(value=None, n=len(reference), interval=None, reason=reason)
     group = number_networks(networks, kept)
-    blocks = resample_blocks(group, resamples, rng)
-    values = np.concatenate(
-        [weighted_spearman(first, reference, c) - weighted_spearman(second, reference, c) for c in blocks]
+    values = resampled(
+        lambda c: weighted_spearman(first, reference, c) - weighted_spearman(second, reference, c),
+        group,
+        resamples,
+        rng,
     )
     rhos = spearman(first, reference).value, spearman(second, reference).value
     assert rhos[0] is not None
@@ -131,8 +132,8 @@ def spearman_difference(
     return Difference(
         value=rhos[0] - rhos[1],
         n=len(reference),
-        interval=telling_interval(values, group, confidence),
-        p_value=two_sided_p_value(values) if group.max() + 1 >= HOLDS_FROM else None,
+        interval=percentile_interval(values, confidence),
+        p_value=two_sided_p_value(values),
     )
 
 
@@ -149,9 +150,18 @@ def two_sided_p_value(differences: Floats) -> float | None:
     return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
 
 
-def telling_interval(values: Floats, group: Counts, confidence: float = CONFIDENCE) -> Interval | None:
-    """As `percentile_interval`; None also below `HOLDS_FROM` networks, where none would hold what it says."""
-    return percentile_interval(values, confidence) if group.max() + 1 >= HOLDS_FROM else None
+def resampled(
+    statistic: Callable[[Counts], Floats], group: Counts, resamples: int, rng: np.random.Generator
+) -> Floats:
+    """A statistic of every resample, (B,); none below `HOLDS_FROM` networks, where no interval would hold.
+
+    Args:
+        statistic: (b, n) counts -> (b,).
+        group, resamples, rng: see `resample_blocks`.
+    """
+    if group.max() + 1 < HOLDS_FROM:
+        return np.empty(0)
+    return np.concatenate([statistic(counts) for counts in resample_blocks(group, resamples, rng)])
 
 
 def percentile_interval(values: Floats, confidence: float = CONFIDENCE) -> Interval | None:

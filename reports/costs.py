@@ -46,15 +46,19 @@ def _source(run: Run, score: str) -> str | None:
 
 
 def ranking_seconds(run: Run, score: str, spent: str) -> pd.Series:
-    """Of each architecture, what it took to be ranked: the proxy, and other estimators that the score is of.
+    """Of each architecture, what it took to be ranked: by whatever estimators the score is of.
+
+    Of what is counted at no cost the proxy, which was trained all the same.
 
     Args:
         spent: "cpu_seconds" or "seconds".
     """
     combined = next((each for each in run.combinations if each.name == score and not each.fitted), None)
-    sources = {_source(run, component) for component in combined.components} if combined else set()
-    beside = [run.trials[spent + source].fillna(0.0) for source in sorted(filter(None, sources))]
-    return sum(beside, run.trials[spent])
+    parts = combined.components if combined else [score]
+    sources = {source for part in parts if (source := _source(run, part)) is not None} or {""}
+    return sum(
+        (run.trials[spent + source].fillna(0.0) for source in sorted(sources)), start=0.0 * run.trials[spent]
+    )
 
 
 def measured_costs(run: Run, score: str) -> Costs:

@@ -48,7 +48,10 @@ def ruler_scores(run: Run, name: str) -> pd.Series:
     column = name if name in MEASUREMENTS else f"score:{name}"
     if column not in run.trials:
         return pd.Series(float("nan"), index=run.trials.index, dtype="float64")
-    return describe_score(name).sign * run.trials[column].where(run.trials["status"] == "done")
+    known = run.trials["status"] == "done"
+    if name in MEASUREMENTS:  # of a name whose network was trained by another nothing was measured
+        known &= ~run.networks.duplicated()
+    return describe_score(name).sign * run.trials[column].where(known)
 
 
 def reference_scores(run: Run) -> pd.Series:

@@ -24,9 +24,9 @@ from reports.bootstrap import (
     RESAMPLES,
     Counts,
     Interval,
-    resample_blocks,
+    percentile_interval,
+    resampled,
     standard_ranks,
-    telling_interval,
 )
 from reports.correlation import Statistic, why_undefined
 
@@ -76,9 +76,8 @@ def reliability(scores: ArrayLike, *, rng: np.random.Generator, resamples: int =
         nothing = Statistic(value=None, n=n, reason=reason)
         return Reliability(seeds=k, single=nothing, single_interval=None, mean=nothing, mean_interval=None)
     r = float(_agreement(table, np.ones((1, n), dtype=np.int64))[0])
-    rows = np.arange(n)
-    values = np.concatenate([_agreement(table, counts) for counts in resample_blocks(rows, resamples, rng)])
-    interval = telling_interval(values, rows)
+    values = resampled(lambda counts: _agreement(table, counts), np.arange(n), resamples, rng)
+    interval = percentile_interval(values)
     mean = None
     if interval is not None:
         ends = (spearman_brown(interval.low, k), spearman_brown(interval.high, k))
@@ -113,9 +112,8 @@ def ceiling(
     if reason:
         return Ceiling(value=Statistic(value=None, n=n, reason=reason), interval=None)
     once = float(_ceilings(tables, np.ones((1, n), dtype=np.int64))[0])
-    rows = np.arange(n)
-    values = np.concatenate([_ceilings(tables, counts) for counts in resample_blocks(rows, resamples, rng)])
-    return Ceiling(value=Statistic(value=once, n=n), interval=telling_interval(values, rows))
+    values = resampled(lambda counts: _ceilings(tables, counts), np.arange(n), resamples, rng)
+    return Ceiling(value=Statistic(value=once, n=n), interval=percentile_interval(values))
 
 
 def complete_rows(scores: ArrayLike) -> Floats:

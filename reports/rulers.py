@@ -6,8 +6,8 @@ with it: compared with the best of them, whichever that turned out to be, all wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +20,8 @@ LEVEL = 0.05
 """The chance that any of the comparisons of a report calls two equal rulers different."""
 RESAMPLES_A_RULER = 200
 """The smallest p-value, corrected for as many rulers as there are, is then 2 / 200: well below the level."""
+MOST_RESAMPLES = 20_000
+"""For a hundred rulers as many as above; of many more, of which none will differ, fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +62,21 @@ def compare_rulers(
     *,
     rng: np.random.Generator,
     networks: ArrayLike | None = None,
+    untested: Collection[str] = (),
 ) -> dict[str, RulerDifference]:
     """Every ruler but `against` against it: oriented scores of the same architectures, NaN where missing.
 
-    `networks`: see `bootstrap.spearman_interval`.
+    `networks`: see `bootstrap.spearman_interval`. The `untested`, whose p-values would not hold, get none.
     """
     others = [name for name in rulers if name != against]
-    resamples = max(RESAMPLES, RESAMPLES_A_RULER * len(others))
+    resamples = min(MOST_RESAMPLES, max(RESAMPLES, RESAMPLES_A_RULER * len(others)))
     found = {
         name: spearman_difference(
             rulers[name], rulers[against], reference, rng=rng, networks=networks, resamples=resamples
         )
         for name in others
     }
+    found |= {name: replace(found[name], p_value=None) for name in untested if name in found}
     tested = {name: each.p_value for name, each in found.items() if each.p_value is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {name: _with_correction(each, corrected.get(name)) for name, each in found.items()}

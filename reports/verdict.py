@@ -43,11 +43,20 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Once:
+    """Spearman with each network counted once, and the low end of its interval, where they are known."""
+
+    value: float | None
+    low: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What a verdict rests on: the default score's statistics, and rho of counting parameters.
 
     `networks` and `top_networks`: how many different ones the pairs of `spearman` and of `top` are, where
-    some are one network by several names; None where all differ.
+    some are one network by several names; None where all differ. `once`: the agreement without the weight
+    that names give; the lower of the two decides.
     """
 
     spearman: Statistic
@@ -58,6 +67,7 @@ class Evidence:
     parameters: float | None = None
     networks: int | None = None
     top_networks: int | None = None
+    once: Once | None = None
 
 
 def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".format) -> Verdict:
@@ -76,12 +86,17 @@ def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".
 def _level(evidence: Evidence) -> Level:
     if _different(evidence.spearman, evidence.networks) < MIN_NETWORKS or evidence.interval is None:
         return "not enough data"
-    low = evidence.interval.low
+    low = _low(evidence, evidence.interval)
     if low <= 0 and not _significant(evidence):
         return "guessing"
     if low < MODERATE_FROM:
         return "weak"
     return "moderate" if low < STRONG_FROM else "strong"
+
+
+def _low(evidence: Evidence, interval: Interval) -> float:
+    once = evidence.once.low if evidence.once else None
+    return interval.low if once is None else min(interval.low, once)
 
 
 def _different(statistic: Statistic, networks: int | None) -> int:
@@ -114,7 +129,9 @@ def _advice(level: Level, evidence: Evidence) -> str:
         if evidence.interval is not None and evidence.interval.high < 0:
             return "Do not trust it, it ranks the wrong way round"
         return "Do not trust it, it cannot be told apart from guessing"
-    if level == "weak" and not (_significant(evidence) and evidence.interval and evidence.interval.low > 0):
+    if level == "weak" and not (
+        _significant(evidence) and evidence.interval and _low(evidence, evidence.interval) > 0
+    ):
         return (
             "Trust it for a hint at most, interval and p-value disagree on whether it is better than guessing"
         )
@@ -142,6 +159,8 @@ def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
     p = "" if evidence.p_value is None else f", p {_equals(evidence.p_value)}"
     n = formatting.sample(rho.n, evidence.networks)
     parts = [f"Spearman {formatting.decimals(rho.value)} ({confidence}, {n}{p})"]
+    if evidence.once is not None and evidence.once.value is not None:
+        parts.append(f"{formatting.decimals(evidence.once.value)} with each network once")
     if top.value is not None:
         parts.append(f"{formatting.decimals(top.value)} among the best 20% (n = {top.n})")
     if pick is not None:

@@ -23,8 +23,8 @@ from reports.bootstrap import (
     RESAMPLES,
     Counts,
     Interval,
-    resample_blocks,
-    telling_interval,
+    percentile_interval,
+    resampled,
 )
 from reports.correlation import Statistic, number_networks, usable, usable_pairs, why_undefined
 
@@ -72,9 +72,8 @@ def weighted_tau_interval(
         return None
     made = min(resamples, max(FEWEST_RESAMPLES, resamples * FULL_UP_TO**2 // len(first) ** 2))
     group = number_networks(networks, usable(x, y))
-    blocks = resample_blocks(group, made, rng)
-    values = np.concatenate([resampled_tau(first, second, counts) for counts in blocks])
-    return telling_interval(values, group, confidence)
+    values = resampled(lambda counts: resampled_tau(first, second, counts), group, made, rng)
+    return percentile_interval(values, confidence)
 
 
 def resampled_tau(x: Floats, y: Floats, counts: Counts) -> Floats:

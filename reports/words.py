@@ -39,7 +39,7 @@ AGREEMENT_DEFINITIONS = (
     "resampled architectures, with its 95% interval; the search's own score was chosen before it, where the "
     "best of the table owes its place to luck too. p is twice the smaller share of resamples on either side "
     f"of 0, given {HOLDS_FROM} pairs or more, and beside it as corrected by Holm for all comparisons in the "
-    f"table: below {LEVEL:g} there, the two differ by more than chance.",
+    f"table: below {LEVEL:g} there, the two differ by more than chance. What was fitted has no p.",
     "Best 20% and best 5%: Spearman among the architectures the reference puts there, those tied with the "
     "last included. A dash: fewer than 3 of them, or all equal.",
     "Pick loses: the best reference score minus that of the architecture ranked first; of several ranked "

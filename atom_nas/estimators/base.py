@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from atom_nas.config import construct
 from atom_nas.estimators.speed import speed_scores
-from atom_nas.leg import Leg, keep, take_up
+from atom_nas.leg import Clock, Leg, keep, take_up
 from atom_nas.names import choose
 from distill.data import Split, stratified_subset
 from distill.preprocessing import Preprocessing
@@ -110,6 +110,7 @@ def train_and_score(
     Raises:
         FloatingPointError: the training loss is not finite.
     """
+    clock = Clock(leg) if leg else None
     record = train(
         network,
         images,
@@ -122,8 +123,8 @@ def train_and_score(
         after=take_up(leg, network) if leg else None,
         images_an_epoch=images_an_epoch,
     )
-    if leg:
-        keep(leg, network, record)
+    if leg and clock:
+        keep(leg, network, record, clock.spent())
     return read_scores(network, record, validation=validation, preprocessing=preprocessing, device=device)
 
 

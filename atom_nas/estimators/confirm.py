@@ -13,7 +13,7 @@ from torch import nn
 
 from atom_nas.estimators.base import SearchData, configure, read_scores
 from atom_nas.estimators.real import RealConfig, RealEstimator
-from atom_nas.leg import Leg, glance, keep, take_up
+from atom_nas.leg import Clock, Leg, keep, take_up
 from distill.training import TrainingConfig, TrainingRecord, train
 
 EPOCHS = 100
@@ -53,7 +53,7 @@ class ConfirmEstimator(RealEstimator):
         """Parts of as many epochs as fit between two checkpoints: where they are cut changes no bit."""
         if leg is None:
             return self._part(network, seed, device, None, None)
-        clock, record, epochs = _Clock(leg), take_up(leg, network), 1
+        clock, record, epochs = Clock(leg, of_all=True), take_up(leg, network), 1
         while True:
             started, done = time.perf_counter(), len(record.epoch_losses) if record else 0
             record = self._part(network, seed, device, min(done + epochs, leg.until), record)
@@ -81,18 +81,6 @@ class ConfirmEstimator(RealEstimator):
             until=until,
             after=after,
         )
-
-
-class _Clock:
-    """Wall and CPU seconds, on top of those that the checkpoint says were spent before."""
-
-    def __init__(self, leg: Leg) -> None:
-        before = glance(leg.checkpoint)
-        self._wall = before.seconds - time.perf_counter()
-        self._cpu = before.cpu_seconds - time.process_time()
-
-    def spent(self) -> tuple[float, float]:
-        return self._wall + time.perf_counter(), self._cpu + time.process_time()
 
 
 def estimator(data: SearchData, **options: Any) -> ConfirmEstimator:

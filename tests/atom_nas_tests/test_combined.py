@@ -81,6 +81,11 @@ def test_what_the_parts_took_is_counted(settings: SearchSettings) -> None:
     assert report.savings.speedup_search == pytest.approx(sum(real.values()) / both)
     with pytest.raises(ValueError, match=r"run run ranks by the mean of ranks .* \(--score NAME\)"):
         write_report(settings.out, combine=())
+    free = write_report(settings.out, score="synflow").report
+    assert free.cpu_seconds.search == pytest.approx(sum(synflow.values()))
+    assert free.savings.proxy_seconds == pytest.approx(sum(synflow.values()))
+    counted = write_report(settings.out, score="parameters").report
+    assert counted.cpu_seconds.search == pytest.approx(sum(proxy.values()))
     alone = write_report(settings.out, score="validation_loss", combine=()).report
     assert alone.cpu_seconds.search == pytest.approx(sum(proxy.values()))
 

@@ -1,7 +1,9 @@
 """Successive halving: who goes on, what is stored, and that trainings in parts are the whole ones."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,6 +156,34 @@ def test_an_interrupted_search_goes_on_where_it_was(
     assert len(ran) == 6 + 3 + 2  # nothing twice
     scores = [{name: trial.scores for name, trial in stored(path).items()} for path in (settings.out, other)]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(("rung", "kept"), [(1, 1.0), (2, 1.0)])
+def test_what_a_killed_session_trained_but_did_not_store_is_counted(
+    settings: SearchSettings, ran: Ran, rung: int, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that ticks once a look: a second a leg, of which only the rung's own was not stored."""
+    looks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(looks)), process_time=lambda: float(next(looks)))
+    monkeypatch.setattr("atom_nas.leg.time", clock)
+    add, lost = TrialStore.add, []
+
+    def killed(store: TrialStore, trial: Trial) -> None:
+        if trial.estimator == f"proxy after {rung} epochs" and not lost:
+            lost.append(trial.architecture)
+            raise KeyboardInterrupt
+        add(store, trial)
+
+    monkeypatch.setattr(TrialStore, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(settings)
+    run_search(replace(settings, resume=True))
+    trials = stored(settings.out, f"proxy after {rung} epochs")
+    told = 2.0  # from the first look to the second there is one of the other clock
+    for name, trial in trials.items():
+        again = told if name == lost[0] else 0.0
+        assert again <= trial.cpu_seconds < again + kept
+        assert again <= trial.seconds < again + kept
 
 
 def test_a_lost_checkpoint_costs_time_only(settings: SearchSettings, ran: Ran) -> None:

@@ -153,12 +153,15 @@ def test_what_an_earlier_session_trained_is_not_trained_again(
 
 def test_what_is_kept_or_counted_by_name_is_of_the_name(settings: SearchSettings) -> None:
     """A dead end's units count for NASWOT as published; confirmed weights fit the network of their name."""
-    run = listed(settings, "run", SAME, reference="none", estimators=("naswot",), confirm=3, confirm_epochs=1)
+    kept = {"reference": "none", "confirm": 1, "confirm_epochs": 1}
+    run = listed(settings, "run", SAME, estimators=("naswot",), **kept)
     run_search(run)
     values = scores(run.out, "naswot")
     assert values[DEAD_END]["naswot"] != values[FIRST]["naswot"]
     for name in SAME:
-        loaded = load_architecture(run.out, architecture=name)
+        alone = listed(settings, f"alone{SAME.index(name)}", [name], **kept)
+        run_search(alone)
+        loaded = load_architecture(alone.out, architecture=name)
         own = SPACE.build(SPACE.parse(name), (1, 8, 8), 10)
         assert loaded.network.state_dict().keys() == own.state_dict().keys()
 
@@ -170,3 +173,44 @@ def test_a_network_that_failed_by_one_name_is_tried_by_the_next(
     summary = run_search(listed(settings, "run", SAME, reference="none"))
     assert (summary.failed, summary.repeated) == (1, 1)
     assert DIRECT in scores(summary.path)
+
+
+def test_names_of_one_network_are_confirmed_once(settings: SearchSettings) -> None:
+    run = listed(settings, "run", [*SAME, OTHER], reference="none", confirm=3, confirm_epochs=1)
+    summary = run_search(run)
+    assert summary.confirmed == 2
+    ranked = sorted(scores(run.out).items(), key=lambda found: -found[1]["validation_accuracy"])
+    firsts = {FIRST if name in SAME else OTHER for name, _ in ranked}
+    assert {trial.architecture for trial in stored(run.out, "confirm")} == firsts == {FIRST, OTHER}
+
+
+def test_references_of_other_runs_cost_what_a_training_costs(
+    settings: SearchSettings, trainings: list[TrainingRecord]
+) -> None:
+    """What a second name of a run took, next to nothing, is nobody's; nor is a training paid for twice."""
+    run_search(listed(settings, "both", [FIRST, DIRECT]))
+    assert len(trainings) == 2
+    run_search(listed(settings, "second", [DIRECT]))
+    assert len(trainings) == 4
+    assert [trial.cached for trial in stored(settings.out.with_name("second"), "real")] == [False]
+    again = listed(settings, "again", [FIRST, DIRECT])
+    run_search(again)
+    assert len(trainings) == 5  # the proxy, the reference is in the cache
+    found = {trial.architecture: trial for trial in stored(again.out, "real")}
+    assert {name: trial.cached for name, trial in found.items()} == {FIRST: True, DIRECT: False}
+    assert found[FIRST].scores["test_accuracy"] == found[DIRECT].scores["test_accuracy"]
+
+
+def test_a_search_that_was_stopped_knows_which_are_one_network(settings: SearchSettings) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.stage == "reference":
+            raise KeyboardInterrupt
+
+    run = listed(settings, "run", [*SAME, OTHER])
+    with pytest.raises(KeyboardInterrupt):
+        run_search(run, progress=stop)
+    record = read_record(run.out)
+    assert (record["complete"], record["same"]) == (False, {DIRECT: FIRST, DEAD_END: FIRST})
+    with pytest.raises(KeyboardInterrupt):
+        run_search(replace(run, resume=True), progress=stop)
+    assert read_record(run.out)["same"] == {DIRECT: FIRST, DEAD_END: FIRST}

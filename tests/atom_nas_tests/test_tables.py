@@ -95,3 +95,35 @@ def test_what_is_written_reads_back_to_the_bit(tmp_path: Path) -> None:
     scores = {A: 0.1 + 0.2, B: 1 / 3}
     (tmp_path / "out.csv").write_text(reference_csv(scores))
     assert read_reference(tmp_path / "out.csv", SPACE).scores == scores
+
+
+def test_a_score_that_no_report_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"line 2: the score '-1e301' is out of range: at most 1e\+300"):
+        read_reference(file(tmp_path, "architecture,score", f"{A},-1e301"), SPACE)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            (f'{A},1,"oops', f"{B},2,", "last,3,fine"),
+            "not a CSV file that can be read, line 4: unexpected end",
+        ),
+        ((f'{A},1,"oops', f'{B},2,"'), "a quoted cell that ends in line 3 holds a line break"),
+        ((f'{A},1,"fine" not',), "cannot be read as a CSV file after line 1: ',' expected"),
+        ((f"{A},1,{'x' * 200_000}",), "after line 1: field larger than field limit"),
+    ],
+)
+def test_quotes_that_swallow_lines_are_refused(tmp_path: Path, lines: tuple[str, ...], said: str) -> None:
+    path = file(tmp_path, "architecture,score,note", *lines)
+    for read in (read_reference, read_architectures):
+        with pytest.raises(ValueError, match=said) as caught:
+            read(path, SPACE)
+        assert len(str(caught.value)) < 400
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has two columns 'score': keep one"):
+        read_reference(file(tmp_path, "architecture,score,score", f"{A},1,2"), SPACE)
+    twice = file(tmp_path, "architecture,note,note", f"{A},1,2")
+    assert read_architectures(twice, SPACE).architectures == (A,)

@@ -78,7 +78,8 @@ def test_both_are_rulers_marked_as_combinations_and_compared(make: Made) -> None
         difference = found[name].difference
         assert difference is not None
         assert (difference.value, difference.n) == (pytest.approx(rho - own), 40)
-        assert difference.p_holm is not None
+        assert (difference.p_holm is None) == (name == FITTED)
+        assert difference.interval is not None
         assert found[name].spearman.low is not None
     assert report.rulers is not None
     assert report.rulers.compared == len([s for s in report.scores if s.difference and s.difference.p_value])

@@ -13,7 +13,7 @@ import scipy.stats
 
 from reports import read_run, write_report
 from reports.analysis import analyse
-from reports.bootstrap import spearman_difference, spearman_interval, two_sided_p_value
+from reports.bootstrap import Difference, spearman_difference, spearman_interval, two_sided_p_value
 from reports.rulers import LEVEL, compare_rulers, holm, summarise
 from reports.words import describe_difference
 
@@ -97,6 +97,33 @@ def test_a_p_value_can_reach_the_level_however_many_rulers_there_are() -> None:
     rulers, y = rivals(40, rng, **{f"r{i}": 0.1 if i == 0 else 5.0 for i in range(60)})
     found = compare_rulers(rulers, "r0", y, rng=rng)
     assert max(each.p_holm or 0.0 for each in found.values()) < LEVEL
+
+
+def test_the_untested_have_a_difference_and_an_interval_alone() -> None:
+    rng = np.random.default_rng(4)
+    rulers, y = rivals(40, rng, a=1.0, b=1.0, c=9.0, fitted=0.1)
+    found = compare_rulers(rulers, "a", y, rng=rng, untested={"fitted", "absent"})
+    assert (found["fitted"].p_value, found["fitted"].p_holm) == (None, None)
+    assert found["fitted"].interval is not None
+    tested = [found[name].p_value for name in "bc"]
+    assert [found[name].p_holm for name in "bc"] == holm(tested)  # type: ignore[arg-type]
+    summary = summarise(found, "a", {name: name for name in rulers}, 40)
+    assert summary is not None
+    assert (summary.compared, summary.better) == (2, [])
+
+
+def test_many_scores_take_no_more_than_their_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(
+        "reports.rulers.spearman_difference",
+        lambda *_, resamples, **__: (made.append(resamples), Difference(value=0.0, n=9, interval=None))[1],
+    )
+    for count in (5, 50, 3000):
+        rulers = {f"r{i}": np.arange(12.0) for i in range(count + 1)}
+        compare_rulers(rulers, "r0", np.arange(12.0), rng=np.random.default_rng(0))
+        assert len(made) == count
+        assert set(made) == {min(20_000, max(2_000, 200 * count))}
+        made.clear()
 
 
 def test_too_few_pairs_have_a_difference_but_no_interval_and_no_p_value() -> None:

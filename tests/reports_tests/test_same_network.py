@@ -18,6 +18,7 @@ from reports.combining import FEWEST, out_of_fold
 from reports.comparison import compare_runs
 from reports.correlation import number_networks, spearman, spearman_p_value
 from reports.noise import measure_noise
+from reports.ranking import ruler_scores
 from reports.rulers import compare_rulers
 from reports.scores import FITTED, repeat_of
 from reports.selection import top_networks
@@ -238,6 +239,15 @@ def test_pages_say_of_how_many_networks(named: Make) -> None:
     assert report.networks is not None
     assert (report.networks.n, report.networks.networks) == (40, None)
     assert FITTED in [score.name for score in report.scores]
+
+
+def test_nothing_is_measured_of_names_that_were_not_trained(named: Make) -> None:
+    run = read_run(named("many", 40))
+    for name in ("seconds", "peak_memory_mb"):
+        known = ruler_scores(run, name).notna()
+        assert known.sum() == 40
+        assert set(run.trials["architecture"][~known]) == set(run.info.same)
+    assert ruler_scores(run, "validation_accuracy").notna().all()
 
 
 def reports_of(folders: Sequence[Path]) -> tuple[list[Any], list[Report]]:

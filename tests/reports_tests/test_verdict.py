@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from reports.bootstrap import Interval
 from reports.correlation import Statistic
 from reports.selection import Pick
-from reports.verdict import MODERATE_FROM, STRONG_FROM, Evidence, judge
+from reports.verdict import MODERATE_FROM, STRONG_FROM, Evidence, Once, judge
 
 
 def evidence(
@@ -47,6 +48,23 @@ def test_levels_follow_the_low_end(low: float, level: str, words: str) -> None:
     assert verdict.level == level
     assert words in verdict.sentence
     assert f"95% CI {low:.2f} to 0.90, n = 48, p = " in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("once", "level"), [(0.1, "weak"), (0.5, "moderate"), (0.9, "strong"), (None, "strong")]
+)
+def test_names_of_one_network_do_not_raise_the_level(once: float | None, level: str) -> None:
+    verdict = judge(replace(evidence(STRONG_FROM), networks=30, once=Once(value=0.55, low=once)))
+    assert verdict.level == level
+    assert "n = 48 of 30 networks, p = 0.010); 0.55 with each network once; " in verdict.sentence
+
+
+def test_a_few_networks_are_too_few_however_many_names_they_have() -> None:
+    verdict = judge(replace(evidence(STRONG_FROM), networks=9))
+    assert verdict.level == "not enough data"
+    assert "only 48 architectures, 9 networks by several names, have both" in verdict.sentence
+    top = judge(replace(evidence(STRONG_FROM), top_networks=9))
+    assert "train its best few" in top.sentence
 
 
 @pytest.mark.parametrize(("low", "p_value"), [(0.0, 0.03), (-0.02, 0.049), (0.02, 0.05), (0.3, 0.06)])
