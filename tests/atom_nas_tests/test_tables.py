@@ -107,7 +107,7 @@ def test_a_score_that_no_report_takes_is_refused(tmp_path: Path) -> None:
     [
         (
             (f'{A},1,"oops', f"{B},2,", "last,3,fine"),
-            "not a CSV file that can be read, line 4: unexpected end",
+            "cannot be read as a CSV file after line 1: unexpected end",
         ),
         ((f'{A},1,"oops', f'{B},2,"'), "a quoted cell that ends in line 3 holds a line break"),
         ((f'{A},1,"fine" not',), "cannot be read as a CSV file after line 1: ',' expected"),
