@@ -20,7 +20,7 @@ _SEARCH_RECORD = "run.json"
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**15)]
 
 
 class _Loose(BaseModel):
@@ -157,7 +157,7 @@ def _read(folder: Path, kind: type[AnyCard]) -> AnyCard:
         json.dumps(raw, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{path} holds text that is not Unicode: half of a surrogate pair") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from None
     _refuse_newer(path, raw)
     try:

@@ -88,6 +88,7 @@ def test_pictures_show_classes_as_rows(artifact):
     [
         (lambda f: (f / "card.json").unlink(), "no synthetic set"),
         (lambda f: (f / "card.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "card.json").write_text(f'{{"seed": {"9" * 5000}}}'), "card.json is not valid JSON"),
         (lambda f: (f / "card.json").write_text("[]"), "not a card"),
         (lambda f: (f / "card.json").write_text('{"format_version": 99}'), "format 99"),
         (lambda f: (f / "card.json").write_text('{"format_version": 1}'), "not a card.*dataset"),
@@ -131,8 +132,9 @@ NAN, INF = float("nan"), float("inf")
         (("preprocessing", "std"), [1e39]),
         (("preprocessing", "mean"), [NAN]),
         (("ipc",), 4),
+        (("ipc",), 10**400),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_cards_that_would_fail_later_are_refused_in_a_line_that_names_the_file(artifact, tmp_path, path, to):
     folder = with_card(copied(artifact, tmp_path), *path, to=to)
