@@ -167,6 +167,7 @@ def _load_trained(run: Path, rank: int, architecture: str | None, own: str | Non
     path, card = cards[name]
     named = {"file": path.name, "what": "confirmed architecture"}
     preprocessing = load_preprocessing(folder, card.preprocessing, card.image_shape, **named)
+    _require_room(path, card, name)
     with torch.random.fork_rng(devices=[]):
         network = _build(card.space, name, card.image_shape, len(card.classes), own)
     expected = network.state_dict()
@@ -180,6 +181,19 @@ def _load_trained(run: Path, rank: int, architecture: str | None, own: str | Non
         raise ValueError(f"{weights_of(path)} does not hold the weights of {name}")
     network.load_state_dict(state)
     return Architecture(network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json"))
+
+
+def _require_room(path: Path, card: TrainedCard, name: str) -> None:
+    """Refuse a card of a network that its weights file cannot hold, before memory is taken for it."""
+    weights = weights_of(path)
+    if not weights.is_file() or ":" in card.space.name:
+        return
+    with torch.device("meta"):  # no memory for weights
+        blank = _build(card.space, name, card.image_shape, len(card.classes), None)
+    # Of weights that are tied the file has one.
+    own = sum(parameter.nbytes for parameter in blank.parameters())
+    if own > weights.stat().st_size:
+        raise ValueError(f"{weights} does not hold the weights of {name}")
 
 
 def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:

@@ -47,12 +47,16 @@ class Cell:
         return "+".join(f"|{part}" for part in parts.values())
 
 
+LARGEST_OPTION = 1024
+"""Beyond, a network would take minutes to build and more memory than there is; the benchmark has 5 and 16."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellSpace:
     """All 15,625 cells in a skeleton of `cells` cells a stage and `channels` channels in the first.
 
     Raises:
-        ValueError: either is not a whole number of at least 1.
+        ValueError: either is not a whole number from 1 to `LARGEST_OPTION`.
     """
 
     cells: int = CELLS
@@ -62,8 +66,8 @@ class CellSpace:
     def __post_init__(self) -> None:
         for option in ("cells", "channels"):
             value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{option} is {value!r}: a whole number of at least 1")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_OPTION:
+                raise ValueError(f"{option} is {value!r}: a whole number from 1 to {LARGEST_OPTION}")
 
     @property
     def choices(self) -> Mapping[str, tuple[Any, ...]]:

@@ -97,6 +97,8 @@ def test_damaged_files_are_refused(settings: SearchSettings) -> None:
         ({"architecture": "w64-d1-none-relu-avg"}, "card of another architecture"),
         ({"space": {"name": "convnt", "options": {}}}, "did you mean 'convnet'"),
         ({"classes": ["a", "b"]}, "does not hold the weights"),
+        ({"image_shape": [1, 200_000, 200_000]}, "does not hold the weights"),
+        ({"space": {"name": "nasbench201", "options": {"cells": 10**6}}}, "from 1 to 1024"),
     ):
         change_card(card, **changes)
         with pytest.raises(ValueError, match=message):

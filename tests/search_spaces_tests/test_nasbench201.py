@@ -60,7 +60,7 @@ def test_cheaper_skeletons() -> None:
     assert parameters(small.build(cell(LARGEST), SHAPE, 10)) < 30000
     assert small.build(cell(LARGEST), (1, 8, 8), 3)(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     assert small.misfit(cell(LARGEST), (3, 3, 3))
-    for option in ({"cells": 0}, {"channels": "16"}, {"cells": True}):
+    for option in ({"cells": 0}, {"channels": "16"}, {"cells": True}, {"cells": 1025}, {"channels": 10**9}):
         with pytest.raises(ValueError, match=next(iter(option))):
             load("nasbench201", **option)
 
