@@ -80,7 +80,7 @@ def members(group: int) -> list[int]:
 
 
 def wait_until_gone(group: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while members(group):
         assert time.monotonic() < deadline, f"left behind: {members(group)}"
         time.sleep(0.05)
@@ -133,12 +133,12 @@ def test_a_stopped_command_says_how_to_go_on_and_leaves_no_worker(
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not finished_trials(out):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "repeat the command with --resume" in said.splitlines()[-1]

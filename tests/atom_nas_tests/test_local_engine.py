@@ -207,7 +207,7 @@ def busy_parent(tmp_path: Path) -> Iterator[Parent]:
 
 def ends(process: int) -> bool:
     """Whether the process is gone within some seconds."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     return not Path(f"/proc/{process}").exists()
@@ -224,7 +224,7 @@ def test_ctrl_c_stops_all_without_noise_from_workers(
 ) -> None:
     parent, worker = busy_parent
     os.killpg(parent.pid, 2)
-    _, errors = parent.communicate(timeout=20)
+    _, errors = parent.communicate(timeout=120)
     assert ends(worker)
     assert errors.count("Traceback") == 1
     assert errors.rstrip().endswith("KeyboardInterrupt")

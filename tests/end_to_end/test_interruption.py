@@ -76,7 +76,7 @@ def test_an_interrupted_command_says_so_and_goes_on(tmp_path, number):
     process = subprocess.Popen([*program, *options, *quick], stderr=subprocess.PIPE, text=True)
     wait_for(out / "log.jsonl", process)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "--resume" in errors.splitlines()[-1]
     assert (out / "checkpoint.safetensors").exists()
