@@ -107,22 +107,12 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
                 found = ", ".join(header) or "none"
                 raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}")
             for row in reader:
-                _refuse_swallowed(row, reader.line_num, path)
                 yield reader.line_num, {column: _cell(row, column) for column in columns}
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
         except csv.Error as error:
             after = f"after line {reader.line_num}"
             raise ValueError(f"{path} cannot be read as a CSV file {after}: {error}") from error
-
-
-def _refuse_swallowed(row: Mapping[str | Any, Any], line: int, path: Path) -> None:
-    """A quote that is never closed takes the lines below it into its cell, whatever the column."""
-    if any("\n" in cell for cell in row.values() if isinstance(cell, str)):
-        raise ValueError(
-            f"{path}: a quoted cell that ends in line {line} holds a line break: close its quote where it "
-            "belongs"
-        )
 
 
 def _cell(row: Mapping[str | Any, str | Any], column: str) -> str:
