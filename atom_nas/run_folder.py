@@ -10,6 +10,7 @@ from typing import IO, Any
 from atom_nas.trials import TrialStore
 from distill.files import lock_folder, read_regular, refuse_links, write_text
 from reports.confirmed import FOLDER
+from reports.scores import MEAN_OF_RANKS
 
 RECORD_FORMAT = 1
 LARGEST_RECORD = 64 * 2**20
@@ -151,7 +152,8 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
     both = tuple(f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known)
-    for name in (*_FIXED, *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
+    parts = ("combine",) if earlier.get("score") == MEAN_OF_RANKS else ()
+    for name in (*_FIXED, *parts, *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
         found = first_difference(name, _entry(earlier, name), _entry(now, name))
         if found:
             raise ValueError(f"{path} cannot be resumed with other settings: {found}")

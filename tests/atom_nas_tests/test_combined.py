@@ -184,3 +184,18 @@ def test_the_command_takes_it(settings: SearchSettings) -> None:
     assert ranking(settings.out) == expected(settings.out, ("final_training_loss", "synflow"))
     again = subprocess.run([*command[:-1], "zico"], capture_output=True, text=True, check=False)
     assert (again.returncode, "one score" in again.stderr or "two scores" in again.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_run_goes_on_by_the_scores_that_it_began_with(settings: SearchSettings) -> None:
+    """What strategies learn from, and who is confirmed, depends on them."""
+    run_search(settings)
+    order = expected(settings.out)
+    with pytest.raises(ValueError, match=r"with other settings: combine was \['validation_loss', 'final_"):
+        run_search(replace(settings, combine=PARTS[1:], resume=True))
+    run_search(replace(settings, resume=True))
+    assert expected(settings.out) == order
+    other = replace(settings, score="validation_loss", out=settings.out / "other")
+    run_search(other)
+    run_search(replace(other, combine=("validation_loss", "synflow", "flops"), resume=True))
+    assert read_record(other.out)["combine"] == ["validation_loss", "synflow", "flops"]
