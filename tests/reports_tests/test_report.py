@@ -372,6 +372,8 @@ def test_how_it_was_made_counts_images_and_epochs(make_run: MakeRun) -> None:
     assert "trained on real data on 2,000 images for 8 epochs, test accuracy on 5,000 images" in text
     assert "- Proxy training: batches of 32, dsa augmentation\n" in text
     assert "- Reference training: learning rate 0.01, step schedule, bfloat16\n" in text
+    assert "- By another score: `atom-nas report RUN --score NAME` with `" in text
+    assert "`mean_of_ranks` (combination: mean of ranks)" in text
     assert "600 of its 720 architectures fit images of 8x8 pixels" in text
 
 
