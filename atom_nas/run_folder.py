@@ -81,7 +81,8 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
 
     Args:
         path: the folder, made if absent.
-        record: what run.json is to say; wall seconds of an earlier session are carried over.
+        record: what run.json is to say; wall seconds of an earlier session are carried over, and which
+            architectures it found to be one network.
         resume: go on with a run that is there.
     Raises:
         ValueError: the folder is taken and `resume` is false; there is none and it is true; or the settings
@@ -95,6 +96,7 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         # Again, now that nobody else can write: another search may have come first.
         earlier = check_run(path, record, resume=resume)
         carried = {name: value for name, value in earlier.items() if name.endswith("_wall_seconds")}
+        carried |= {"same": earlier["same"]} if isinstance(earlier.get("same"), dict) else {}
         if earlier.get("confirm") and not record.get("confirm"):
             # What an earlier session has confirmed is there, whether or not this one confirms.
             carried["confirm"] = earlier["confirm"]

@@ -155,7 +155,6 @@ class _Session:
         self._engine = engine
         self._progress = progress
         self._same = SameNetworks(plan.space)
-        self._note_same()
 
     def draw_picture(self) -> None:
         """Draw the synthetic set beside the results, for the report."""
@@ -234,7 +233,7 @@ class _Session:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
         trials, references = store.trials("proxy"), store.trials("real")
-        self._note_same()
+        record["same"] = self._same.repeated(trial.architecture for trial in trials if trial.done)
         record["complete"] = True
         self._folder.save()
         confirmed = store.trials(ESTIMATOR)
@@ -308,13 +307,8 @@ class _Session:
         space = self._plan.space
         return space.misfit(space.parse(architecture), self._plan.data.image_shape)
 
-    def _note_same(self) -> None:
-        """Record which of the scored are one network, also for reports of a search that was stopped."""
-        done = [trial.architecture for trial in self._folder.store.trials("proxy") if trial.done]
-        self._folder.record["same"] = self._same.repeated(done)
-
     def _tell(self, progress: Progress) -> None:
-        if progress.architecture and progress.score is not None:
+        if progress.architecture and progress.score is not None:  # for reports of a search that is stopped
             self._same.note(progress.architecture, self._folder.record["same"])
         # run.json is rewritten along with each trial, so that kill -9 loses little of the wall time.
         self._folder.save()

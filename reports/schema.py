@@ -24,8 +24,8 @@ FORMAT_VERSION = 1
 Count = Annotated[int, Field(ge=0)]
 Images = Annotated[int, Field(ge=0, le=10**15)]
 """A number of images, small enough for floating-point arithmetic; spaces may be larger."""
-Positive = Annotated[float, Field(ge=0, le=LARGEST)]
-Seconds = Positive
+Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
+Rate = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 class _Part(BaseModel):
@@ -98,7 +98,7 @@ class TrainingInfo(_Part):
 
     epochs: Count | None = None
     batch_size: Count | None = None
-    learning_rate: Positive | None = None
+    learning_rate: Rate | None = None
     schedule: str | None = None
     augmentation: str | None = None
     precision: str | None = None

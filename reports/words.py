@@ -16,8 +16,6 @@ from reports.scores import FITTED, describe_score
 from reports.section import SHOWN, Section
 from reports.verdict import MODERATE_FROM, STRONG_FROM
 
-HALVING = ("successive-halving", "hyperband")
-"""Strategies that train few of the architectures to the end."""
 _UNREADABLE = 10**12
 """A number of architectures from which its magnitude says more than its digits."""
 AGREEMENT_DEFINITIONS = (
@@ -226,7 +224,7 @@ def _recipe(training: TrainingInfo | None) -> str:
 
 def _proxy(run: RunSummary) -> str:
     settings = run.proxy
-    trained = _training_of(settings, at_most=run.strategy.name in HALVING)
+    trained = _training_of(settings, at_most="rungs" in run.strategy.options)
     scored = _count(" and scored on", settings.validation_images, "real validation image")
     smaller = ", ".join(f"{name}={value}" for name, value in settings.space_options.items())
     built = f", networks built with {smaller}" if smaller else ""

@@ -1,5 +1,8 @@
 """Small problems for tests of methods."""
 
+import itertools
+from collections.abc import Callable
+
 import torch
 
 from distill.data import Split
@@ -8,6 +11,12 @@ from distill.preprocessing import fit_preprocessing
 from distill.seeding import stream
 
 CPU = torch.device("cpu")
+
+
+def stops_at(look: int) -> Callable[[], bool]:
+    """What asks to stop when it is looked at for that time, counted from 1, and not before or after."""
+    looks = itertools.count(1)
+    return lambda: next(looks) == look
 
 
 def blobs(counts: list[int], side: int = 8, channels: int = 1, seed: int = 0) -> Split:

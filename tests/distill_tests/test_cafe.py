@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from distill_helpers import problem
+from distill_helpers import problem, stops_at
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -118,15 +118,8 @@ def test_the_loss_goes_down() -> None:
 
 @pytest.mark.parametrize(("stop", "done"), [(1, 0), (2, 1)])
 def test_an_interrupted_run_goes_on_to_the_same_bits(stop: int, done: int, tmp_path: Any) -> None:
-    steps = 0
-
-    def stop_now() -> bool:
-        nonlocal steps
-        steps += 1
-        return steps == stop
-
     with pytest.raises(Interrupted):
-        run(RecordedSession(tmp_path, {}, resume=False, should_stop=stop_now))
+        run(RecordedSession(tmp_path, {}, resume=False, should_stop=stops_at(stop)))
     seen: list[Any] = []
     resumed = run(RecordedSession(tmp_path, {}, resume=True, on_progress=seen.append))
     assert torch.equal(resumed, run())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from distill_helpers import problem
+from distill_helpers import problem, stops_at
 from torch.nn import functional as F
 
 from distill.augment import DSA, draw
@@ -110,15 +110,8 @@ def test_the_loss_goes_down(method):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("stop", "done"), [(1, 0), (2, 1), (3, 1)])
 def test_an_interrupted_run_goes_on_to_the_same_bits(method, stop, done, tmp_path):
-    steps = 0
-
-    def stop_now() -> bool:
-        nonlocal steps
-        steps += 1
-        return steps == stop
-
     with pytest.raises(Interrupted):
-        run(method, RecordedSession(tmp_path, {}, resume=False, should_stop=stop_now))
+        run(method, RecordedSession(tmp_path, {}, resume=False, should_stop=stops_at(stop)))
     seen = []
     resumed = run(method, RecordedSession(tmp_path, {}, resume=True, on_progress=seen.append))
     assert torch.equal(resumed, run(method))
