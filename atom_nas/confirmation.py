@@ -15,7 +15,7 @@ from atom_nas.cards import whole_cards
 from atom_nas.leg import Kept, Leg, glance, trained_network
 from atom_nas.plan import Plan
 from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference
-from atom_nas.runner import Progress, Stage, trial_seed
+from atom_nas.runner import Progress, Stage, costliest_first, trial_seed
 from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
@@ -125,9 +125,7 @@ class Confirmation:
             OSError: the run's folder cannot be written; everything before is kept.
         """
         self._tidy()
-        # The costliest first, so that no worker is left alone with one at the end.
-        costliest = sorted(chosen, key=lambda trial: -trial.scores.get("flops", 0.0))
-        positions = {trial.architecture: trial.position for trial in costliest}
+        positions = costliest_first(chosen)
         self._legs = {name: self._leg(name) for name in positions}
         self._running = {name for name in positions if not self._run.store.get(ESTIMATOR, name)}
         self._before = {name: glance(self._legs[name].checkpoint) for name in self._running}

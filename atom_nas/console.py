@@ -23,10 +23,11 @@ stdout = Console(highlight=False, soft_wrap=True)
 
 
 class Bar(Protocol):
-    """`bar(done, note, free)`: how much is done, a few words such as the latest loss, and how much of what is
-    done cost nothing, being known from before."""
+    """`bar(done, note, free, pieces)`: how much is done, a few words such as the latest loss, how much of
+    what is done cost nothing, being known from before; and, where some takes longer than other, how much it
+    is in pieces of mean length, in which `free` then is, too."""
 
-    def __call__(self, done: int, note: str = "", free: int = 0) -> None: ...
+    def __call__(self, done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None: ...
 
 
 def clock(seconds: float) -> str:
@@ -44,9 +45,9 @@ class _Pace:
 
     def __init__(self, total: int) -> None:
         self._total = total
-        self._reports: deque[tuple[float, int]] = deque()
+        self._reports: deque[tuple[float, float]] = deque()
 
-    def __call__(self, done: int, free: int) -> str:
+    def __call__(self, done: float, free: float) -> str:
         now, paid = time.monotonic(), done - free
         self._reports.append((now, paid))
         while len(self._reports) > 2 and self._is_old(*self._reports[1]):
@@ -56,9 +57,9 @@ class _Pace:
             return ""
         rate = (paid - first) / (now - since)
         speed = f"{rate:.2f}/s" if rate >= 1 else f"{1 / rate:.2f} s each"
-        return f"{speed}, ETA {clock((self._total - done) / rate)}"
+        return f"{speed}, ETA {clock(max(0.0, self._total - done) / rate)}"
 
-    def _is_old(self, when: float, paid: int) -> bool:
+    def _is_old(self, when: float, paid: float) -> bool:
         now, latest = self._reports[-1]
         return now - when >= _PACE_SECONDS and latest - paid >= _PACE_PIECES
 
@@ -74,8 +75,9 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr) as progress:
         task = progress.add_task(title, total=total, note="")
 
-        def show(done: int, note: str = "", free: int = 0) -> None:
-            progress.update(task, completed=done, note=_joined(pace(done, free), note))
+        def show(done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None:
+            behind = pace(done if pieces is None else pieces, free)
+            progress.update(task, completed=done, note=_joined(behind, note))
 
         yield show
 
@@ -83,9 +85,9 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
 def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
     last = time.monotonic() - _LINE_SECONDS
 
-    def show(done: int, note: str = "", free: int = 0) -> None:
+    def show(done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None:
         nonlocal last
-        text = pace(done, free)
+        text = pace(done if pieces is None else pieces, free)
         if done < total and time.monotonic() - last < _LINE_SECONDS:
             return
         last = time.monotonic()

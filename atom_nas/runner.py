@@ -32,6 +32,9 @@ class Progress:
         reused: how many of `done` an earlier session had stored.
         architecture: the last one; None at the start of a stage.
         score: its score, or None if it failed.
+        pieces: `done`, each architecture counted by what it is expected to cost against the mean; None where
+            that is not known.
+        free: how many of `pieces` were cached or reused.
     """
 
     stage: str
@@ -42,6 +45,8 @@ class Progress:
     reused: int = 0
     architecture: str | None = None
     score: float | None = None
+    pieces: float | None = None
+    free: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,20 @@ def trial_seed(run_seed: int, estimator: str, architecture: str) -> int:
     return derive_seed(run_seed, estimator, architecture)
 
 
+def costliest_first(trials: Sequence[Trial]) -> dict[str, int]:
+    """Architectures and their positions, so that no worker is left alone with a long one at the end."""
+    costliest = sorted(trials, key=lambda trial: -trial.scores.get("flops", 0.0))
+    return {trial.architecture: trial.position for trial in costliest}
+
+
+def expected_costs(trials: Sequence[Trial], *, halved: bool) -> dict[str, float]:
+    """What training takes, one against another: the seconds as the proxy, or, where that was `halved`, which
+    stopped some early, the operations of a pass."""
+    return {
+        trial.architecture: trial.scores.get("flops", 0.0) if halved else trial.seconds for trial in trials
+    }
+
+
 @dataclass(kw_only=True)
 class Stage:
     """Makes sure that architectures have a stored trial.
@@ -132,6 +151,8 @@ class Stage:
         on_wait: called now and then while trials run.
         same_as: an architecture -> the one whose network is scored for it, the same by another name: of all
             that have one and the same, one is scored, and the others get its scores with costs of their own.
+        costs: what architectures are expected to take, in any unit, to tell how far the stage is; empty:
+            nothing is known.
     """
 
     title: str
@@ -151,12 +172,16 @@ class Stage:
     finish: Callable[[Trial], Trial] | None = None
     on_wait: Callable[[], None] | None = None
     same_as: Callable[[str], str] = str
+    costs: Mapping[str, float] = field(default_factory=dict)
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
+    _unit: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._progress = Progress(stage=self.title, done=0, total=self.total)
+        self._unit = sum(self.costs.values()) / len(self.costs) if self.costs else 0.0
+        pieces = 0.0 if self._unit > 0 else None
+        self._progress = Progress(stage=self.title, done=0, total=self.total, pieces=pieces)
         self.on_trial(self._progress)
 
     @property
@@ -271,4 +296,8 @@ class Stage:
             architecture=trial.architecture,
             score=trial.scores.get(self.score),
         )
+        if before.pieces is not None:
+            piece = self.costs.get(trial.architecture, self._unit) / self._unit
+            free = piece if trial.cached or reused else 0.0
+            self._progress = replace(self._progress, pieces=before.pieces + piece, free=before.free + free)
         self.on_trial(self._progress)

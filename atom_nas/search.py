@@ -27,7 +27,7 @@ from atom_nas.record import first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
-from atom_nas.runner import Progress, SpaceBuilder, Stage
+from atom_nas.runner import Progress, SpaceBuilder, Stage, costliest_first, expected_costs
 from atom_nas.same import SameNetworks
 from atom_nas.strategies import run_strategy
 from atom_nas.tables import ReferenceTable, reference_csv
@@ -182,12 +182,15 @@ class _Session:
 
     def look(self) -> None:
         """Score what was proposed with the other estimators too; trainings are timed apart."""
-        positions = {trial.architecture: trial.position for trial in self._folder.store.trials("proxy")}
+        trials = self._folder.store.trials("proxy")
+        positions = {trial.architecture: trial.position for trial in trials}
+        costs = expected_costs(trials, halved=bool(self._plan.halving))
         for estimator in self._plan.others:
             trains = estimator.name in TRAINED_BESIDE
             score = self._settings.criterion if trains else estimator.name
             with self._folder.timing("beside_wall_seconds" if trains else "search_wall_seconds"):
-                self._stage(estimator.name, estimator, score, len(positions)).ensure(positions)
+                stage = self._stage(estimator.name, estimator, score, len(positions), costs=costs)
+                stage.ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
         """What answers the strategy's proposals."""
@@ -263,10 +266,9 @@ class _Session:
         cache = ReferenceCache(self._cache_key(estimator))
         try:
             with self._folder.timing("reference_wall_seconds"):
-                stage = self._stage("reference", estimator, "test_accuracy", len(chosen), cache=cache)
-                # The costliest first, so that no worker is left alone with one at the end.
-                costliest = sorted(chosen, key=lambda trial: -trial.scores.get("flops", 0.0))
-                stage.ensure({trial.architecture: trial.position for trial in costliest})
+                how = {"cache": cache, "costs": expected_costs(chosen, halved=bool(self._plan.halving))}
+                stage = self._stage("reference", estimator, "test_accuracy", len(chosen), **how)
+                stage.ensure(costliest_first(chosen))
         finally:
             cache.close()
         done = [trial for trial in self._folder.store.trials(estimator.name) if trial.done]

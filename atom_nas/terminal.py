@@ -119,7 +119,9 @@ class _StageBars:
             self.close()
             self._stage = progress.stage
             self._bar = self._stack.enter_context(progress_bar(progress.stage, progress.total))
-        self._bar(progress.done, _note(progress), progress.cached + progress.reused)
+        counted = progress.pieces is not None
+        free = progress.free if counted else progress.cached + progress.reused
+        self._bar(progress.done, _note(progress), free, progress.pieces)
 
     def close(self) -> None:
         """Close the bar that is open, if any."""

@@ -59,3 +59,19 @@ def test_what_is_known_from_before_does_not_count_as_speed(
         "work: 32/50  20.00 s each, ETA 6:00",
         "work: 40/50  15.00 s each, ETA 2:30",
     ]
+
+
+def test_pieces_of_unlike_length_count_by_their_length(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.progress_bar("work", 4) as bar:
+        bar(0, pieces=0.0)
+        clock[0] = 30.0
+        bar(1, pieces=3.0)  # the longest: three quarters of all
+        clock[0] = 40.0
+        bar(4, pieces=4.0 + 1e-9)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 0/4",
+        "work: 1/4  10.00 s each, ETA 0:10",
+        "work: 4/4  10.00 s each, ETA 0:00",
+    ]

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,23 @@ def test_a_search_leaves_a_whole_run_folder(settings: SearchSettings, ran: Ran, 
         *[("reference", done, 3) for done in range(4)],
     ]
     assert seen[1].score == proxies[0].scores["validation_accuracy"]
+
+
+@pytest.mark.usefixtures("ran")
+def test_progress_counts_trainings_by_what_they_took_as_the_proxy(settings: SearchSettings) -> None:
+    seen: list[Progress] = []
+    run_search(settings, progress=seen.append)
+    assert {p.pieces for p in seen if p.stage == "proxy"} == {None}
+    pieces = [p.pieces or 0.0 for p in seen if p.stage == "reference"]
+    seconds = {trial.architecture: trial.seconds for trial in stored(settings.out, "proxy")}
+    referred = [p.architecture or "" for p in seen if p.stage == "reference"][1:]
+    mean = sum(seconds[name] for name in referred) / len(referred)
+    assert [after - before for before, after in pairwise(pieces)] == pytest.approx(
+        [seconds[name] / mean for name in referred]
+    )
+    seen.clear()
+    run_search(replace(settings, resume=True), progress=seen.append)
+    assert seen[-1].pieces == seen[-1].free == pytest.approx(3.0)
 
 
 @pytest.mark.usefixtures("ran")
