@@ -141,6 +141,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not a run folder: it has no {RECORD}, which search writes to its --out")
     try:
         record = json.loads(read_regular(file, LARGEST_RECORD).decode())
+        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair could not be written again
         version = record["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged or not a run's record: {error}") from error

@@ -128,7 +128,8 @@ def _parse(space: Space, row: Mapping[str, str], line: int, path: Path) -> str:
 
 def _score(row: Mapping[str, str], line: int, path: Path) -> float:
     try:
-        score = float(row["score"])
+        # Python's own numbers may be written 9_4; in a table that is a slip.
+        score = math.nan if "_" in row["score"] else float(row["score"])
     except ValueError:
         score = math.nan
     if not math.isfinite(score):

@@ -260,6 +260,9 @@ def _read_info(path: Path) -> RunInfo:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # half of a surrogate pair could not be written again
         field = _overflowing(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(

@@ -32,8 +32,8 @@ MAX_TRIALS = 1_000_000
 STEPS_A_CALL = 1_000_000
 MAX_CALLS = 500
 """After so many million instructions SQLite is stopped; a million rows take about a hundred million."""
-LARGEST = 1e300
-"""Numbers up to this size can be subtracted and a million of them added up without overflow."""
+LARGEST = 1e100
+"""Numbers up to this size can be multiplied and a million of the products added up without overflow."""
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

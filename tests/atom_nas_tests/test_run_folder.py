@@ -71,7 +71,7 @@ def test_a_run_killed_before_it_began_can_be_resumed(tmp_path: Path) -> None:
     assert read_record(tmp_path) == record()
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}', r'{"format_version": 1, "command": "\ud800"}'])
 def test_a_damaged_record_is_an_error(tmp_path: Path, content: str) -> None:
     start(tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text(content)

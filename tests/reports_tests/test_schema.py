@@ -63,6 +63,7 @@ def test_missing_folder_and_files(make_run: MakeRun, tmp_path: Path) -> None:
     [
         (b"{", "is not valid JSON"),
         (b"\xff\xfe", "is not valid JSON"),
+        (rb'{"format_version": 1, "command": "\ud800"}', "is not valid JSON"),
         (b"[]", "was not written by atom-nas search"),
         (b'{"a": 1}', "was not written by atom-nas search"),
         (b'{"format_version": 2}', "has format_version 2, this version reads 1"),
