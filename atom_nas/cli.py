@@ -11,6 +11,7 @@ import typer
 
 from atom_nas import __version__
 from atom_nas import options as opt
+from atom_nas import set_commands as sets
 from atom_nas.guard import Commands, guarded
 from atom_nas.typed import command_line, said
 
@@ -104,119 +105,27 @@ def distill(
     show_distill(settings, resume=resume, overwrite=overwrite)
 
 
-@app.command(epilog="\b\nExample:\n  atom-nas merge runs/part-1 runs/part-2 runs/part-3 --out runs/whole")
-@guarded
-def merge(
-    shards: Annotated[
-        list[Path],
-        typer.Argument(
-            help="The folders of all shards of one distillation, in any order.", metavar="SHARD..."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write the synthetic set to.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
-) -> None:
-    """Put together what 'atom-nas distill --shard' made of each part of the classes; the shards are kept."""
-    from atom_nas.terminal import show_merge
-
-    show_merge(shards, out, overwrite=overwrite)
-
-
-@app.command(
+app.command(epilog="\b\nExample:\n  atom-nas merge runs/part-1 runs/part-2 runs/part-3 --out runs/whole")(
+    sets.merge
+)
+app.command(
+    epilog="\b\nExamples:"
+    "\n  atom-nas label runs/c10 --out runs/c10-soft"
+    "\n  atom-nas label runs/c10 --teachers 3 --epochs 10 --set learning_rate=0.01 --out runs/c10-soft"
+)(sets.label)
+app.command(
     epilog="\b\nExamples:"
     "\n  atom-nas evaluate runs/digits"
     "\n  atom-nas evaluate runs/c10 --networks convnet3,convnet4 --repeats 5 --json"
     "\n  atom-nas evaluate runs/atom runs/dm --networks convnet3,alexnet,vgg11,resnet18,vit --picture m.png"
     "\n  atom-nas evaluate runs/c10 --split validation"
-)
-@guarded
-def evaluate(
-    directories: opt.Directories,
-    networks: opt.Networks = None,
-    repeats: opt.Repeats = 5,
-    epochs: opt.TrainingEpochs = None,
-    split: opt.SplitName = "test",
-    baseline: opt.Baseline = True,
-    set_: opt.Set = None,
-    workers: opt.TrainingWorkers = None,
-    seed: opt.Seed = 0,
-    device: opt.Device = "auto",
-    dataset: opt.Moved = None,
-    data_dir: opt.DataDir = None,
-    fresh: opt.Fresh = False,
-    picture: opt.Picture = None,
-    as_json: opt.AsJson = False,
-) -> None:
-    """Train fresh networks on synthetic sets and test them on real images.
-
-    Finished trainings are kept in ~/.cache/atom-nas and not repeated.
-    """
-    from atom_nas.config import assigned, choose_dataset, given
-    from atom_nas.terminal import EvaluationOutput, evaluation_plan, show_evaluation
-
-    plan = evaluation_plan(
-        directories,
-        networks=networks,
-        repeats=repeats,
-        training={**given(epochs=epochs), **assigned(set_, {"epochs": epochs})},
-        split=split,
-        baseline=baseline,
-        seed=seed,
-        device=device,
-    )
-    show_evaluation(
-        plan,
-        EvaluationOutput(picture=picture, as_json=as_json),
-        dataset=choose_dataset(dataset) if dataset else None,
-        data_dir=data_dir,
-        workers=workers,
-        fresh=fresh,
-    )
-
-
-@app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")
-@guarded
-def export(
-    directory: opt.Synthetic,
-    to: Annotated[str, typer.Option(help="folder (PNG per class), npz or pt.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; DIR/export... by default.")] = None,
-) -> None:
-    """Write a synthetic set in a format that other programs read."""
-    from atom_nas.console import stdout
-    from atom_nas.names import choose
-    from distill.export import FORMATS
-    from distill.export import export as write
-    from distill.synthetic import load
-
-    choose("format", to, FORMATS)
-    target = out or directory / ("export" if to == "folder" else f"export.{to}")
-    stdout.print(str(write(load(directory), to, target)), markup=False)
-
-
-@app.command(
+)(sets.evaluate)
+app.command(epilog="\b\nExample:\n  atom-nas export runs/digits --to npz --out digits.npz")(sets.export)
+app.command(
     epilog="\b\nExamples:"
     "\n  atom-nas push runs/digits ada/digits-atom-ipc10"
     "\n  atom-nas push runs/digits ada/digits-atom-ipc10 --public"
-)
-@guarded
-def push(
-    directory: opt.Synthetic,
-    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="A dataset repository; made if need be.")],
-    private: Annotated[
-        bool | None,
-        typer.Option(
-            "--private/--public",
-            help="Who sees it: you, or everybody.  [default: a new one is private, another stays as it is]",
-        ),
-    ] = None,
-) -> None:
-    """Share a synthetic set on the Hugging Face Hub; needs pip install 'atom-nas[hub]' and 'hf auth login'.
-
-    Uploaded are the set's own files alone, less paths of this machine: data, card, pictures, README, losses.
-    """
-    from atom_nas.terminal import show_push
-
-    show_push(directory, repo, private)
+)(sets.push)
 
 
 @app.command(

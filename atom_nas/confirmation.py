@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from atom_nas.cards import whole_cards
-from atom_nas.leg import Kept, Leg, glance, trained_network
 from atom_nas.plan import Plan
 from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference
 from atom_nas.runner import Progress, Stage, costliest_first, trial_seed
 from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
+from distill.leg import Kept, Leg, glance, trained_network
 from distill.synthetic import save_preprocessing
 from reports.combinations import ranked_by_mean
 from reports.confirmed import ESTIMATOR, FOLDER

@@ -57,7 +57,12 @@ def matrix(found: Found) -> list[tuple[str, dict[str, Entry]]]:
 
 def _entry(found: Found, subject: Subject) -> Entry:
     card = found.plan.sets[subject.place].card
-    own = {"path": str(found.plan.sets[subject.place].path), "method": card["method"]}
+    teachers = (card.get("soft_labels") or {}).get("teachers")
+    own = {
+        "path": str(found.plan.sets[subject.place].path),
+        "method": card["method"],
+        "soft_labels": teachers,
+    }
     return {
         "name": subject.label,
         **(own if subject.kind == "synthetic" else {}),

@@ -31,6 +31,7 @@ _WAY_ON = {
     "distill": _RESUME,
     "search": _RESUME,
     "quickstart": _RESUME,
+    "label": "; finished epochs are stored: repeat the command to go on",
     "evaluate": "; finished trainings are stored: repeat the command to go on",
 }
 

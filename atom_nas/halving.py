@@ -13,11 +13,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from atom_nas.leg import Leg
 from atom_nas.run_folder import CHECKPOINTS
 from atom_nas.runner import Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
+from distill.leg import Leg
 from search_spaces.base import Architecture
 
 PLACE = "halving_place"

@@ -117,6 +117,25 @@ Deterministic = Annotated[
     ),
 ]
 
+# Of `label`.
+LabelledFolder = Annotated[Path, typer.Option("--out", help="The folder to write the labelled set to.")]
+Teachers = Annotated[
+    int, typer.Option(min=1, help="Networks whose predictions are averaged; they differ in their seed.")
+]
+TeacherNetwork = Annotated[
+    str | None,
+    typer.Option(help="See 'atom-nas list networks'; the ConvNet that fits the images by default."),
+]
+TeacherEpochs = Annotated[
+    int | None, count("Passes of a teacher over the real images that are not held out.  [default: 5]")
+]
+Temperature = Annotated[
+    float, typer.Option(help="By which the teachers' logits are divided; more of it makes labels softer.")
+]
+HardShare = Annotated[
+    float, typer.Option(help="How much of each label stays the image's own class, from 0 to below 1.")
+]
+
 # Of `evaluate`.
 Directories = Annotated[
     list[Path],

@@ -378,6 +378,7 @@ def search_data(synthetic: SyntheticSet, dataset: RealDataset) -> SearchData:
         test=dataset.test,
         preprocessing=synthetic.preprocessing,
         classes=len(synthetic.classes),
+        soft_labels=synthetic.soft_labels,
     )
 
 

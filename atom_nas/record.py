@@ -66,8 +66,9 @@ def _synthetic(plan: Plan) -> dict[str, Any]:
     card, synthetic = plan.synthetic.card, plan.synthetic
     return {
         "directory": str(plan.settings.synthetic),
-        "fingerprint": fingerprint(synthetic.images, synthetic.labels),
+        "fingerprint": fingerprint(synthetic.images, synthetic.targets),
         "method": card["method"],
+        **({} if synthetic.soft_labels is None else {"soft_labels": card["soft_labels"]["teachers"]}),
         "ipc": card["ipc"],
         "images": len(synthetic.stored),
         "factor": synthetic.factor,

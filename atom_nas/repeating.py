@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from atom_nas.leg import Leg, glance
+from distill.leg import Leg, glance
 from distill.seeding import derive_seed
 from reports.scores import repeat_of
 

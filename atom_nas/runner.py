@@ -10,9 +10,9 @@ from torch import nn
 
 import search_spaces
 from atom_nas.engines.base import Engine, Job, Outcome
-from atom_nas.leg import Leg
 from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
+from distill.leg import Leg
 from distill.seeding import derive_seed
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace

@@ -21,7 +21,6 @@ from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung
-from atom_nas.leg import Leg
 from atom_nas.plan import Plan, SearchSettings, prepare
 from atom_nas.record import first_record
 from atom_nas.references import ReferenceCache
@@ -34,6 +33,7 @@ from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
+from distill.leg import Leg
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
 from reports.formatting import plural

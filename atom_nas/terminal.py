@@ -97,6 +97,44 @@ def show_merge(shards: Sequence[Path], out: Path, *, overwrite: bool) -> None:
     stdout.print(f"{images}, {total} in all and {longest} the longest: {out}", markup=False)
 
 
+def show_label(
+    directory: Path,
+    out: Path,
+    *,
+    options: Mapping[str, Any],
+    training: Mapping[str, Any],
+    device: str,
+    dataset: str | None,
+    data_dir: Path | None,
+    overwrite: bool,
+) -> None:
+    """Label with a bar, and say what came of it; says if the machine lacks the precision asked for."""
+    from atom_nas.config import construct
+    from atom_nas.names import choose
+    from distill.labelling import LabelConfig, label, teacher_training
+    from distill.networks import NETWORKS
+    from distill.settings import resolve_device
+    from distill.synthetic import load
+    from distill.training import TrainingConfig
+
+    if "network" in options:
+        choose("network", options["network"], NETWORKS)
+    unlabelled, resolved = load(directory), resolve_device(device)
+    chosen = construct(TrainingConfig, {**teacher_training().as_dict(), **training})
+    config, fallback = chosen.suited_to(unlabelled.card["dataset"]["name"]).settled(resolved)
+    settings = LabelConfig(training=config, **options)
+    if fallback:
+        stderr.print(fallback, markup=False)
+    real = unlabelled.real_dataset(data_dir, dataset)
+    with progress_bar("teachers (epochs)", settings.epochs) as bar:
+        made = label(unlabelled, real, out, settings, device=resolved, overwrite=overwrite, on_epoch=bar)
+    soft = made.card["soft_labels"]
+    known = [each for each in soft["validation_accuracy"] if each is not None]
+    accuracy = f", {sum(known) / len(known):.1%} right on held-out images" if known else ""
+    by = f"{plural(soft['teachers'], 'teacher')}{accuracy}, in {clock(soft['wall_seconds'])}"
+    stdout.print(f"soft labels of {_images(made)} by {by}: {out}", markup=False)
+
+
 def show_push(directory: Path, repo: str, private: bool | None) -> None:
     """Upload, and say where to and who sees it."""
     from atom_nas.hub import push

@@ -32,13 +32,13 @@ from atom_nas.cards import (
     weights_of,
 )
 from atom_nas.estimators.base import fingerprint
-from atom_nas.leg import apart, with_tied
 from atom_nas.resuming import how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
 from atom_nas.runner import load_space
 from distill import synthetic as synthetic_sets
 from distill.card import Side
 from distill.files import write_bytes, write_text
+from distill.leg import apart, with_tied
 from distill.preprocessing import Preprocessing
 from distill.synthetic import digest, load_preprocessing, load_tensors
 from reports.combinations import ranked_by_mean
@@ -236,7 +236,7 @@ def _synthetic_set(run: Path, record: _Record) -> synthetic_sets.SyntheticSet:
             f"{run} was searched with the synthetic set {where}, whose classes and preprocessing are needed "
             f"here: {error}"
         ) from None
-    if fingerprint(synthetic.images, synthetic.labels) != record.synthetic.fingerprint:
+    if fingerprint(synthetic.images, synthetic.targets) != record.synthetic.fingerprint:
         raise ValueError(f"{where} is not the synthetic set any more that {run} was searched with")
     return synthetic
 

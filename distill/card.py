@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from distill.formation import require_factor
 from distill.session import CHECKPOINT
 
-FORMAT_VERSION = 2
-"""Of a set whose stored images hold several; others have format 1, which earlier versions read as well."""
+FORMAT_VERSION, WITH_FACTOR = 3, 2
+"""Of a set with soft labels, and of one whose stored images hold several; others have format 1, which all
+versions read."""
 CARD, SHARD = "card.json", "shard.json"
 _SEARCH_RECORD = "run.json"
 
@@ -56,6 +57,14 @@ class PreprocessingCard(_Loose):
     zca: dict[str, Any] | None
 
 
+class SoftLabelsCard(_Loose):
+    """Whose predictions the soft labels are, see `distill.labelling`; the seconds are among the card's."""
+
+    teachers: Count
+    wall_seconds: Amount
+    cpu_seconds: Amount
+
+
 class Card(_Loose):
     """What `card.json` must hold; more is allowed and kept.
 
@@ -74,6 +83,7 @@ class Card(_Loose):
     wall_seconds: Amount
     cpu_seconds: Amount
     images_sha256: str
+    soft_labels: SoftLabelsCard | None = None
 
     file: ClassVar[str] = CARD
     what: ClassVar[str] = "synthetic set"

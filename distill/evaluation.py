@@ -97,9 +97,9 @@ class Evaluator:
         ).accuracy
 
     def _training_set(self, subject: str, repeat: int) -> tuple[Tensor, Tensor]:
-        """Images in model space and their labels."""
+        """Images in model space and their labels, or probabilities."""
         if subject == "synthetic":
-            return self._synthetic.images, self._synthetic.labels
+            return self._synthetic.images, self._synthetic.targets
         return self._random_images(repeat)
 
     def _random_images(self, repeat: int) -> tuple[Tensor, Tensor]:

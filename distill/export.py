@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill.synthetic import SyntheticSet
+from distill.synthetic import SOFT_LABELS, SyntheticSet
 
 
 def _folder(synthetic: SyntheticSet, out: Path) -> None:
@@ -60,21 +60,25 @@ def _safe(name: str) -> str:
 
 
 def _npz(synthetic: SyntheticSet, out: Path) -> None:
-    """images (model space), pixels (uint8 N, H, W, C), labels, classes, mean, std."""
+    """images (model space), pixels (uint8 N, H, W, C), labels, classes, mean, std; soft labels if any."""
+    soft = synthetic.soft_labels
     with out.open("wb") as file:
         np.savez_compressed(
             file,
+            allow_pickle=False,
             images=synthetic.images.numpy(),
             pixels=synthetic.pictures().permute(0, 2, 3, 1).numpy(),
             labels=synthetic.labels.numpy(),
             classes=np.array(synthetic.classes),
             mean=synthetic.preprocessing.mean.numpy(),
             std=synthetic.preprocessing.std.numpy(),
+            **({} if soft is None else {SOFT_LABELS: soft.numpy()}),
         )
 
 
 def _pt(synthetic: SyntheticSet, out: Path) -> None:
     """A dict of tensors, readable with torch.load(..., weights_only=True)."""
+    soft = {} if synthetic.soft_labels is None else {SOFT_LABELS: synthetic.soft_labels}
     encoded = BytesIO()  # torch reports a full disk as a RuntimeError; write_bytes as what it is
     torch.save(
         {
@@ -83,6 +87,7 @@ def _pt(synthetic: SyntheticSet, out: Path) -> None:
             "mean": synthetic.preprocessing.mean,
             "std": synthetic.preprocessing.std,
             "classes": list(synthetic.classes),
+            **soft,
         },
         encoded,
     )

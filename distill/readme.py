@@ -30,7 +30,7 @@ folder = Path(".")  # where these files are
 card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
 tensors = load_file(folder / "synthetic.safetensors")
 images, labels = tensors["images"], tensors["labels"]  # float32 (N, C, H, W) in model space; int64 (N,)
-{decoding}classes = card["dataset"]["classes"]  # the name of label k is classes[k]
+{decoding}{softening}classes = card["dataset"]["classes"]  # the name of label k is classes[k]
 space = card["preprocessing"]
 mean, std = (torch.tensor(space[name]).view(-1, 1, 1) for name in ("mean", "std"))
 zca = load_file(folder / "whitening.safetensors") if space["zca"] else None
@@ -56,6 +56,8 @@ size = images.shape[2:]
 small = images.unflatten(3, (factor, -1)).unflatten(2, (factor, -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 images = torch.nn.functional.interpolate(small, size=size, mode="bilinear", align_corners=False)
 labels = labels.repeat_interleave(factor * factor)
+"""
+_SOFTENING = """targets = tensors["soft_labels"]  # float32 (images, classes): what to train networks on
 """
 
 _CAUTIONS = """- The images live in *model space*, not in pixels. Real images must pass through
@@ -119,11 +121,15 @@ def _sections(card: Mapping[str, Any]) -> Iterator[str]:
     )
     if _factor(card) > 1:
         yield _formation(card)
+    if _soft(card):
+        yield _softened(card)
     yield "![The images as pictures, a row a class](images.png)"
     yield "## Source\n\n" + "\n".join(_source(card))
     yield f"## Method\n\n{_method(card['method'])}"
     yield "### Settings\n\n" + _table("setting", card["config"].items())
     yield "## How it was made\n\n" + _table("what", _making(card))
+    if _soft(card):
+        yield "## Soft labels\n\n" + _table("what", _labelling(_soft(card)))
     yield f"## Loading with safetensors and json alone\n\n```python\n{_usage(card)}```"
     yield "## Loading with atom-nas\n\n```python\n" + _OWN_USAGE + "```"
     yield f"## Cautions\n\n{_CAUTIONS}"
@@ -150,7 +156,24 @@ def _formation(card: Mapping[str, Any]) -> str:
 
 def _usage(card: Mapping[str, Any]) -> str:
     """Code that loads the images that networks are trained on."""
-    return _USAGE.replace("{decoding}", _DECODING if _factor(card) > 1 else "")
+    decoding = _DECODING if _factor(card) > 1 else ""
+    return _USAGE.replace("{decoding}", decoding).replace("{softening}", _SOFTENING if _soft(card) else "")
+
+
+def _soft(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the labels are, where they are soft."""
+    found: Mapping[str, Any] = card.get("soft_labels") or {}
+    return found
+
+
+def _softened(card: Mapping[str, Any]) -> str:
+    teachers = _soft(card)["teachers"]
+    whose = f"the mean of what {teachers} networks say" if teachers > 1 else "what a network says"
+    return (
+        f"Soft labels: beside its class each image has probabilities of all classes, {whose} that was "
+        "trained on the real images. Networks are meant to be trained on those. Source: Hinton et al. 2015, "
+        "[arXiv:1503.02531](https://arxiv.org/abs/1503.02531)."
+    )
 
 
 def _source(card: Mapping[str, Any]) -> Iterator[str]:
@@ -201,6 +224,18 @@ def _making(card: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     if isinstance(environment, dict):
         yield from environment.items()
     yield "SHA-256 of synthetic.safetensors", card["images_sha256"]
+
+
+def _labelling(soft: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """How the soft labels came about; the card may be a stranger's, and say less."""
+    names = {"wall_seconds": "seconds, among those above", "cpu_seconds": "core-seconds, likewise"}
+    for key, value in soft.items():
+        if key in names:
+            yield names[key], round(value, 1)
+        elif isinstance(value, str | int | float) or key == "validation_accuracy":
+            yield key, value
+        elif key == "training" and isinstance(value, dict):
+            yield from ((f"training: {name}", each) for name, each in value.items())
 
 
 def _table(title: str, rows: Iterable[tuple[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """The artifact: a folder with a synthetic set and everything needed to use it right.
 
-    synthetic.safetensors   images float32 (N, C, H, W) in model space, as stored; labels int64 (N,)
+    synthetic.safetensors   images float32 (N, C, H, W) in model space, as stored; labels int64 (N,);
+                            soft_labels float32 (N*f^2, K), only if there are any (see `distill.labelling`)
     whitening.safetensors   mean (D,) and matrix (D, D) of the ZCA, only if the set was made with it
     card.json               what it is: dataset, classes, normalisation, method, settings, costs
     images.png              the stored images as pictures, a row a class
@@ -32,7 +33,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from distill.card import FORMAT_VERSION, Card, PreprocessingCard, ShardCard, read_card, read_shard_card
+from distill.card import (
+    FORMAT_VERSION,
+    WITH_FACTOR,
+    Card,
+    PreprocessingCard,
+    ShardCard,
+    read_card,
+    read_shard_card,
+)
 from distill.data import RealDataset, Split
 from distill.files import open_regular, write_bytes, write_text
 from distill.formation import decode, encode
@@ -41,6 +50,8 @@ from distill.readme import README, readme
 from distill.sources import folder_path, load_dataset
 
 IMAGES, WHITENING, PICTURE = "synthetic.safetensors", "whitening.safetensors", "images.png"
+SOFT_LABELS = "soft_labels"
+_INEXACT = 1e-3  # of the sum of probabilities
 _ASYMMETRY = 1e-4  # of the largest entry: rounding leaves a thousandth of that
 _LARGEST_HEADER = 64 * 2**20  # of a safetensors file
 
@@ -49,7 +60,7 @@ _LARGEST_HEADER = 64 * 2**20  # of a safetensors file
 class SyntheticSet:
     """A synthetic set with its preprocessing and card.
 
-    Letters: N stored images, f the card's factor.
+    Letters: N stored images, K classes, f the card's factor.
 
     Attributes:
         stored: float32 (N, C, H, W), in model space, as they are on disk.
@@ -61,6 +72,9 @@ class SyntheticSet:
             synthetic ones back to pixels (`preprocessing.pictures(images)`).
         card: the whole `card.json`.
         path: the folder.
+        soft_labels: float32 (N*f^2, K), probabilities of the classes, of each of `images`; None: there are
+            none.
+        targets: what networks are trained to say of `images`: the soft labels, or else the labels.
     """
 
     stored: Tensor
@@ -69,6 +83,7 @@ class SyntheticSet:
     preprocessing: Preprocessing
     card: dict[str, Any]
     path: Path
+    soft_labels: Tensor | None = None
 
     @property
     def factor(self) -> int:
@@ -83,16 +98,23 @@ class SyntheticSet:
     def labels(self) -> Tensor:
         return self.stored_labels.repeat_interleave(self.factor**2)
 
+    @property
+    def targets(self) -> Tensor:
+        return self.labels if self.soft_labels is None else self.soft_labels
+
     def __repr__(self) -> str:
         shape, card = (len(self), *self.stored.shape[1:]), self.card
-        return f"SyntheticSet({card['method']} of {card['dataset']['name']}, images {shape}, {self.path})"
+        soft = "" if self.soft_labels is None else ", soft labels"
+        return (
+            f"SyntheticSet({card['method']} of {card['dataset']['name']}, images {shape}{soft}, {self.path})"
+        )
 
     def __len__(self) -> int:
         return len(self.stored_labels) * self.factor**2
 
     def dataset(self) -> TensorDataset:
-        """A torch dataset of (image in model space, label)."""
-        return TensorDataset(self.images, self.labels)
+        """A torch dataset of (image in model space, label, or its probabilities where labels are soft)."""
+        return TensorDataset(self.images, self.targets)
 
     def real_dataset(self, data_dir: Path | None = None, name: str | None = None) -> RealDataset:
         """The real dataset that the set was distilled from, checked to be the very same.
@@ -157,7 +179,12 @@ class SyntheticSet:
 
 
 def save(
-    folder: Path, images: Tensor, labels: Tensor, preprocessing: Preprocessing, card: Mapping[str, Any]
+    folder: Path,
+    images: Tensor,
+    labels: Tensor,
+    preprocessing: Preprocessing,
+    card: Mapping[str, Any],
+    soft_labels: Tensor | None = None,
 ) -> SyntheticSet:
     """Write a set or a shard; `card.json` or `shard.json` comes last, so a folder that has one is whole.
 
@@ -167,13 +194,18 @@ def save(
         labels: int64 (N,).
         card: what `Card` asks for, less format version, preprocessing and digests, which are added; with
             `shard`, what `ShardCard` does.
+        soft_labels: float32 (N*f^2, K), if there are any, of which the card has `soft_labels`.
     """
     tensors = {"images": images.float().contiguous(), "labels": labels.contiguous()}
+    if soft_labels is not None:
+        tensors[SOFT_LABELS] = soft_labels.float().contiguous()
     # Serialised in memory: a full disk then is an OSError like any other, and leaves nothing behind.
     write_bytes(folder / IMAGES, serialize(tensors))
+    version = WITH_FACTOR if card.get("factor", 1) > 1 else 1
+    version = version if soft_labels is None else FORMAT_VERSION
     whole = {
-        "format_version": FORMAT_VERSION if card.get("factor", 1) > 1 else 1,
         **card,
+        "format_version": version,
         "images": len(images),
         "images_sha256": digest(folder / IMAGES),
         "preprocessing": save_preprocessing(folder, preprocessing),
@@ -187,6 +219,7 @@ def save(
         preprocessing,
         checked,
         folder,
+        tensors.get(SOFT_LABELS),
     )
     write_bytes(folder / PICTURE, synthetic.picture())
     if kind is Card:
@@ -248,11 +281,29 @@ def _load(folder: Path, card: Card) -> SyntheticSet:
     _require_even(folder, labels, card)
     if images.dtype != torch.float32 or not bool(torch.isfinite(images).all()):
         raise ValueError(f"{folder / IMAGES} holds values that are no finite float32 numbers")
+    soft = tensors.get(SOFT_LABELS)
+    _require_probabilities(folder, soft, card, len(images))
     shape, named = card.dataset.image_shape, {"file": card.file, "what": card.what}
     preprocessing = load_preprocessing(folder, card.preprocessing, shape, **named)
     return SyntheticSet(
-        images, labels, tuple(card.dataset.classes), preprocessing, card.model_dump(mode="json"), folder
+        images, labels, tuple(card.dataset.classes), preprocessing, card.model_dump(mode="json"), folder, soft
     )
+
+
+def _require_probabilities(folder: Path, soft: Tensor | None, card: Card, stored: int) -> None:
+    """The soft labels are those of the card: probabilities of every class, of each small image."""
+    if (soft is None) != (card.soft_labels is None):
+        says, holds = ("no", "has some") if soft is not None else ("some", "has none")
+        raise ValueError(f"{card.file} speaks of {says} soft labels, and {folder / IMAGES} {holds}")
+    if soft is None:
+        return
+    shape = (stored * card.factor**2, len(card.dataset.classes))
+    if soft.dtype != torch.float32 or tuple(soft.shape) != shape:
+        raise ValueError(f"{folder / IMAGES} needs soft labels of float32 {shape}, not {tuple(soft.shape)}")
+    # NaN fails both.
+    whole = (soft.sum(dim=1) - 1).abs() < _INEXACT
+    if not (bool(whole.all()) and bool((soft >= 0).all())):
+        raise ValueError(f"{folder / IMAGES} has soft labels that are no probabilities")
 
 
 def load_preprocessing(

@@ -30,6 +30,7 @@ from distill.synthetic import SyntheticSet
 _SET = (CARD, SHARD, README, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
 _OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
 # What commands that use a set leave beside it by default; never removed here.
+TEACHER = "teacher-"
 _BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
 
 
@@ -87,14 +88,19 @@ def sweep(out: Path) -> None:
 
 
 def write_set(
-    out: Path, images: Tensor, labels: Tensor, preprocessing: Preprocessing, card: Mapping[str, Any]
+    out: Path,
+    images: Tensor,
+    labels: Tensor,
+    preprocessing: Preprocessing,
+    card: Mapping[str, Any],
+    soft_labels: Tensor | None = None,
 ) -> SyntheticSet:
     """Write a set or shard in the place of an old one, and drop the checkpoint, which has served.
 
     Call it under the folder's lock; the arguments are those of `distill.synthetic.save`.
     """
     _withdraw_set(out)
-    result = synthetic.save(out, images, labels, preprocessing, card)
+    result = synthetic.save(out, images, labels, preprocessing, card, soft_labels)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return result
 
@@ -126,12 +132,12 @@ def _is_strangers(out: Path) -> bool:
     if not (out / synthetic.IMAGES).exists():
         known.remove(README)
     paths = out.iterdir()
-    return not all(path.name in known or is_temporary(path) or _is_staging(path) for path in paths)
+    return not all(path.name in known or is_temporary(path) or _is_left_over(path) for path in paths)
 
 
-def _is_staging(path: Path) -> bool:
-    """A folder that a killed export was writing to."""
-    return path.name.startswith(".export-")
+def _is_left_over(path: Path) -> bool:
+    """A folder that a killed export was writing to, or what an unfinished labelling has trained."""
+    return path.name.startswith((".export-", TEACHER))
 
 
 def _require_writable(folder: Path) -> None:
@@ -145,6 +151,8 @@ def _same_or_refuse(out: Path, resolved: Mapping[str, Any]) -> SyntheticSet:
     found = synthetic.load(out) if (out / CARD).exists() else synthetic.load_shard(out)
     config = {**LATER, **found.card["config"]}
     differing = [key for key, value in resolved.items() if value not in ("auto", config.get(key))]
+    if found.soft_labels is not None:
+        raise ValueError(f"{out} holds a set that was given soft labels since; name another --out")
     if differing:
         raise ValueError(
             f"{out} is finished with other settings ({', '.join(differing)} differ); name another --out, "

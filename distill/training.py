@@ -143,7 +143,7 @@ def train(
     Args:
         network: (N, C, H, W) to logits; moved to `device`.
         images: float32 in model space, or uint8 together with `preprocessing`. (N, C, H, W).
-        labels: int64 (N,).
+        labels: int64 (N,), or probabilities of the K classes, float32 (N, K).
         seed: names the random streams; the network's own weights are the caller's.
         preprocessing: applied to each batch on the device.
         on_epoch: called with the number of finished epochs.

@@ -10,7 +10,7 @@ import numpy as np
 from reports.bootstrap import Difference, generator, spearman_difference
 from reports.document import ComparisonRow, Report
 from reports.ranking import reference_scores, ruler_scores
-from reports.schema import Run, SpaceInfo
+from reports.schema import Run, SpaceInfo, SyntheticInfo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,7 @@ def _row(report: Report, label: str, difference: Difference | None, *, baseline:
         dataset=report.run.dataset.name,
         space=_space(report.run.space),
         baseline=baseline,
-        method=report.run.synthetic.method,
+        method=_method(report.run.synthetic),
         images=report.run.synthetic.images,
         score=report.score,
         spearman=report.default.spearman,
@@ -67,6 +67,10 @@ def _row(report: Report, label: str, difference: Difference | None, *, baseline:
         savings=report.savings,
         difference=difference,
     )
+
+
+def _method(synthetic: SyntheticInfo) -> str:
+    return f"{synthetic.method}, soft labels" if synthetic.soft_labels else synthetic.method
 
 
 def _space(space: SpaceInfo) -> str:

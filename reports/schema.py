@@ -46,7 +46,8 @@ class DatasetInfo(_Part):
 class SyntheticInfo(_Part):
     """The synthetic set and what it cost, in seconds on `device`.
 
-    `images` are stored ones, `ipc` of each class; each holds factor x factor smaller ones.
+    `images` are stored ones, `ipc` of each class; each holds factor x factor smaller ones. `soft_labels` says
+    of how many teachers they are; None: labels are hard.
     """
 
     directory: str = ""
@@ -54,6 +55,7 @@ class SyntheticInfo(_Part):
     ipc: Count | None = None
     images: Count | None = None
     factor: Count = 1
+    soft_labels: Count | None = None
     iterations: Count | None = None
     distill_seconds: Seconds | None = None
     distill_cpu_seconds: Seconds | None = None

@@ -180,7 +180,9 @@ def _set_of(section: Section) -> str:
     synthetic = section.report.run.synthetic
     images = images_of(synthetic.method, synthetic.images)
     each = "" if synthetic.ipc is None else f", {synthetic.ipc} a class"
-    return images + each + (f", {synthetic.factor**2} in one" if synthetic.factor > 1 else "")
+    inside = f", {synthetic.factor**2} in one" if synthetic.factor > 1 else ""
+    soft = f", soft labels of {plural(synthetic.soft_labels, 'teacher')}" if synthetic.soft_labels else ""
+    return images + each + inside + soft
 
 
 def _reference(section: Section) -> str:

@@ -9,8 +9,8 @@ from torch import nn
 
 from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.measure import network_costs
-from atom_nas.leg import Leg
 from atom_nas.repeating import averaged, leg_of, seed_of
+from distill.leg import Leg
 
 
 class Builder(Protocol):

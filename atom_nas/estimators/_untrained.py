@@ -18,7 +18,7 @@ from atom_nas.estimators.base import (
     fingerprint,
     preprocessing_fingerprint,
 )
-from atom_nas.leg import Leg
+from distill.leg import Leg
 from distill.seeding import stream
 
 Measure = Callable[[nn.Module, Tensor, Tensor], float]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from atom_nas.config import construct
 from atom_nas.estimators.speed import speed_scores
-from atom_nas.leg import Clock, Leg, keep, take_up
 from atom_nas.names import choose
 from distill.data import Split, stratified_subset
+from distill.leg import Clock, Leg, keep, take_up
 from distill.preprocessing import Preprocessing
 from distill.seeding import stream
 from distill.training import TrainingConfig, TrainingRecord, evaluate, train
@@ -59,6 +59,7 @@ class SearchData:
     Attributes:
         synthetic_images: float32 (N, C, H, W), model space.
         synthetic_labels: int64 (N,).
+        soft_labels: float32 (N, K), what networks are trained to say of them; None: the labels.
         fit: the real training images without the validation images.
         validation: real images held out of distillation and training, for scoring.
         test: the real test images; read by reference scores only.
@@ -73,6 +74,7 @@ class SearchData:
     test: Split
     preprocessing: Preprocessing
     classes: int
+    soft_labels: Tensor | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -99,7 +101,7 @@ def train_and_score(
     Args:
         network: freshly initialised; trained in place and left on `device`.
         images: float32 model space, or uint8 pixels; (N, C, H, W).
-        labels: int64 (N,).
+        labels: int64 (N,), or probabilities, float32 (N, K).
         training: how to train.
         validation: real images to score on.
         preprocessing: from pixels to model space.

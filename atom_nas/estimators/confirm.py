@@ -13,7 +13,7 @@ from torch import nn
 
 from atom_nas.estimators.base import SearchData, configure, read_scores
 from atom_nas.estimators.real import RealConfig, RealEstimator
-from atom_nas.leg import Clock, Leg, keep, take_up
+from distill.leg import Clock, Leg, keep, take_up
 from distill.training import TrainingConfig, TrainingRecord, train
 
 EPOCHS = 100

@@ -15,7 +15,7 @@ from atom_nas.estimators.base import (
     subset,
     train_and_score,
 )
-from atom_nas.leg import Leg
+from distill.leg import Leg
 from distill.training import TrainingConfig
 
 EPOCHS = 100
@@ -49,7 +49,8 @@ class ProxyEstimator:
             ValueError: if `config.validation_images` is below the number of classes.
         """
         self.config = config
-        self._images, self._labels = data.synthetic_images, data.synthetic_labels
+        self._images = data.synthetic_images
+        self._labels = data.synthetic_labels if data.soft_labels is None else data.soft_labels
         self._images_an_epoch: int | None = None
         self._preprocessing = data.preprocessing
         self._validation = subset(

@@ -15,7 +15,7 @@ from atom_nas.estimators.base import (
     subset,
     train_and_score,
 )
-from atom_nas.leg import Leg
+from distill.leg import Leg
 from distill.training import TrainingConfig, evaluate
 
 EPOCHS = 30

@@ -14,10 +14,10 @@ import atom_nas
 from atom_nas.cards import whole_cards
 from atom_nas.confirmation import Confirmation, best
 from atom_nas.estimators import confirm as estimator
-from atom_nas.leg import Leg, glance, trained_network
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
 from atom_nas.trained import Architecture
+from distill.leg import Leg, glance, trained_network
 from distill.synthetic import load
 from distill.training import TrainingConfig, evaluate
 from reports.confirmed import FOLDER, stem, weights_file

@@ -11,8 +11,8 @@ from trial_helpers import Recorder, search_data, small_network, stored
 
 from atom_nas.estimators import early_stopping
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
-from atom_nas.leg import Leg
 from atom_nas.search import SearchSettings, run_search
+from distill.leg import Leg
 from distill.passes import epoch_order
 from distill.training import TrainingConfig
 from reports import read_run, write_report

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from atom_nas.halving import EPOCHS, PLACE
-from atom_nas.leg import Leg, keep, take_up, trained_network
 from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.strategies import HalvingConfig, HyperbandConfig, configure
 from atom_nas.trials import Trial, TrialStore
+from distill.leg import Leg, keep, take_up, trained_network
 from distill.networks import build
 from distill.seeding import stream
 from distill.training import TrainingRecord
@@ -165,7 +165,7 @@ def test_what_a_killed_session_trained_but_did_not_store_is_counted(
     """By a clock that ticks once a look: a second a leg, of which only the rung's own was not stored."""
     looks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: float(next(looks)), process_time=lambda: float(next(looks)))
-    monkeypatch.setattr("atom_nas.leg.time", clock)
+    monkeypatch.setattr("distill.leg.time", clock)
     add, lost = TrialStore.add, []
 
     def killed(store: TrialStore, trial: Trial) -> None:

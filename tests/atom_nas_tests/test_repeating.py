@@ -9,10 +9,10 @@ import pytest
 import scipy.stats
 from trial_helpers import stored
 
-from atom_nas.leg import Leg
 from atom_nas.repeating import averaged, leg_of, seed_of
 from atom_nas.run_folder import read_record
 from atom_nas.search import SearchSettings, run_search
+from distill.leg import Leg
 from reports import write_report
 from reports.scores import mean_of
 

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import distill
+from distill.labelling import LabelConfig, label, teacher_training
 from distill.markdown import LONGEST, cell, code, harmless
 from distill.methods import METHODS
 from distill.methods import load as load_method
@@ -59,12 +60,22 @@ def settings(out, method="dm", **changes):
     )
 
 
-@pytest.fixture(scope="module", params=[(False, 1), (True, 1), (True, 2)], ids=["plain", "zca", "factor"])
+@pytest.fixture(
+    scope="module",
+    params=[(False, 1, False), (True, 1, False), (True, 2, False), (False, 2, True)],
+    ids=["plain", "zca", "factor", "soft"],
+)
 def artifact(request, tmp_path_factory):
-    zca, factor = request.param
+    zca, factor, soft = request.param
     config = load_method("dm").Config(iterations=3, width=8, batch_real=4, factor=factor)
     out = tmp_path_factory.mktemp("sets") / "set"
-    return distill.distill(settings(out, ipc=2, zca=zca, method_config=config))
+    made = distill.distill(settings(out, ipc=2, zca=zca, method_config=config))
+    return labelled(made, out.with_name("soft")) if soft else made
+
+
+def labelled(made, out):
+    config = LabelConfig(training=teacher_training(epochs=1, precision="float32"))
+    return label(made, made.real_dataset(), out, config, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +143,8 @@ def test_the_code_block_works_with_safetensors_and_json_alone(artifact, tmp_path
         "from safetensors.torch import save_file\n"
         "real = load_file(sys.argv[1])['pixels']\n"
         "save_file({'real': to_model_space(real), 'back': to_pixels(to_model_space(real)),\n"
-        "           'pictures': to_pixels(images), 'images': images, 'labels': labels}, sys.argv[2])\n"
+        "           'pictures': to_pixels(images), 'images': images, 'labels': labels,\n"
+        "           **({'targets': targets} if 'targets' in globals() else {})}, sys.argv[2])\n"
         "assert not {'distill', 'atom_nas', 'yaml'} & set(sys.modules)\n"
         "print(json.dumps(classes))\n"
     )
@@ -147,6 +159,7 @@ def test_the_code_block_works_with_safetensors_and_json_alone(artifact, tmp_path
     assert json.loads(said.stdout) == list(artifact.classes)
     assert torch.equal(got["images"], artifact.images)
     assert torch.equal(got["labels"], artifact.labels)
+    assert torch.equal(got.get("targets", got["labels"]), artifact.targets)
     assert torch.allclose(got["real"], artifact.preprocessing(pixels), atol=1e-4)
     assert torch.equal(got["back"], pixels)
     assert int((got["pictures"].int() - artifact.pictures().int()).abs().max()) <= 1
@@ -163,6 +176,9 @@ def evil_card(card, names, dataset):
     changed["dataset"].update(name=dataset, classes=names)
     changed["config"].update(dataset=dataset, augmentation=dataset)
     changed["environment"].update(processor=dataset)
+    changed["soft_labels"] = {"teachers": 2, "wall_seconds": 1.0, "cpu_seconds": 1.0, "network": dataset}
+    changed["soft_labels"]["training"] = {dataset: dataset}
+    changed["soft_labels"]["validation_accuracy"] = [dataset]
     return changed
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import atom_nas
 from atom_nas.cli import app
+from distill.labelling import LabelConfig, label, teacher_training
 from distill.methods.dm import Config
 from distill.run import distill
 from distill.settings import DistillSettings
@@ -47,6 +48,8 @@ if f > 1:  # tiles, row by row, each enlarged
     enlarge = nn.Upsample(size=(height, width), mode="bilinear")
     images = enlarge(torch.stack(tiles))
     labels = torch.tensor([int(label) for label in labels for _ in range(f * f)])
+if card["soft_labels"]:
+    labels = synthetic["soft_labels"]
 
 mean, std = (torch.tensor(space[name]).view(1, channels, 1, 1) for name in ("mean", "std"))
 raw = real["images"].float() / 255
@@ -84,12 +87,20 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module", params=[(False, 1), (True, 1), (False, 2)], ids=["plain", "zca", "factor"])
+@pytest.fixture(
+    scope="module",
+    params=[(False, 1, False), (True, 1, False), (False, 2, False), (False, 2, True)],
+    ids=["plain", "zca", "factor", "soft"],
+)
 def synthetic(request, tmp_path_factory):
-    zca, factor = request.param
+    zca, factor, soft = request.param
     config = Config(iterations=20, width=16, batch_real=16, factor=factor)
     out = tmp_path_factory.mktemp("sets") / "set"
-    return distill(DistillSettings(dataset="digits", out=out, method="dm", method_config=config, zca=zca))
+    made = distill(DistillSettings(dataset="digits", out=out, method="dm", method_config=config, zca=zca))
+    if not soft:
+        return made
+    teaching = LabelConfig(hard_share=0.5, training=teacher_training(epochs=5, precision="float32"))
+    return label(made, made.real_dataset(), out.with_name("soft"), teaching, device=torch.device("cpu"))
 
 
 def own_network(seed):
@@ -105,7 +116,7 @@ def own_accuracy(synthetic, real, seed):
     """By our own loading, training loop and testing."""
     network, cpu = own_network(seed), torch.device("cpu")
     config = TrainingConfig(epochs=EPOCHS, augmentation="none")
-    train(network, synthetic.images, synthetic.labels, config=config, seed=seed, device=cpu)
+    train(network, synthetic.images, synthetic.targets, config=config, seed=seed, device=cpu)
     tested = evaluate(network, real.images, real.labels, device=cpu, preprocessing=synthetic.preprocessing)
     return tested.accuracy
 
