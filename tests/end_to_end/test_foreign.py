@@ -89,7 +89,7 @@ print(json.dumps(found))
 
 @pytest.fixture(
     scope="module",
-    params=[(False, 1, False), (True, 1, False), (False, 2, False), (False, 2, True)],
+    params=[(False, 1, False), (True, 1, False), (False, 2, False), (True, 1, True)],
     ids=["plain", "zca", "factor", "soft"],
 )
 def synthetic(request, tmp_path_factory):
