@@ -19,9 +19,10 @@ from distill import environment
 from distill.data import RealDataset, Split
 from distill.evaluation import Evaluator, default_network
 from distill.methods.base import Problem
+from distill.pictures import as_pictures, grid
 from distill.seeding import derive_seed
 from distill.session import EVALUATIONS, Observer, State, Stopwatch
-from distill.synthetic import SyntheticSet, as_pictures, grid
+from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
 
 if TYPE_CHECKING:

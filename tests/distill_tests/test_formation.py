@@ -19,11 +19,11 @@ from distill.merging import merge
 from distill.methods import load
 from distill.methods._pixels import draw_batch, initial_state, random_positions
 from distill.networks import convnet
+from distill.pictures import as_pictures
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed, stream
 from distill.session import Interrupted, Session
 from distill.settings import DistillSettings
-from distill.synthetic import as_pictures
 from distill.training import TrainingConfig
 
 PIXELS = ["atom", "datadam", "dm", "dc", "dsa"]

@@ -22,9 +22,9 @@ from distill.labelling import LabelConfig, label, teacher_training
 from distill.markdown import LONGEST, cell, code, harmless
 from distill.methods import METHODS
 from distill.methods import load as load_method
+from distill.pictures import as_pictures
 from distill.readme import readme, shared_name
 from distill.settings import DistillSettings
-from distill.synthetic import as_pictures
 from reports.formatting import markdown_code
 
 # Of https://github.com/huggingface/hub-docs/blob/main/datasetcard.md, as far as they are used here.
