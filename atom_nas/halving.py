@@ -47,6 +47,8 @@ class Halving:
         folder: of the run.
         store: its trials.
         stage: makes the stage of a rung for so many architectures.
+        same_as: an architecture -> the one whose network it is by another name: all names of a network are in
+            one bracket and go on together, as one.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Halving:
         folder: Path,
         store: TrialStore,
         stage: Callable[[Rung, int, Callable[[str], Leg]], Stage],
+        same_as: Callable[[str], str] = str,
     ) -> None:
         self._config, self._score, self._store, self._stage = config, score, store, stage
+        self._same_as = same_as
         self._rungs = [Rung(each) for each in config.epochs(epochs)]
         self._checkpoints = folder / CHECKPOINTS
 
@@ -70,12 +74,15 @@ class Halving:
         ends: dict[str, list[Trial]] = {name: [] for name in names}
         reached: dict[str, Rung] = {}
         places: dict[str, float] = {}
-        beginning = iter(names)
+        networks: dict[str, list[str]] = {}
+        for name in names:
+            networks.setdefault(self._same_as(name), []).append(name)
+        beginning = iter(networks)
         brackets: list[list[str]] = []
-        sizes = self._config.brackets(len(names), len(self._rungs))
+        sizes = self._config.brackets(len(networks), len(self._rungs))
         for number, (rung, size) in enumerate(zip(self._rungs, sizes, strict=True)):
             brackets.append(list(islice(beginning, size)))
-            running = [name for bracket in brackets for name in bracket]
+            running = [name for bracket in brackets for network in bracket for name in networks[network]]
             stage = self._stage(rung, len(running), partial(self._leg, rung))
             stage.ensure({name: positions[name] for name in running})
             trials = {name: self._stored(rung, name) for name in running}
@@ -86,7 +93,8 @@ class Halving:
             values = {name: worth for name, worth in worths.items() if worth is not None}
             places |= {name: number + _beaten(name, values) for name in values}
             places = {name: place for name, place in places.items() if ends[name][-1].done}
-            brackets = [self._best(bracket, values) for bracket in brackets]
+            best = _of_networks(values, networks)
+            brackets = [self._best(bracket, best) for bracket in brackets]
         for name in names:
             self._store.add(self._whole(ends[name], reached[name], places.get(name)))
         shutil.rmtree(self._checkpoints, ignore_errors=True)
@@ -102,11 +110,11 @@ class Halving:
         return trial
 
     def _best(self, bracket: Sequence[str], values: Mapping[str, float]) -> list[str]:
-        """Those of a bracket that go on, in the order of proposal; of equals those proposed first."""
-        scored = [name for name in bracket if name in values]
-        ranked = sorted(scored, key=lambda name: -values[name])
+        """Those of a bracket's networks that go on, in their order; of equals those proposed first."""
+        scored = [network for network in bracket if network in values]
+        ranked = sorted(scored, key=lambda network: -values[network])
         chosen = set(ranked[: self._config.promoted(len(scored))])
-        return [name for name in scored if name in chosen]
+        return [network for network in scored if network in chosen]
 
     def _whole(self, parts: Sequence[Trial], reached: Rung, place: float | None) -> Trial:
         """The last rung's trial with the costs of all."""
@@ -126,3 +134,13 @@ class Halving:
 def _beaten(name: str, values: dict[str, float]) -> float:
     """The share of a rung's architectures that score lower, in [0, 1)."""
     return sum(value < values[name] for value in values.values()) / len(values)
+
+
+def _of_networks(values: Mapping[str, float], networks: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """The value of each network that some name has one of; all its names have the same."""
+    found = {}
+    for network, names in networks.items():
+        own = [values[name] for name in names if name in values]
+        if own:
+            found[network] = max(own)
+    return found

@@ -30,6 +30,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
             "fingerprint": plan.dataset.fingerprint,
             "classes": len(plan.dataset.classes),
             "image_shape": list(plan.dataset.image_shape),
+            "largest_class": _largest_class(plan),
         },
         "synthetic": _synthetic(plan),
         "space": _space(plan),
@@ -50,6 +51,17 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "environment": describe(),
         "settings": kept(settings),
     }
+
+
+def _largest_class(plan: Plan) -> dict[str, float]:
+    """The share of the largest class among the images that are scored on, which naming it always gets right.
+
+    Subsets have equal shares of all classes.
+    """
+    splits = {"test": plan.data.test}
+    if plan.settings.validation_images is None:
+        splits["validation"] = plan.data.validation
+    return {name: int(split.labels.bincount().max()) / len(split) for name, split in splits.items()}
 
 
 def _trained(plan: Plan, estimator: Estimator) -> dict[str, Any]:

@@ -189,8 +189,7 @@ class _Session:
             trains = estimator.name in TRAINED_BESIDE
             score = self._settings.criterion if trains else estimator.name
             with self._folder.timing("beside_wall_seconds" if trains else "search_wall_seconds"):
-                stage = self._stage(estimator.name, estimator, score, len(positions), costs=costs)
-                stage.ensure(positions)
+                self._stage(estimator.name, estimator, score, len(positions), costs=costs).ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
         """What answers the strategy's proposals."""
@@ -204,6 +203,7 @@ class _Session:
             folder=self._folder.path,
             store=self._folder.store,
             stage=self._rung,
+            same_as=self._same.representative,
         ).evaluate
 
     def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:

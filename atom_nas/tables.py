@@ -2,11 +2,12 @@
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reports.ranking import FORMULA_STARTS
 from reports.store import LARGEST
 from search_spaces.base import Space
 
@@ -107,6 +108,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
                 found = ", ".join(header) or "none"
                 raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}")
             for row in reader:
+                _require_no_more(row, header, f"{path}, line {reader.line_num}")
                 yield reader.line_num, {column: _cell(row, column) for column in columns}
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
@@ -115,21 +117,34 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             raise ValueError(f"{path} cannot be read as a CSV file {after}: {error}") from error
 
 
+def _require_no_more(row: Mapping[Any, Any], header: Sequence[str], where: str) -> None:
+    """Refuse a row with more cells than there are columns: a comma was meant as part of one."""
+    beyond = [cell for cell in row.get(None) or () if cell.strip()]
+    if beyond:
+        raise ValueError(
+            f"{where}: {len(header)} columns are named, and {beyond[0]!r} stands in none of them; write 94.3 "
+            "for 94,3, and quote cells that hold a comma"
+        )
+
+
 def _cell(row: Mapping[str | Any, str | Any], column: str) -> str:
     return str(row[column] or "").strip()
 
 
 def _parse(space: Space, row: Mapping[str, str], line: int, path: Path) -> str:
+    name = row["architecture"]
+    marked = name.startswith("'") and name[1:].startswith(FORMULA_STARTS)  # as reports write such names
     try:
-        return str(space.parse(row["architecture"]))
+        return str(space.parse(name[1:] if marked else name))
     except ValueError as error:
         raise ValueError(f"{path}, line {line}: {error}") from error
 
 
 def _score(row: Mapping[str, str], line: int, path: Path) -> float:
     try:
-        # Python's own numbers may be written 9_4; in a table that is a slip.
-        score = math.nan if "_" in row["score"] else float(row["score"])
+        # Python's own numbers may be written 9_4, or with digits of any script; in a table that is a slip.
+        plain = row["score"].isascii() and "_" not in row["score"]
+        score = float(row["score"]) if plain else math.nan
     except ValueError:
         score = math.nan
     if not math.isfinite(score):

@@ -55,7 +55,7 @@ def distill(
     out, resolved = settings.out, settings.resolved()
     finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
     if found := finished():
-        return found
+        return _of_the_same_data(found, settings)
     data, problem, held_out = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)
     out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def distill(
     with closing(lock_folder(out, "distillation")), closing(observer):
         # Again, now that nobody else can write: another distillation may have come first.
         if found := finished():
-            return found
+            return _of_the_same_data(found, settings)
         sweep(out)
         session = RecordedSession(
             out,
@@ -84,6 +84,12 @@ def distill(
         made_with["kernels"] = _kernels(settings, device)
         card = _card(settings, data, problem, session) | {"environment": made_with}
         return write_set(out, images, problem.labels, problem.preprocessing, card)
+
+
+def _of_the_same_data(found: SyntheticSet, settings: DistillSettings) -> SyntheticSet:
+    """The finished set, if the dataset is still what it was made of; raises ValueError if not."""
+    found.real_dataset(settings.data_dir, settings.dataset)
+    return found
 
 
 def _identity(settings: DistillSettings, data: Mapping[str, Any]) -> dict[str, Any]:

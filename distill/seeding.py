@@ -5,7 +5,11 @@ saved to resume, and work split over processes draws the same numbers as one pro
 """
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 Key = int | str
@@ -20,3 +24,24 @@ def derive_seed(*key: Key) -> int:
 def stream(*key: Key) -> torch.Generator:
     """A CPU generator seeded by `derive_seed(*key)`."""
     return torch.Generator().manual_seed(derive_seed(*key))
+
+
+@contextmanager
+def own_randomness(seed: int, device: torch.device) -> Iterator[None]:
+    """What is drawn within from the global generators of torch, NumPy and Python depends on the seed alone;
+    they are then put back. It is for networks, whose layers may draw from any of them."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            seed_globally(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def seed_globally(seed: int) -> None:
+    """Seed the global generators of torch, NumPy and Python; call it within `own_randomness`."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

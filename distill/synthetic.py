@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -374,6 +374,6 @@ def load_tensors(
     if digest(path) != sha256:
         raise ValueError(f"{path} was changed or damaged: its SHA-256 is not the one in {file}")
     try:
-        return load_file(path)
+        return deserialize(path.read_bytes())  # by the file's name it would have to be UTF-8
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error})") from None

@@ -5,8 +5,7 @@ Letters: N images, C channels, H x W pixels.
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
@@ -21,7 +20,7 @@ from distill.graphs import Material, Steps, recorded
 from distill.passes import epoch_order
 from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
-from distill.seeding import derive_seed, stream
+from distill.seeding import derive_seed, own_randomness, stream
 from distill.sources import suited_augmentation
 
 _STEPS_UNSEEN = 64
@@ -191,7 +190,7 @@ def _pass_over(
         order = epoch_order(
             len(material.images), material.images_an_epoch, seed=seed, epoch=epoch, generator=generator
         )
-        with _own_randomness(material.images.device, derive_seed(seed, "dropout", epoch)):
+        with own_randomness(derive_seed(seed, "dropout", epoch), material.images.device):
             unread.append(passes.epoch(order, generator, rates[epoch * steps : (epoch + 1) * steps]))
         if len(unread) * steps >= often or epoch == last - 1:
             for total in torch.stack(unread).tolist():
@@ -199,14 +198,6 @@ def _pass_over(
             unread.clear()
         if on_epoch:
             on_epoch(epoch + 1)
-
-
-@contextmanager
-def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """What layers draw from torch's generators depends on the seed alone; these are then put back."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 class _EagerSteps:

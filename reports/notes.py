@@ -18,6 +18,8 @@ from reports.scores import EARLY_STOPPING, describe_score
 if TYPE_CHECKING:
     import pandas as pd
 
+LOPSIDED = 1.5
+"""The largest class is this many times its even share: naming it always is then the better guess."""
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
 LONGEST_REASON = 200
@@ -193,24 +195,28 @@ def _guesses(run: Run) -> list[str | None]:
     own, score = ruler_scores(run, "validation_accuracy"), describe_score(run.reference_score)
     real = reference_scores(run) if run.info.reference.kind == "real" and score.fraction else own[:0]
     return [
-        _guessed(run, "reference", real, settings.test_images, "--reference-epochs"),
-        _guessed(run, "proxy", own, run.info.proxy.validation_images, "--epochs"),
+        _guessed(run, "reference", real, settings.test_images, "test", "--reference-epochs"),
+        _guessed(run, "proxy", own, run.info.proxy.validation_images, "validation", "--epochs"),
     ]
 
 
-def _guessed(run: Run, what: str, accuracies: pd.Series, images: int | None, more: str) -> str | None:
+def _guessed(
+    run: Run, what: str, accuracies: pd.Series, images: int | None, split: str, more: str
+) -> str | None:
     classes, known = run.info.dataset.classes, accuracies.dropna()
     if not classes or not images:
         return None
-    chance = 1 / classes
+    largest = run.info.dataset.largest_class.get(split, 0.0)
+    chance = max(1 / classes, largest)
     luck = chance + 2 * math.sqrt(chance * (1 - chance) / images)
     low = int((known <= luck).sum())
     if not low:
         return None
     these = plural(len(known), f"{what} accuracy", f"{what} accuracies")
+    guess = "always naming the largest" if largest > LOPSIDED / classes else "guessing one"
     return (
         f"{low} of {these} {by_count(low, 'is', 'are')} "
-        f"no better than guessing one of {classes} classes ({100 * chance:.3g}%, with luck on "
+        f"no better than {guess} of {classes} classes ({100 * chance:.3g}%, with luck on "
         f"{plural(images, 'image')} {100 * luck:.3g}%): their order is luck. More epochs ({more}) may help."
     )
 

@@ -35,12 +35,14 @@ class _Part(BaseModel):
 
 
 class DatasetInfo(_Part):
-    """The real dataset: name, content hash, number of classes, (C, H, W)."""
+    """The real dataset: name, content hash, number of classes, (C, H, W); `largest_class` is the share of the
+    largest class among the images of each split that are scored on, where classes are not of one size."""
 
     name: str
     fingerprint: str = ""
     classes: Count | None = None
     image_shape: tuple[int, ...] = ()
+    largest_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
 
 
 class SyntheticInfo(_Part):

@@ -55,8 +55,12 @@ def serve(connection: Connection, work: Work, device_name: str) -> None:
     connection.send(Ready())
     result = None
     while result is None or not result.last:
-        result = Result(*run_trial(connection.recv(), work, device))
-        connection.send(result)
+        _settle()
+        try:
+            result = Result(*run_trial(connection.recv(), work, device))
+            connection.send(result)
+        except (EOFError, OSError):  # a trial has closed the channel: the parent sees this process end
+            os._exit(1)
         # A network in a reference cycle would count in the next trial's memory.
         gc.collect()
 
@@ -68,13 +72,21 @@ def _prepare(device: torch.device, work: Work) -> None:
     settings are global to the process, which is the engine's own. The device and what the
     work needs are used once, so that their first use is in no trial's time.
     """
-    torch.set_num_threads(1)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    _settle()
     torch.zeros(1, device=device).add_(1)
     work.warm_up(device)
     # What is loaded by now stays: collections after each trial need not look at it (a third of a second).
     gc.freeze()
+
+
+def _settle() -> None:
+    """Settings of the whole process, as every trial finds them, whatever the one before did to them."""
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_grad_enabled(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def _die_with_parent() -> None:

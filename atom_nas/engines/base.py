@@ -11,6 +11,7 @@ from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.measure import network_costs
 from atom_nas.repeating import averaged, leg_of, seed_of
 from distill.leg import Leg
+from distill.seeding import own_randomness, seed_globally
 
 
 class Builder(Protocol):
@@ -72,11 +73,10 @@ class Workload:
 
     def scores(self, job: "Job", device: torch.device) -> dict[str, float]:
         """The scores of a freshly built network by the job's estimator, and the architecture's costs."""
-        cuda = [torch.cuda.current_device()] if device.type == "cuda" else []
         estimator = next(each for each in self.estimators if each.name == job.estimator)
         build = self.proxies.get(job.estimator, self.build)
         scored = job.scored_as or job.architecture
-        with torch.random.fork_rng(devices=cuda):
+        with own_randomness(job.seed, device):
             if job.known is not None:
                 return dict(job.known) | self._costs(self.build(job.architecture))
             own = build is self.build and scored == job.architecture
@@ -84,7 +84,7 @@ class Workload:
             trainings = []
             for number in range(self.repeats.get(job.estimator, 1)):
                 seed, leg = seed_of(job.seed, number), leg_of(job.leg, number)
-                torch.manual_seed(seed)
+                seed_globally(seed)
                 network = build(scored)
                 costs = costs or self._costs(network)
                 trainings.append(estimator.score(network, seed=seed, device=device, leg=leg))

@@ -1,6 +1,7 @@
 """Decoding image files of any size and mode into one uint8 array."""
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ SUFFIXES = frozenset(
 )
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
+_DEPTHS = (8, 12, 16)
 _NAMED = 3  # of the unreadable files; the rest are counted
 _GIB = 2**30
 
@@ -61,6 +63,8 @@ def common_size(paths: Sequence[Path]) -> int:
 def decode(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
     """Read images, cover a `side` x `side` square with each and crop its centre.
 
+    Greys of more than 8 bits are all scaled alike, by the brightest of them: see `_bits`.
+
     Returns:
         uint8 (N, C, side, side); C is 1 if every file is grey, else 3.
     Raises:
@@ -69,9 +73,10 @@ def decode(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
     """
     _require_memory(len(paths), side)
     pixels = np.empty((len(paths), 3, side, side), dtype=np.uint8)
+    bits = _bits(paths)
 
     def place(index: int) -> bool:
-        pixels[index], grey = _read(paths[index], side)
+        pixels[index], grey = _read(paths[index], side, bits)
         return grey
 
     greys, complaints = _each(place, paths)
@@ -126,25 +131,50 @@ def _size(path: Path) -> tuple[int, int]:
         return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
 
 
-def _read(path: Path, side: int) -> tuple[NDArray[np.uint8], bool]:
-    """uint8 (3, side, side), and whether the file is grey."""
+def _bits(paths: Sequence[Path]) -> int:
+    """How many bits the deep greys among the images use: of 8, 12 and 16 those that hold the brightest pixel.
+
+    Files say how many bits they store, and often use fewer: one file alone would not tell. Warns where there
+    are such files.
+    """
+    found, _ = _each(lambda index: _brightest(paths[index]), paths)  # `decode` names those it cannot read
+    deep = [value for value in found if value >= 0]
+    if not deep:
+        return 8
+    bits = next((bits for bits in _DEPTHS if max(deep) < 2**bits), _DEPTHS[-1])
+    warnings.warn(
+        f"{len(deep)} of {len(paths)} images have greys of more than 8 bits, up to {max(deep)}: all are "
+        f"taken for {bits} bits and scaled to 8",
+        stacklevel=2,
+    )
+    return bits
+
+
+def _brightest(path: Path) -> int:
+    """The brightest pixel of a file of deep greys; -1 for all others, whose header alone is read."""
+    with Image.open(path) as image:
+        return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
+
+
+def _read(path: Path, side: int, bits: int) -> tuple[NDArray[np.uint8], bool]:
+    """uint8 (3, side, side), and whether the file is grey; `bits` of deep greys."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         grey = image.mode in _GREY_MODES
-        image = _to_rgb(image)
+        image = _to_rgb(image, bits)
         if image.size != (side, side):
             image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
         return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; convert them to 8 bits")
     if image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.int64)
-        # Pillow clips 16-bit greys to 255 instead of scaling them; 32-bit ones may hold 8 or 16 bits.
-        if image.mode != "I" or values.max() > 255:
-            values >>= 8
+        # Pillow clips deep greys to 255 instead of scaling them.
+        values = np.asarray(image, dtype=np.int64) >> (bits - 8)
+        if values.max() > 255:
+            raise ValueError("pixels of more than 16 bits have no known range; convert them to 8 bits")
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         layer = image.convert("RGBA")

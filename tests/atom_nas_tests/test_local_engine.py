@@ -228,3 +228,22 @@ def test_ctrl_c_stops_all_without_noise_from_workers(
     assert ends(worker)
     assert errors.count("Traceback") == 1
     assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_what_networks_draw_from_python_and_numpy_is_the_trials(warm: LocalEngine, pair: LocalEngine) -> None:
+    names = [f"draws-{i}" for i in range(4)]
+    one, two = run(warm, names), run(pair, list(reversed(names)))
+    jobs = {name: job(name, place, "proxy") for place, name in enumerate(names)}
+    again = {outcome.job.architecture: outcome for outcome in pair.run(list(jobs.values()))}
+    assert {name: one[name].scores for name in names} == {name: again[name].scores for name in names}
+    assert one["draws-0"].scores != two["draws-0"].scores  # of another seed
+
+
+def test_what_a_trial_does_to_its_process_ends_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    proxy = ProxyEstimator(search_data(), ProxyConfig(training=TrainingConfig(epochs=1)))
+    with engine(proxy) as local:
+        found = run(local, ["leaves", "fine", "closes", "fine-2"])
+    assert found["leaves"].reason == "RuntimeError: and what it did stays"
+    assert found["closes"].reason == "the worker process ended with exit code 1, twice"
+    assert found["fine"].reason is found["fine-2"].reason is None
+    assert "Traceback" not in capfd.readouterr().err

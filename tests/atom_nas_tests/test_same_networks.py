@@ -214,3 +214,17 @@ def test_a_search_that_was_stopped_knows_which_are_one_network(settings: SearchS
     with pytest.raises(KeyboardInterrupt):
         run_search(replace(run, resume=True), progress=stop)
     assert read_record(run.out)["same"] == {DIRECT: FIRST, DEAD_END: FIRST}
+
+
+def test_halving_counts_networks_and_their_names_go_on_together(settings: SearchSettings) -> None:
+    cells = [str(each) for each in itertools.islice(enumerate_space(SPACE), 3000, 3120, 40)]
+    halving = {"strategy": "successive-halving", "strategy_options": {"eta": 2}, "reference": "none"}
+    run = listed(settings, "run", [cells[0], FIRST, *cells[1:], DIRECT, DEAD_END], epochs=4, **halving)
+    run_search(run)
+    found = scores(run.out)
+    assert len({str(representative(SPACE, SPACE.parse(name))) for name in found}) == 4
+    assert len({(found[name]["halving_place"], found[name]["trained_epochs"]) for name in SAME}) == 1
+    reached = {
+        str(representative(SPACE, SPACE.parse(name))): each["trained_epochs"] for name, each in found.items()
+    }
+    assert sorted(reached.values()) == [1.0, 1.0, 2.0, 4.0]

@@ -33,7 +33,7 @@ def test_contradicting_lines_are_an_error(tmp_path: Path) -> None:
         read_reference(path, SPACE)
 
 
-@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "high", "", "9_4"])
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "high", "", "9_4", "\u0661\u0662"])
 def test_a_score_must_be_a_finite_number(tmp_path: Path, score: str) -> None:
     path = file(tmp_path, "architecture,score", f"{A},1", f"{B},{score}")
     with pytest.raises(ValueError, match=rf"line 3: the score '{score}' is not a finite number"):
@@ -133,3 +133,26 @@ def test_line_breaks_in_quoted_cells_are_of_the_cell(tmp_path: Path) -> None:
     path = file(tmp_path, "architecture,score,reason", f'{A},1,"failed:', 'no memory"', f"{B},2,")
     assert read_reference(path, SPACE).scores == {A: 1.0, B: 2.0}
     assert read_architectures(path, SPACE).architectures == (A, B)
+
+
+def test_a_cell_beyond_the_columns_is_refused(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,score", f"{A},1,", f"{B},94,3")
+    with pytest.raises(ValueError, match=r"line 3: 2 columns are named, and '3' stands in none of them"):
+        read_reference(path, SPACE)
+
+
+class Dashed:
+    """A space whose names begin like a formula of a spreadsheet."""
+
+    def parse(self, name: str) -> str:
+        if not name.startswith("-"):
+            raise ValueError(f"unknown name {name!r}")
+        return name
+
+
+def test_names_are_read_as_reports_mark_them(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture", "'-w", "-x")
+    assert read_architectures(path, Dashed()).architectures == ("-w", "-x")  # type: ignore[arg-type]
+    path = file(tmp_path, "architecture", "'w")
+    with pytest.raises(ValueError, match='unknown name "\'w"'):
+        read_architectures(path, Dashed())  # type: ignore[arg-type]

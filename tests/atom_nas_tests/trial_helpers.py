@@ -1,6 +1,7 @@
 """Small things that tests give to worker processes; importable there by name."""
 
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,6 +73,18 @@ class Recorder(nn.Module):
         return logits
 
 
+class Drawing(nn.Module):
+    """Draws from Python's and NumPy's generators as it is built and in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.scale = small_network(), random.random()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images)
+        return logits * (self.scale + random.random() + float(np.random.rand()))
+
+
 def build(architecture: str) -> nn.Module:
     """A small network, or the misfortune that the name says."""
     misfortune = architecture.partition("-")[0]
@@ -92,6 +106,15 @@ def build(architecture: str) -> nn.Module:
             os.kill(os.getpid(), signal.SIGKILL)
     if misfortune == "exits":
         os._exit(3)
+    if misfortune == "leaves":  # the whole process in another state
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.set_num_threads(2)
+        raise RuntimeError("and what it did stays")
+    if misfortune == "closes":
+        os.closerange(3, 200)
+    if misfortune == "draws":
+        return Drawing()
     network = small_network()
     if misfortune == "nan":
         nn.init.constant_(network[4].weight, float("nan"))  # type: ignore[index,arg-type]

@@ -3,8 +3,10 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import distill
 from distill.files import lock_folder
@@ -313,3 +315,18 @@ def test_paths_may_be_given_as_text(tmp_path):
     changes = {"out": str(tmp_path / "set"), "data_dir": str(tmp_path)}
     given = DistillSettings(dataset="digits", **changes)
     assert (given.out, given.data_dir) == (tmp_path / "set", tmp_path)
+
+
+def test_a_finished_set_of_other_data_is_no_success(tmp_path):
+    for place, name in enumerate(("cat", "dog")):
+        for number in range(5):
+            file = tmp_path / "photos" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8), 100 * place + number, dtype=np.uint8)).save(file)
+    photos = f"folder:{tmp_path / 'photos'}"
+    asked = DistillSettings(dataset=photos, method="random", ipc=1, out=tmp_path / "set")
+    made = distill.distill(asked)
+    assert torch.equal(distill.distill(asked, resume=True).images, made.images)
+    Image.fromarray(np.full((8, 8), 250, dtype=np.uint8)).save(file)
+    with pytest.raises(ValueError, match=r"is not the data that .* was distilled from"):
+        distill.distill(asked, resume=True)

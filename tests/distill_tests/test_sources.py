@@ -199,7 +199,8 @@ def test_sixteen_bit_transparent_and_rotated_images(tmp_path):
     Image.fromarray(wide).save(root / "train" / "cat" / "deep.png")
     clear = Image.new("RGBA", (8, 8), (200, 100, 50, 0))
     clear.save(root / "train" / "cat" / "clear.png")
-    images = load_dataset(f"folder:{root}").train.images
+    with pytest.warns(UserWarning, match="1 of 6 images have greys of more than 8 bits, up to 40000"):
+        images = load_dataset(f"folder:{root}").train.images
     by_name = dict(zip(["0", "clear", "deep"], images[:3], strict=True))
     assert by_name["deep"].unique().tolist() == [40_000 >> 8]
     assert by_name["clear"].unique().tolist() == [0]
@@ -321,3 +322,31 @@ def test_a_download_that_fails_says_where_to_put_the_files(tmp_path, monkeypatch
     monkeypatch.setattr(datasets.CIFAR10, "download", refuse)
     with pytest.raises(ValueError, match=f"could not get cifar10 .*no network.*{tmp_path}"):
         load_dataset("cifar10", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("brightest", "shift", "said"), [(250, 0, "8 bits"), (3_900, 4, "12 bits"), (65_000, 8, "16 bits")]
+)
+def test_deep_greys_of_a_dataset_are_scaled_alike(tmp_path, brightest, shift, said):
+    root = tmp_path / "deep"
+    values = [brightest, brightest // 2, 200, 17]
+    for name in ("cat", "dog"):
+        for number, value in enumerate(values):
+            file = root / "train" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8), value, dtype=np.uint16)).save(file)
+        (root / "test" / name).mkdir(parents=True)
+        Image.fromarray(np.full((8, 8), 9, dtype=np.uint16)).save(root / "test" / name / "0.png")
+    with pytest.warns(UserWarning, match=f"10 of 10 images .* up to {brightest}: all are taken for {said}"):
+        images = load_dataset(f"folder:{root}").train.images
+    assert images[:4].amax(dim=(1, 2, 3)).tolist() == [value >> shift for value in values]
+
+
+def test_greys_beyond_sixteen_bits_are_refused(tmp_path):
+    root = folder(tmp_path, "train", "test", count=1)
+    Image.fromarray(np.full((8, 8), 70_000, dtype=np.int32)).save(root / "train" / "cat" / "deep.tif")
+    with (
+        pytest.warns(UserWarning, match="up to 70000"),
+        pytest.raises(ValueError, match=r"deep\.tif \(pixels of more than 16 bits"),
+    ):
+        load_dataset(f"folder:{root}")

@@ -345,3 +345,8 @@ def test_real_images_through_the_wrong_space_would_be_noticed(artifact):
     )
     assert right > 0.7
     assert right > wrong
+
+
+def test_a_folder_whose_name_is_not_unicode_is_read(artifact, tmp_path):
+    folder = copied(artifact, tmp_path, "b\udcff")
+    assert torch.equal(distill.load(folder).images, artifact.images)

@@ -1,5 +1,8 @@
 """The training loop: it learns, repeats itself exactly, and refuses or reports what goes wrong."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from distill_helpers import CPU, blobs
@@ -156,3 +159,28 @@ def test_evaluation_does_not_depend_on_the_batch_size():
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         TrainingConfig(**wrong)
+
+
+class Drawing(nn.Module):
+    """Scales by what it draws from Python's and NumPy's generators."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    def forward(self, images):
+        return self.inner(images) * (random.random() + np.random.rand())
+
+
+def test_what_layers_draw_from_python_and_numpy_is_the_seeds_and_put_back():
+    images, labels = torch.rand(8, 1, 8, 8), torch.arange(8) % 3
+    losses = []
+    for before in (1, 2):
+        random.seed(before)
+        np.random.seed(before)
+        torch.manual_seed(0)
+        state = random.getstate(), np.random.get_state()[1].tolist()
+        record = train(Drawing(), images, labels, config=TrainingConfig(epochs=3), seed=5, device=CPU)
+        losses.append(record.epoch_losses)
+        assert (random.getstate(), np.random.get_state()[1].tolist()) == state
+    assert losses[0] == losses[1]

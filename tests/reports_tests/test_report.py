@@ -339,6 +339,10 @@ def test_accuracies_no_better_than_guessing_are_counted(
         "one", proxy={"validation_images": 10**6}
     )
     assert "proxy accuracies are" not in notes("few", proxy={})
+    lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
+    assert (
+        "12 of 12 reference accuracies are no better than always naming the largest of 10 classes (28%, with "
+    ) in notes("lopsided", dataset=lopsided)
     unknown = notes("unknown", dataset={"name": "digits"})
     assert "guessing" not in unknown
     assert "guessing" not in notes("losses", reference={**settings, "score": "validation_loss"}, proxy={})
