@@ -27,14 +27,13 @@ def main(*given: str) -> None:
     reference = reference_of(next(iter(named.values())))
     first = next(iter(rulers.values())).scores
     print(f"{len(reference)} ConvNets\n")
-    print("| ruler | Spearman | best 20% | less the first's | core-seconds a network |")
-    print("|---|---|---|---|---|")
+    print("| ruler | Spearman | best 20% | less the first's |")
+    print("|---|---|---|---|")
     for name, ruler in rulers.items():
         own = ruler.scores.reindex(reference.index)
         less = "–" if ruler.scores is first else difference(name, own, first, reference)
-        seconds = "–" if ruler.seconds is None else f"{ruler.seconds:.1f}"
         value = spearman_text(own, reference, name)
-        print(f"| {name} | {value} | {among_best(own, reference)} | {less} | {seconds} |")
+        print(f"| {name} | {value} | {among_best(own, reference)} | {less} |")
 
 
 if __name__ == "__main__":
