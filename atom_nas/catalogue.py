@@ -105,9 +105,9 @@ def _settings() -> list[Sheet]:
             for name in methods.METHODS
         ),
         _fields_of(
-            "evaluate (--set); search (--set for the proxy, --set-reference, --set-confirm)",
+            "evaluate (--set); label (--set); search (--set for the proxy, --set-reference, --set-confirm)",
             TrainingConfig,
-            epochs=f"{TrainingConfig.epochs}; search: {proxy.EPOCHS}, its reference {real.EPOCHS}, "
+            epochs=f"{TrainingConfig.epochs}; label: 5; search: {proxy.EPOCHS}, its reference {real.EPOCHS}, "
             f"--confirm {confirm.EPOCHS}",
         ),
         *(
@@ -149,6 +149,12 @@ def _space_options(name: str) -> Sheet:
         [choice, f"list of {', '.join(map(str, values))}", "all", "the values to choose from"]
         for choice, values in space.choices.items()
         if choice in options
+    ]
+    meanings = _attributes(type(space))
+    rows += [
+        [option, "whole number", str(parameter.default), meanings.get(option, "")]
+        for option, parameter in options.items()
+        if type(parameter.default) is int
     ]
     return Sheet(f"search --space {name} (--set-space)", _SETTINGS_HEADER, rows)
 

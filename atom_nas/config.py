@@ -199,4 +199,6 @@ def choose_dataset(name: str) -> str:
         with suppress(RuntimeError):  # "~name" of nobody here: a folder of that very name, then
             path = path.expanduser()
         return f"folder:{path.absolute()}"
+    if name not in DATASETS and Path(name).is_dir():
+        raise ValueError(f"unknown dataset {name!r}: for the images in that folder give folder:{name}")
     return choose("dataset", name, DATASETS)

@@ -83,13 +83,14 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
 
 
 def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
-    last = time.monotonic() - _LINE_SECONDS
+    last, ended = time.monotonic() - _LINE_SECONDS, False
 
     def show(done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None:
-        nonlocal last
+        nonlocal last, ended
         text = pace(done if pieces is None else pieces, free)
-        if done < total and time.monotonic() - last < _LINE_SECONDS:
+        if ended or (done < total and time.monotonic() - last < _LINE_SECONDS):
             return
+        ended = done >= total
         last = time.monotonic()
         stderr.print(_joined(f"{title}: {done}/{total}", text, note), markup=False, soft_wrap=True)
 

@@ -158,6 +158,12 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     parts = ("combine",) if earlier.get("score") == MEAN_OF_RANKS else ()
     for name in (*_FIXED, *parts, *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
         found = first_difference(name, _entry(earlier, name), _entry(now, name))
+        if found and name == "synthetic.fingerprint":
+            begun, given = (_entry(record, "synthetic.directory") for record in (earlier, now))
+            raise ValueError(
+                f"{path} cannot be resumed with other settings: it was begun with the set {begun}, and {given} "
+                "holds other images or labels"
+            )
         if found:
             raise ValueError(f"{path} cannot be resumed with other settings: {found}")
     before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")

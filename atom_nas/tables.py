@@ -94,7 +94,7 @@ def reference_csv(scores: Mapping[str, float]) -> str:
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
     """Line number and named values of each row that is not blank."""
     if not path.is_file():
-        raise ValueError(f"no file {path}: a CSV file with the columns {', '.join(columns)} is needed")
+        raise ValueError(f"no file {path}: a CSV file with {_columns(columns)} is needed")
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
@@ -115,6 +115,10 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
         except csv.Error as error:
             after = f"after line {reader.line_num}"
             raise ValueError(f"{path} cannot be read as a CSV file {after}: {error}") from error
+
+
+def _columns(names: Sequence[str]) -> str:
+    return f"the column{'s' * (len(names) > 1)} {', '.join(names)}"
 
 
 def _require_no_more(row: Mapping[Any, Any], header: Sequence[str], where: str) -> None:

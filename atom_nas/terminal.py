@@ -182,6 +182,7 @@ def say_unfused(reason: str | None) -> None:
 def show_search(settings: "SearchSettings") -> None:
     """Search with a bar a stage, and say what was left out."""
     from atom_nas.search import run_search
+    from reports.scores import MEAN_OF_RANKS
 
     bars = _StageBars()
     try:
@@ -200,8 +201,14 @@ def show_search(settings: "SearchSettings") -> None:
         stderr.print(summary.fallback, markup=False)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
-        source = "list" if settings.architectures else "space"
-        stderr.print(f"only {summary.proposed} architectures of the {source} fit the images: all were ranked")
+        source, found = (
+            "list" if settings.architectures else "space",
+            plural(summary.proposed, "architecture"),
+        )
+        stderr.print(f"the {source} has {found} for these images: all were ranked", markup=False)
+    if settings.combine and settings.score != MEAN_OF_RANKS:
+        by = f"ranked by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names"
+        stderr.print(by, markup=False)
     if summary.duplicates:
         stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
     if summary.repeated:

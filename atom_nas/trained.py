@@ -36,7 +36,7 @@ from atom_nas.resuming import how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
 from atom_nas.runner import load_space
 from distill import synthetic as synthetic_sets
-from distill.card import Side
+from distill.card import CARD, Side
 from distill.files import write_bytes, write_text
 from distill.leg import apart, with_tied
 from distill.preprocessing import Preprocessing
@@ -161,6 +161,8 @@ def _load_trained(run: Path, rank: int, architecture: str | None, own: str | Non
     is_run = (run / RECORD).is_file()
     folder = run / FOLDER if is_run else run
     cards = {card.architecture: (path, card) for path, card in read_cards(folder)}
+    if not cards and (run / CARD).is_file():
+        raise ValueError(f"{run} is a synthetic set, not a run: give the folder that 'atom-nas search' wrote")
     if not cards:
         raise ValueError(f"{run} holds no confirmed architecture, so no weights{_how(run) if is_run else ''}")
     name = _choose(list(cards), rank, architecture, f"{run}", "confirmed")

@@ -148,6 +148,9 @@ def _pose(
     dataset = load_dataset(settings.dataset, data_dir=settings.data_dir, image_size=settings.image_size)
     chosen = Shard.parse(settings.shard).class_numbers(len(dataset.classes)) if settings.shard else None
     data = _describe(settings, dataset)
+    size = "x".join(map(str, dataset.image_shape))
+    counts = f"{len(dataset.train):,} training and {len(dataset.test):,} test images of {size}"
+    tell(f"{len(dataset.classes)} classes, {counts}")
     fit, validation = dataset.carve_validation(settings.validation_fraction, settings.validation_seed)
     classes, held_out = dataset.classes, None
     if settings.evaluate_every:

@@ -65,6 +65,13 @@ class DistillSettings:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
+        expected, given = methods.load(self.method).Config, type(self.method_config)
+        if self.method_config is not None and given is not expected:
+            other = given.__module__.rpartition(".")[2]
+            raise ValueError(
+                f"method_config is a {given.__name__} of {other}, and the method is {self.method}: give "
+                f"method={other!r} as well, or a Config of {self.method}"
+            )
         if self.shard is not None:
             object.__setattr__(self, "shard", str(Shard.parse(self.shard)))
             if not methods.load(self.method).INDEPENDENT_CLASSES:

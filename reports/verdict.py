@@ -9,6 +9,7 @@ the right order and an architecture of the best 5% stays in the better half 82% 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -28,6 +29,8 @@ STRONG_FROM = 0.7
 """Discarding the worse half then loses 2% of the best."""
 TOP_ORDER_FROM = 0.5
 """Spearman among the best 20% from which two in three pairs of good architectures are in the right order."""
+TOP_FEWEST = 5
+"""Architectures among the best 20% from which their correlation is said: three have only six orders."""
 SMALL_REGRET = 0.25
 """A pick may lose at most this share of what a pick at random loses, to be called good."""
 
@@ -161,11 +164,13 @@ def _because(evidence: Evidence, show: Callable[[float], str]) -> str:
     parts = [f"Spearman {formatting.decimals(rho.value)} ({confidence}, {n}{p})"]
     if evidence.once is not None and evidence.once.value is not None:
         parts.append(f"{formatting.decimals(evidence.once.value)} with each network once")
-    if top.value is not None:
+    if top.value is not None and top.n >= TOP_FEWEST:
         parts.append(f"{formatting.decimals(top.value)} among the best 20% (n = {top.n})")
     if pick is not None:
         parts.append(_regret(pick, show))
-    if evidence.parameters is not None and evidence.parameters >= rho.value:
+    # Twice its standard error where nothing is known: an alternative that is no better than guessing is none.
+    luck = 2 / math.sqrt(rho.n)
+    if evidence.parameters is not None and evidence.parameters >= max(rho.value, luck):
         parts.append(
             f"but counting parameters, at no cost, reaches {formatting.decimals(evidence.parameters)}"
         )

@@ -48,6 +48,8 @@ def _registered(name: str) -> str:
     except ValueError as error:
         if name.endswith(".py"):
             raise ValueError(f"{name} may define several spaces: name one by {name}:CLASS") from None
+        if name in import_module("search_spaces.hub").HUB:
+            raise ValueError(f"unknown search space {name!r}: did you mean 'hub:{name}'?") from None
         raise ValueError(f"{error}; or hub:NAME, FILE.py:CLASS or module:CLASS") from None
 
 

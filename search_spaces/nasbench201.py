@@ -55,6 +55,10 @@ LARGEST_OPTION = 1024
 class CellSpace:
     """All 15,625 cells in a skeleton of `cells` cells a stage and `channels` channels in the first.
 
+    Attributes:
+        cells: of each of the three stages; the benchmark has 5.
+        channels: of the first stage, twice as many in each later one; the benchmark has 16.
+        name: of the space.
     Raises:
         ValueError: either is not a whole number from 1 to `LARGEST_OPTION`.
     """

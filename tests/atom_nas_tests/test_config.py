@@ -2,7 +2,7 @@
 
 import pytest
 
-from atom_nas.config import assigned, parse_assignments
+from atom_nas.config import assigned, choose_dataset, parse_assignments
 
 
 def test_the_same_value_may_be_given_twice() -> None:
@@ -29,3 +29,10 @@ def test_an_assignment_names_a_key_and_a_value(text: str) -> None:
 def test_values_are_read_as_yaml_or_else_as_text() -> None:
     texts = ["a=2.5", "b=true", "c=[1, 2]", "d=2020-99-99", "e={"]
     assert parse_assignments(texts) == {"a": 2.5, "b": True, "c": [1, 2], "d": "2020-99-99", "e": "{"}
+
+
+def test_a_folder_without_its_prefix_is_told_how_to_be_named(tmp_path):
+    (tmp_path / "photos").mkdir()
+    folder = str(tmp_path / "photos")
+    with pytest.raises(ValueError, match=f"for the images in that folder give folder:{folder}"):
+        choose_dataset(folder)

@@ -75,3 +75,10 @@ def test_pieces_of_unlike_length_count_by_their_length(
         "work: 1/4  10.00 s each, ETA 0:10",
         "work: 4/4  10.00 s each, ETA 0:00",
     ]
+
+
+def test_the_end_is_said_once(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress_bar("work", 2) as bar:
+        for clock[0], done in ((0.0, 0), (20.0, 2), (40.0, 2), (60.0, 2)):
+            bar(done)
+    assert capsys.readouterr().err.splitlines() == ["work: 0/2", "work: 2/2  10.00 s each, ETA 0:00"]

@@ -220,3 +220,8 @@ def test_malformed_records_raise_what_is_documented(settings: SearchSettings) ->
                 with pytest.raises(ValueError, match=r".") as caught:
                     atom_nas.load_architecture(settings.out, weights=weights)
                 assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_synthetic_set_is_told_for_what_it_is(digits_set: Path) -> None:
+    with pytest.raises(ValueError, match="is a synthetic set, not a run"):
+        atom_nas.load_architecture(digits_set)

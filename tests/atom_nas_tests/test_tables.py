@@ -76,7 +76,7 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, content: bytes) -> None
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a CSV file with the columns architecture is needed"):
+    with pytest.raises(ValueError, match="a CSV file with the column architecture is needed"):
         read_architectures(tmp_path / "table.csv", SPACE)
 
 

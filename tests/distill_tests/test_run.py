@@ -330,3 +330,20 @@ def test_a_finished_set_of_other_data_is_no_success(tmp_path):
     Image.fromarray(np.full((8, 8), 250, dtype=np.uint8)).save(file)
     with pytest.raises(ValueError, match=r"is not the data that .* was distilled from"):
         distill.distill(asked, resume=True)
+
+
+def test_the_config_is_of_the_method(tmp_path):
+    asked = {"dataset": "digits", "out": tmp_path, "method_config": load_method("dm").Config()}
+    with pytest.raises(
+        ValueError, match="method_config is a Config of dm, and the method is atom: give method='dm'"
+    ):
+        DistillSettings(**asked)
+    assert DistillSettings(**asked, method="dm").method_config is asked["method_config"]
+
+
+def test_what_was_read_is_said(tmp_path):
+    said = []
+    distill.distill(
+        DistillSettings(dataset="digits", out=tmp_path / "set", method="random"), on_stage=said.append
+    )
+    assert "10 classes, 1,347 training and 450 test images of 1x8x8" in said

@@ -291,7 +291,10 @@ def test_a_reference_that_shares_nothing_with_the_list_is_refused_before_any_wor
 def test_fewer_architectures_than_asked_for_are_said(synthetic, tmp_path):
     narrow = ("--set-space", "width=[32]", "depth=[1]", "norm=[none]", "activation=[relu]")
     command = ("search", synthetic, "--reference", "none", "--epochs", 1, *narrow)
-    assert "only 3 architectures" in done(*command, "--out", tmp_path / "run").stderr
+    assert (
+        "the space has 3 architectures for these images: all were ranked"
+        in done(*command, "--out", tmp_path / "run").stderr
+    )
 
 
 def test_an_old_set_survives_a_mistake_in_the_command_that_would_replace_it(synthetic):

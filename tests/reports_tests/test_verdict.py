@@ -125,6 +125,11 @@ def test_a_free_ruler_that_does_as_well_is_named() -> None:
     worse = Evidence(**{**vars(evidence(0.5)), "parameters": 0.2})
     assert "counting parameters, at no cost, reaches 0.75" in judge(better).sentence
     assert "parameters" not in judge(worse).sentence
+    lost = Evidence(**{**vars(evidence(0.05)), "parameters": 0.28})
+    assert "parameters" not in judge(lost).sentence  # of 48: no better than guessing
+    few = {**vars(evidence(0.5)), "top": Statistic(value=-0.87, n=3)}
+    assert "among the best 20%" not in judge(Evidence(**few)).sentence
+    assert "among the best 20%" in judge(Evidence(**few | {"top": Statistic(value=-0.87, n=5)})).sentence
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ def test_wrong_options_are_refused(options: dict[str, list[int]], message: str) 
 
 
 def test_unknown_space() -> None:
+    with pytest.raises(ValueError, match="unknown search space 'darts': did you mean 'hub:darts'"):
+        load("darts")
     with pytest.raises(ValueError, match="unknown search space 'covnet': did you mean 'convnet'"):
         load("covnet")
     assert "convnet" in SPACES
