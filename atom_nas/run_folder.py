@@ -161,8 +161,8 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         if found and name == "synthetic.fingerprint":
             begun, given = (_entry(record, "synthetic.directory") for record in (earlier, now))
             raise ValueError(
-                f"{path} cannot be resumed with other settings: it was begun with the set {begun}, and {given} "
-                "holds other images or labels"
+                f"{path} cannot be resumed with other settings: it was begun with the set {begun}, and "
+                f"{given} holds other images or labels"
             )
         if found:
             raise ValueError(f"{path} cannot be resumed with other settings: {found}")
