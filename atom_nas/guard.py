@@ -25,7 +25,7 @@ INTERRUPTED = 130
 
 # typer's own copy of click, or click itself, as the installed typer has it.
 _UsageError: Any = typer.BadParameter.__bases__[0]
-_RESUME = "; what was finished is stored: repeat the command to go on, with --resume if its folder is there"
+_RESUME = "; what was finished is stored: repeat the command with --resume to go on"
 _RUN = {"prog_name": "atom-nas", "standalone_mode": False}
 _WAY_ON = {
     "distill": _RESUME,
