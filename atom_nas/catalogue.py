@@ -93,6 +93,7 @@ def _settings() -> list[Sheet]:
     from atom_nas.estimators import confirm, proxy, real
     from atom_nas.strategies import STRATEGIES
     from distill import methods
+    from distill.labelling import teacher_training
     from distill.settings import DistillSettings
     from distill.training import TrainingConfig
     from search_spaces import SPACES
@@ -107,8 +108,8 @@ def _settings() -> list[Sheet]:
         _fields_of(
             "evaluate (--set); label (--set); search (--set for the proxy, --set-reference, --set-confirm)",
             TrainingConfig,
-            epochs=f"{TrainingConfig.epochs}; label: 5; search: {proxy.EPOCHS}, its reference {real.EPOCHS}, "
-            f"--confirm {confirm.EPOCHS}",
+            epochs=f"{TrainingConfig.epochs}; label: {teacher_training().epochs}; search: {proxy.EPOCHS}, "
+            f"its reference {real.EPOCHS}, --confirm {confirm.EPOCHS}",
         ),
         *(
             _fields_of(f"search --strategy {name} (--set-strategy)", config)

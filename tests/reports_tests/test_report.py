@@ -340,11 +340,9 @@ def test_accuracies_no_better_than_guessing_are_counted(
     )
     assert "proxy accuracies are" not in notes("few", proxy={})
     lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
-    assert (
-        "12 of 12 reference accuracies are no better than always naming the largest of 10 classes (28%, with "
-    ) in notes("lopsided", dataset=lopsided)
-    unknown = notes("unknown", dataset={"name": "digits"})
-    assert "guessing" not in unknown
+    said = "12 of 12 reference accuracies are no better than always naming the largest of 10 classes (28%, "
+    assert said in notes("lopsided", dataset=lopsided)
+    assert "guessing" not in notes("unknown", dataset={"name": "digits"})
     assert "guessing" not in notes("losses", reference={**settings, "score": "validation_loss"}, proxy={})
 
 
