@@ -182,6 +182,7 @@ def search(
     set_proxy_space: opt.SetProxySpace = None,
     estimators: opt.Estimators = "",
     set_strategy: opt.SetStrategy = None,
+    trial_limit: opt.TrialLimit = None,
     workers: opt.Workers = None,
     seed: opt.Seed = 0,
     device: opt.Device = "auto",
@@ -208,7 +209,7 @@ def search(
         confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
         reference_samples=reference_samples, reference_images=reference_images,
         reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
-        validation_images=validation_images,
+        validation_images=validation_images, trial_limit=trial_limit,
     )  # fmt: skip
     if not resume:
         show_recipe(settings)
@@ -228,7 +229,11 @@ def report(
     ],
     score: Annotated[str | None, typer.Option(help="Rank by another recorded score.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write to; the first run's report folder by default.")
+        Path | None,
+        typer.Option(
+            help="The folder to write to.  [default: the run's report folder; of several runs the first "
+            "one's comparison folder]"
+        ),
     ] = None,
     combine: opt.Combine = None,
 ) -> None:

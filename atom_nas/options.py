@@ -237,6 +237,14 @@ CombineScores = Annotated[
     ),
 ]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
+TrialLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="An architecture that takes longer, all its trainings as the proxy together, counts as failed: "
+        "for candidates that may hang. Generous, or results depend on the machine.  [default: none]",
+    ),
+]
 Confirm = Annotated[
     int | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atom_nas.plan import SearchSettings
+from atom_nas.settings import SearchSettings
 from distill.methods.atom import Config
 from distill.settings import DistillSettings
 

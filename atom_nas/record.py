@@ -1,6 +1,7 @@
 """What run.json says of a search at its start."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -14,7 +15,9 @@ from atom_nas.plan import Plan
 from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
 from distill.environment import describe
+from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
+from search_spaces.sources import have_changed
 
 
 def first_record(plan: Plan) -> dict[str, Any]:
@@ -51,6 +54,26 @@ def first_record(plan: Plan) -> dict[str, Any]:
         "environment": describe(),
         "settings": kept(settings),
     }
+
+
+def code_before(before: Any, space: Space, out: Path) -> dict[str, Any]:
+    """What the record says of trials of other code, which a resumed run may have; warns if that is new.
+
+    Files that have been mended may go on, since the choices are the same; whether they may is the user's.
+    """
+    if not isinstance(before, dict) or not isinstance(space, NniSpace):
+        return {}
+    earlier = before["earlier_code"] if isinstance(before.get("earlier_code"), list) else []
+    changed = space.changed(before.get("code"), before.get("sources"))
+    if changed:
+        earlier = [*earlier, before["code"]]
+        are = "are of the file as it was" if len(changed) == 1 else "are of the files as they were"
+        warnings.warn(
+            f"{have_changed(changed)} since {out} was begun: trials from before {are}. A space may change as "
+            "long as its choices do not; for scores of one code put it back, or begin a new run",
+            stacklevel=3,
+        )
+    return {"earlier_code": earlier} if earlier else {}
 
 
 def _largest_class(plan: Plan) -> dict[str, float]:

@@ -12,7 +12,7 @@ from atom_nas.run_folder import RECORD, read_record
 from search_spaces import is_own
 
 if TYPE_CHECKING:
-    from atom_nas.plan import SearchSettings
+    from atom_nas.settings import SearchSettings
 
 KEPT = "settings"
 """The entry of the record."""
@@ -38,7 +38,7 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     Raises:
         ValueError: a setting is wrong, or the record of the run is damaged.
     """
-    from atom_nas.plan import SearchSettings
+    from atom_nas.settings import SearchSettings
 
     record = _record(values["out"]) if values["resume"] else {}
     before = record.get(KEPT)

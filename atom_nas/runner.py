@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 import search_spaces
-from atom_nas.engines.base import Engine, Job, Outcome
+from atom_nas.engines.base import OVERDUE, Engine, Job, Outcome
 from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg
@@ -153,6 +153,7 @@ class Stage:
             that have one and the same, one is scored, and the others get its scores with costs of their own.
         costs: what architectures are expected to take, in any unit, to tell how far the stage is; empty:
             nothing is known.
+        limit: seconds after which an architecture counts as failed; None: none.
     """
 
     title: str
@@ -173,6 +174,7 @@ class Stage:
     on_wait: Callable[[], None] | None = None
     same_as: Callable[[str], str] = str
     costs: Mapping[str, float] = field(default_factory=dict)
+    limit: float | None = None
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
@@ -229,7 +231,9 @@ class Stage:
     def _take(self, architecture: str, position: int) -> bool:
         """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest."""
         stored = self.store.get(self.name, architecture)
-        if stored:
+        if stored and self._may_take_longer(stored):
+            self.store.discard(self.name, architecture)
+        elif stored:
             self._tell(stored, reused=1)
             return True
         # Of a network that has scores by another name the training is paid for: this one only counts.
@@ -243,6 +247,12 @@ class Stage:
             self._keep(self._misfit_trial(architecture, position, reason))
         return reason is not None
 
+    def _may_take_longer(self, stored: Trial) -> bool:
+        """Whether an earlier session ended a trial sooner than this one would."""
+        ended = stored.reason is not None and stored.reason.startswith(OVERDUE)
+        # The rungs of a halved search have been counted together by then.
+        return ended and self.stored_as is None and (self.limit is None or self.limit > stored.seconds)
+
     def _job(self, architecture: str) -> Job:
         scored = self.same_as(architecture)
         return Job(
@@ -252,6 +262,7 @@ class Stage:
             leg=self.leg(scored) if self.leg else None,
             scored_as=scored if scored != architecture else None,
             known=self._known.get(scored),
+            limit=self.limit,
         )
 
     def _trial(self, outcome: Outcome, position: int) -> Trial:

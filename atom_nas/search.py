@@ -5,7 +5,6 @@ stored trial is answered from the store. So an interrupted run, run again, repea
 and ends as if it had never been interrupted.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,13 +20,14 @@ from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung
-from atom_nas.plan import Plan, SearchSettings, prepare
-from atom_nas.record import first_record
+from atom_nas.plan import Plan, prepare
+from atom_nas.record import code_before, first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Stage, costliest_first, expected_costs
 from atom_nas.same import SameNetworks
+from atom_nas.settings import SearchSettings
 from atom_nas.strategies import run_strategy
 from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
@@ -39,7 +39,6 @@ from reports.confirmed import ESTIMATOR
 from reports.formatting import plural
 from search_spaces.base import Architecture, Repeating, Space
 from search_spaces.foreign import NniSpace
-from search_spaces.sources import have_changed
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
 
@@ -105,7 +104,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
     record = first_record(plan)
     earlier = check_run(settings.out, record, resume=settings.resume)
     require_same_training(plan, settings.out)
-    record["space"] |= _code_before(earlier.get("space"), plan.space, settings.out)
+    record["space"] |= code_before(earlier.get("space"), plan.space, settings.out)
     if plan.device.type == "cpu":
         # Compiled here, once, if this machine has none yet: workers then find them.
         record["environment"]["kernels"] = kernels.why_unavailable() or "fused"
@@ -292,6 +291,7 @@ class _Session:
     def _stage(self, title: str, estimator: Estimator, score: str, total: int, **more: Any) -> Stage:
         """A stage of this run; `more` is what else a `Stage` takes."""
         same_as = self._same.representative if estimator.name in SCORED_ONCE else str
+        limited = estimator.name in (self._plan.proxy.name, *(each.name for each in self._plan.others))
         return Stage(
             title=title,
             estimator=estimator.name,
@@ -302,6 +302,7 @@ class _Session:
             misfit=self._misfit,
             engine=self._engine,
             store=self._folder.store,
+            limit=self._settings.trial_limit if limited else None,
             **{"cache": None, "on_trial": self._tell, "same_as": same_as, **more},
         )
 
@@ -351,26 +352,6 @@ def reference_sample(scored: Sequence[Trial], count: int | None, seed: int) -> l
         return list(scored)
     ranked = sorted(scored, key=lambda trial: derive_seed(seed, "reference sample", trial.architecture))
     return sorted(ranked[:count], key=lambda trial: trial.position)
-
-
-def _code_before(before: Any, space: Space, out: Path) -> dict[str, Any]:
-    """What the record says of trials of other code, which a resumed run may have; warns if that is new.
-
-    Files that have been mended may go on, since the choices are the same; whether they may is the user's.
-    """
-    if not isinstance(before, dict) or not isinstance(space, NniSpace):
-        return {}
-    earlier = before["earlier_code"] if isinstance(before.get("earlier_code"), list) else []
-    changed = space.changed(before.get("code"), before.get("sources"))
-    if changed:
-        earlier = [*earlier, before["code"]]
-        are = "are of the file as it was" if len(changed) == 1 else "are of the files as they were"
-        warnings.warn(
-            f"{have_changed(changed)} since {out} was begun: trials from before {are}. A space may change as "
-            "long as its choices do not; for scores of one code put it back, or begin a new run",
-            stacklevel=3,
-        )
-    return {"earlier_code": earlier} if earlier else {}
 
 
 def _definition(space: Space) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
 from distill.training import TrainingConfig
 
 if TYPE_CHECKING:
-    from atom_nas.plan import SearchSettings
+    from atom_nas.settings import SearchSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from atom_nas.config import WithPreset
     from atom_nas.console import Bar
     from atom_nas.evaluation_plan import Plan
-    from atom_nas.plan import SearchSettings
     from atom_nas.runner import Progress
     from atom_nas.search import SearchSummary
+    from atom_nas.settings import SearchSettings
     from distill.settings import DistillSettings
     from distill.synthetic import SyntheticSet
 

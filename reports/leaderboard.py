@@ -86,7 +86,9 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
     lows = [ruler.value if ruler.low is None else ruler.low for ruler in shown]
     axes.set(xlim=(FREE / 1.5, longest * 60), ylim=(min(0.0, *lows) - 0.03, 1.03))
-    axes.set(xlabel="compute-seconds an architecture (left edge: counted, not computed)")
+    axes.set_xlabel(
+        "compute-seconds an architecture (left edge: counted, not computed); blue: none as cheap is better"
+    )
     axes.set_ylabel("Spearman with the reference (line: 95% interval)")
     axes.set_title("What each ruler costs, and how far it can be trusted", fontweight="bold")
     bottom, top = axes.get_ylim()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,12 @@ def choose_score(run: Run, score: str | None) -> str:
             f"{', '.join(allowed)}"
         )
     if score not in allowed:
-        raise ValueError(f"run {run.name} has no score {score!r}: choose from {', '.join(allowed) or 'none'}")
+        near = difflib.get_close_matches(score, allowed, n=3, cutoff=0.5)
+        near += [name for name in allowed if name not in near and score and score in name]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(
+            f"run {run.name} has no score {score!r}: {hint}choose from {', '.join(allowed) or 'none'}"
+        )
     return score
 
 

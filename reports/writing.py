@@ -70,13 +70,13 @@ def write_report(
 ) -> WrittenReport:
     """Writes the report of one run, or one that shows several side by side, into one folder.
 
-    That folder is `out`, or the (first) run's report/; nothing else is written to. So the other runs' own
-    reports stay as they are, and their folders may be read-only.
+    That folder is `out`; or the run's report/, of several runs the first one's comparison/. Nothing else is
+    written to: the runs' own reports stay as they are, and folders of all but the first may be read-only.
 
     Args:
         run_dirs: a run folder, or several.
         score: the score to rank by, instead of each run's own default.
-        out: the folder of the report; the first run's report/ if None.
+        out: the folder of the report; see above if None.
         combine: the scores to combine to further rulers; () for none, None for a default, see
             `reports.combinations.combine`.
     Raises:
@@ -89,7 +89,8 @@ def write_report(
     if score is None and combine is not None and not combine:
         _check_ranked_alone(runs)
     reports = [analyse(run, score=score) for run in runs]
-    target = _report_folder(runs[0]) if out is None else _usable(Path(out))
+    own = "report" if len(runs) == 1 else "comparison"
+    target = _own_folder(runs[0], own) if out is None else _usable(Path(out))
     with house_style(), _staging(target) as folder:
         sections = _write_files(folder, runs, reports)
         _publish(folder, target)
@@ -106,9 +107,9 @@ def _check_ranked_alone(runs: Sequence[Run]) -> None:
             )
 
 
-def _report_folder(run: Run) -> Path:
-    """RUN/report, which must not lead out of the run folder: a stranger's could replace files elsewhere."""
-    folder = run.folder / "report"
+def _own_folder(run: Run, name: str) -> Path:
+    """RUN/name, which must not lead out of the run folder: a stranger's could replace files elsewhere."""
+    folder = run.folder / name
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link: remove it, or name the report's folder with --out")
     return folder

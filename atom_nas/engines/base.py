@@ -13,6 +13,9 @@ from atom_nas.repeating import averaged, leg_of, seed_of
 from distill.leg import Leg
 from distill.seeding import own_randomness, seed_globally
 
+OVERDUE = "not done after"
+"""How the reason begins of a job that had the time of its limit."""
+
 
 class Builder(Protocol):
     """Builds an architecture from its string form; a picklable value, since workers get a copy.
@@ -105,6 +108,7 @@ class Job:
         leg: the part of the training that is asked for; None: all of it.
         scored_as: the architecture whose network is scored, if that is the same network by another name.
         known: the scores of that network, where they are known: costs alone are to be counted.
+        limit: seconds after which it has failed, if its process can be ended; None: it takes what it takes.
     """
 
     estimator: str
@@ -113,6 +117,7 @@ class Job:
     leg: Leg | None = None
     scored_as: str | None = None
     known: Mapping[str, float] | None = field(default=None, hash=False)
+    limit: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from typing import Any
 import torch.multiprocessing as multiprocessing
 
 from atom_nas.engines._worker import Broken, Ready, Result, serve
-from atom_nas.engines.base import EngineError, Job, Outcome, Work
+from atom_nas.engines.base import OVERDUE, EngineError, Job, Outcome, Work
 
 _Process = SpawnProcess | ForkServerProcess
 _MAX_FAILED_STARTS = 3
@@ -65,6 +65,11 @@ class _Worker:
             return False
         self.job, self.started = job, time.perf_counter()
         return True
+
+    def is_overdue(self) -> bool:
+        """Whether its job has had the time that it may take, and no answer is there."""
+        limit = self.job.limit if self.job else None
+        return limit is not None and time.perf_counter() - self.started > limit and not self.channel.poll()
 
     def stop(self) -> None:
         self.process.terminate()
@@ -156,12 +161,17 @@ class LocalEngine:
                 self._lost(worker)
 
     def _collect(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome]:
-        """Wait for a message, or for the time to call `on_wait`; yield the outcomes that are there."""
+        """Wait for a message, or for the time to call `on_wait`; yield the outcomes that are there, and
+        those of jobs that take longer than they may."""
         by_channel = {worker.channel: worker for worker in self._workers}
-        for channel in channels.wait(list(by_channel), _WAIT_SECONDS if on_wait else None):
+        limited = any(worker.job and worker.job.limit is not None for worker in self._workers)
+        for channel in channels.wait(list(by_channel), _WAIT_SECONDS if on_wait or limited else None):
             outcome = self._receive(by_channel[channel])  # type: ignore[index]
             if outcome is not None:
                 yield outcome
+        for worker in self._busy():
+            if worker.is_overdue():
+                yield self._with_lost(self._ended(worker))
         if on_wait:
             on_wait()
 
@@ -200,16 +210,25 @@ class LocalEngine:
             self._lost_seconds[job] = seconds
             self._pending.appendleft(job)
             return None
-        return self._with_lost(
-            Outcome(
-                job=job,
-                reason=f"the worker process {cause}, twice",
-                scores={},
-                seconds=seconds,
-                cpu_seconds=seconds,
-                peak_memory_mb=None,
-                device=self._config.device.partition(":")[0],
-            )
+        return self._with_lost(self._failed(job, f"the worker process {cause}, twice", seconds))
+
+    def _ended(self, worker: _Worker) -> Outcome:
+        """End a worker whose job takes longer than it may."""
+        job, seconds = worker.job, time.perf_counter() - worker.started
+        assert job is not None
+        self._drop(worker)
+        return self._failed(job, f"{OVERDUE} {job.limit:g} seconds, the limit", seconds)
+
+    def _failed(self, job: Job, reason: str, seconds: float) -> Outcome:
+        """Of a job whose process could not tell."""
+        return Outcome(
+            job=job,
+            reason=reason,
+            scores={},
+            seconds=seconds,
+            cpu_seconds=seconds,
+            peak_memory_mb=None,
+            device=self._config.device.partition(":")[0],
         )
 
     def _put_off(self, outcome: Outcome) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    from atom_nas.plan import SearchSettings
+    from atom_nas.settings import SearchSettings
 
 _FOLDER = Path(__file__).parent
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from atom_nas.plan import SearchSettings
+    from atom_nas.settings import SearchSettings
 
 # Worker processes import what their jobs name, so the helpers must be a module they can find.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +36,7 @@ def digits_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick(digits_set: Path, tmp_path: Path) -> "SearchSettings":
     """The smallest search that has it all: a few ConvNets, a proxy and a real reference."""
-    from atom_nas.plan import SearchSettings
+    from atom_nas.settings import SearchSettings
 
     return SearchSettings(
         synthetic=digits_set,

@@ -10,10 +10,11 @@ import pytest
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.engines.base import Job, Workload
-from atom_nas.plan import SearchSettings, prepare
+from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
+from atom_nas.settings import SearchSettings
 from atom_nas.trials import TrialStore
 from search_spaces import SPACES
 from search_spaces.nasbench201 import CellSpace

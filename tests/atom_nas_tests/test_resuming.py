@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from atom_nas.plan import SearchSettings
 from atom_nas.resuming import kept, search_settings
+from atom_nas.settings import SearchSettings
 
 TABLE = "published.csv"
 

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -104,6 +105,9 @@ def build(architecture: str) -> nn.Module:
         if not memory.exists():
             memory.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+    if misfortune == "hangs":  # and does not mind being asked to end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        threading.Event().wait()
     if misfortune == "exits":
         os._exit(3)
     if misfortune == "leaves":  # the whole process in another state

@@ -393,8 +393,7 @@ def test_notes_state_reuse_devices_and_unfinished_runs(
 
 def test_unknown_score_names_those_there_are(make_run: MakeRun) -> None:
     folder = make_run()
-    with pytest.raises(
-        ValueError, match="no score 'accuracy': choose from validation_accuracy, final_training_loss"
-    ):
-        write_report(folder, score="accuracy")
+    near = r"did you mean validation_accuracy\? choose from validation_accuracy, final_training_loss"
+    with pytest.raises(ValueError, match=f"no score 'acc': {near}"):
+        write_report(folder, score="acc")
     assert not (folder / "report").exists()

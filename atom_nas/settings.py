@@ -1,0 +1,136 @@
+"""What a search is asked to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import search_spaces
+from atom_nas import engines, estimators
+from atom_nas.estimators import proxy, real
+from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
+from atom_nas.names import choose
+from reports.scores import MEAN_OF_RANKS
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """One search.
+
+    Attributes:
+        synthetic: folder of a synthetic set.
+        out: the run's folder.
+        space, space_options: a registered space, `hub:NAME`, or a class of yours by FILE.py:CLASS or
+            module:CLASS; and its options.
+        proxy_space: other options for the networks that the proxy trains, and early-stopping: smaller ones
+            of the same architectures, such as cells=1 in `nasbench201`. The reference, the networks that are
+            kept, training-free scores and counts are of the space's own.
+        samples: architectures to propose; a resumed run may raise it, of successive halving while none is
+            ranked. None: 48, or all of `architectures`.
+        strategy, strategy_options: a registered strategy and its options.
+        architectures: CSV file of architectures; all are scored in their order, or, with `samples`, so many
+            that the strategy draws among them. None: the strategy draws among all of the space.
+        reference: "real" (train on the real images), "none", or the path of a CSV file of scores.
+        reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
+        reference_images: train the reference on a subset of this many real images; None: on all.
+        reference_epochs: of the reference.
+        reference_training: other fields of the reference's `TrainingConfig`.
+        epochs: of the proxy.
+        training: other fields of the proxy's `TrainingConfig`.
+        repeats: trainings of each architecture as the proxy, that differ in the seed alone, and by
+            early-stopping; scores are their means.
+        validation_images: score on a subset of this many validation images; None: on all.
+        confirm: train so many of the best on the real images, and keep their weights; None: none.
+        confirm_epochs: of these trainings.
+        confirm_training: other fields of their `TrainingConfig`.
+        estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
+        score: the score that ranks, and that strategies learn from; with successive halving, the one by which
+            architectures go on. `mean_of_ranks` ranks by the mean of an architecture's ranks by each of
+            `combine`, known only once all are scored: strategies learn from `criterion` then.
+        combine: the scores of which `mean_of_ranks` is made: of the proxy, and of training-free estimators,
+            which are then scored with as well. Empty: as `reports.combinations` has it.
+        engine: a registered engine.
+        workers: processes; None: the usable cores on a CPU; on a GPU as many, but no more than 4 and one for
+            every 2 GiB that are free on it. Scores do not depend on it.
+        trial_limit: seconds after which an architecture counts as failed, as the proxy and by each of
+            `estimators`; the reference and final models have no limit. Where it is reached, results depend on
+            how fast the machine is. None: however long it takes.
+        seed: >= 0, of proposals, initialisations, batches and augmentation.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        dataset: where the real data is now; None: where the synthetic set's card says.
+        data_dir: where datasets are kept; None: the default folder.
+        resume: go on with the interrupted run in `out`.
+        command: the command line, for the record.
+    """
+
+    synthetic: Path
+    out: Path
+    space: str = "convnet"
+    space_options: Mapping[str, Any] = field(default_factory=dict)
+    proxy_space: Mapping[str, Any] = field(default_factory=dict)
+    samples: int | None = None
+    strategy: str = "random"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    architectures: Path | None = None
+    reference: str = "real"
+    reference_samples: int | None = None
+    reference_images: int | None = None
+    reference_epochs: int = real.EPOCHS
+    reference_training: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = proxy.EPOCHS
+    training: Mapping[str, Any] = field(default_factory=dict)
+    repeats: int = 1
+    validation_images: int | None = None
+    confirm: int | None = None
+    confirm_epochs: int = CONFIRM_EPOCHS
+    confirm_training: Mapping[str, Any] = field(default_factory=dict)
+    estimators: tuple[str, ...] = ()
+    score: str = "validation_accuracy"
+    combine: tuple[str, ...] = ()
+    engine: str = "local"
+    workers: int | None = None
+    trial_limit: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    dataset: str | None = None
+    data_dir: Path | None = None
+    resume: bool = False
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("synthetic", "out", "architectures", "data_dir"):
+            value = getattr(self, name)
+            # Scripts give paths as text as well.
+            object.__setattr__(self, name, None if value is None else Path(value))
+        object.__setattr__(self, "space", search_spaces.resolve(self.space))
+        choose("score", self.score, (*estimators.SCORES, MEAN_OF_RANKS))
+        combined = estimators.combined(",".join(self.combine))
+        object.__setattr__(self, "combine", combined)
+        beside = estimators.beside(",".join(self.estimators))
+        free = [name for name in combined if name in estimators.TRAINING_FREE]
+        object.__setattr__(self, "estimators", tuple(dict.fromkeys([*beside, *free])))
+        choose("engine", self.engine, engines.ENGINES)
+        for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
+            _at_least(1, name, getattr(self, name))
+        for name in ("epochs", "repeats", "reference_epochs", "confirm", "confirm_epochs"):
+            _at_least(1, name, getattr(self, name))
+        _at_least(0, "seed", self.seed)
+        if self.trial_limit is not None and not self.trial_limit > 0:
+            raise ValueError(f"trial_limit must be more than 0 seconds, not {self.trial_limit:g}")
+
+    @property
+    def criterion(self) -> str:
+        """The score of each training that is shown, that strategies learn from, and by which halving goes."""
+        if self.score != MEAN_OF_RANKS:
+            return self.score
+        return next((name for name in self.combine if name in estimators.OF_TRAINING), "validation_accuracy")
+
+    @property
+    def reference_kind(self) -> str:
+        """ "real", "none" or "table"."""
+        return self.reference if self.reference in ("real", "none") else "table"
+
+
+def _at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -1,0 +1,42 @@
+"""Architectures that take longer than they may."""
+
+from dataclasses import replace
+
+import pytest
+from test_local_engine import engine, job
+from trial_helpers import CountingEstimator, stored
+
+from atom_nas.engines import local
+from atom_nas.search import SearchSettings, run_search
+
+
+def test_an_architecture_that_hangs_is_a_failed_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_STOP_SECONDS", 0.2)
+    jobs = [replace(job("hangs"), limit=1.0), job("fine-1"), job("fine-2")]
+    with engine(CountingEstimator(), workers=2) as workers:
+        outcomes = {outcome.job.architecture: outcome for outcome in workers.run(jobs)}
+    assert outcomes["hangs"].reason == "not done after 1 seconds, the limit"
+    assert outcomes["hangs"].seconds > 1
+    assert outcomes["hangs"].scores == {}
+    assert outcomes["fine-1"].reason is outcomes["fine-2"].reason is None
+
+
+def test_the_limit_is_the_searchs_and_may_be_lifted(
+    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
+    settings = replace(quick, samples=2, epochs=20)
+    ended = run_search(replace(settings, trial_limit=1e-6))
+    assert (ended.failed, ended.reason) == (2, "not done after 1e-06 seconds, the limit")
+    assert stored(settings.out, "real") == []
+    same = run_search(replace(settings, trial_limit=1e-6, resume=True))
+    assert same.failed == 2
+    lifted = run_search(replace(settings, resume=True))
+    assert lifted.failed == 0
+    assert [trial.position for trial in stored(settings.out, "proxy")] == [0, 1]
+    assert len(stored(settings.out, "real")) == 2  # which has no limit
+
+
+def test_a_limit_of_nothing_is_refused(quick: SearchSettings) -> None:
+    with pytest.raises(ValueError, match=r"^trial_limit must be more than 0 seconds, not 0$"):
+        replace(quick, trial_limit=0.0)
