@@ -75,13 +75,13 @@ def distill(
     tensorboard: opt.Tensorboard = None,
     images_every: opt.ImagesEvery = None,
     evaluate_every: opt.EvaluateEvery = None,
-    resume: opt.Resume = False,
+    resume: opt.ResumeDistill = False,
     overwrite: opt.Overwrite = False,
     shard: opt.Shard = None,
     deterministic: opt.Deterministic = None,
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
-    from atom_nas.config import assigned, distill_settings, given, read_config, with_preset
+    from atom_nas.config import as_begun, assigned, distill_settings, given, read_config, with_preset
     from atom_nas.terminal import show_distill, show_preset
 
     options = given(
@@ -98,6 +98,8 @@ def distill(
         raise ValueError(f"out is {values['out']!r}: name one folder")
     if resume and not Path(values["out"]).exists():
         raise ValueError(f"there is nothing to resume at {values['out']}; check --out, or leave out --resume")
+    if resume and "dataset" not in values:
+        values = as_begun(values)
     values.setdefault("device", device)
     filled = with_preset(values)
     settings = distill_settings(filled.values)

@@ -140,6 +140,23 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
     return construct(DistillSettings, {**mine, "method_config": method_config})
 
 
+def as_begun(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the distillation in the folder `out`, and what else `values` say.
+
+    Raises:
+        ValueError: there is none, it is damaged, or `values` name another method.
+    """
+    from distill.target import settings_in
+
+    begun = settings_in(Path(values["out"]))
+    method = begun.get("method")
+    if values.get("method", method) != method:
+        raise ValueError(
+            f"{values['out']} was begun with {method}: leave --method out, or name another --out"
+        )
+    return {**begun, **values}
+
+
 @dataclass(frozen=True)
 class WithPreset:
     """Settings with those of a preset among them.

@@ -16,6 +16,14 @@ Moved = Annotated[
     typer.Option("--dataset", help="Where the real data is now, if not where the set's card says."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in --out.")]
+ResumeDistill = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the unfinished run in --out; without --dataset its settings are as they were, and "
+        "only --data-dir, --device and what watches it are to be said anew.",
+    ),
+]
 ResumeSearch = Annotated[
     bool,
     typer.Option(

@@ -31,9 +31,10 @@ _FIXED = (
     "strategy.name",
     "strategy.options",
     "strategy.criterion",
-    "score",
 )
 _FIXED_LAST = ("device", "proxy")
+_HEEDLESS = ("random", "grid", "list")
+"""Strategies that propose the same whatever scores they get: their run may be ranked by another."""
 
 
 class RunFolder:
@@ -155,8 +156,7 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
     both = tuple(f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known)
-    parts = ("combine",) if earlier.get("score") == MEAN_OF_RANKS else ()
-    for name in (*_FIXED, *parts, *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
+    for name in (*_FIXED, *_fixed_of_ranking(earlier), *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
         found = first_difference(name, _entry(earlier, name), _entry(now, name))
         if found and name == "synthetic.fingerprint":
             begun, given = (_entry(record, "synthetic.directory") for record in (earlier, now))
@@ -210,6 +210,13 @@ def _is_ranked(store: Path) -> bool:
         return False
     with TrialStore.open(store) as trials:
         return bool(trials.trials("proxy"))
+
+
+def _fixed_of_ranking(earlier: Mapping[str, Any]) -> tuple[str, ...]:
+    halved = "rungs" in (_entry(earlier, "strategy.options") or {})
+    if _entry(earlier, "strategy.name") in _HEEDLESS and not halved:
+        return ()
+    return ("score", "combine") if earlier.get("score") == MEAN_OF_RANKS else ("score",)
 
 
 def _fixed_of_reference(earlier: Mapping[str, Any]) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ def distill(
             checkpoint_seconds=checkpoint_seconds,
             stopwatch=stopwatch,
             observer=observer,
+            preset=settings.preset,
         )
         if overwrite and (holds_set(out) or is_begun(out)):
             session.begin_anew()

@@ -144,6 +144,7 @@ class RecordedSession(Session):
             once true, the state is saved and `Interrupted` raised.
         stopwatch: started when the work began whose seconds count, preparation included; now if None.
         observer: shown the state after every iteration, before it is saved; the caller closes it.
+        preset: where settings came from; checkpoints keep it.
     Raises:
         ValueError: if there is a checkpoint to go on from, and it is another run's or none of this program.
     """
@@ -160,8 +161,10 @@ class RecordedSession(Session):
         should_stop: Callable[[], bool] | None = None,
         stopwatch: Stopwatch | None = None,
         observer: Observer | None = None,
+        preset: str | None = None,
     ) -> None:
         self._folder = folder
+        self._preset = {} if preset is None else {"preset": preset}
         self._identity = json.dumps(identity, sort_keys=True)
         self._checkpoint_seconds = checkpoint_seconds
         self._on_progress, self._on_stage = on_progress, on_stage
@@ -267,6 +270,7 @@ class RecordedSession(Session):
             "wall_seconds": repr(self.wall_seconds),
             "cpu_seconds": repr(self.cpu_seconds),
             "curve": json.dumps(state.curve),
+            **self._preset,
         }
         tensors = {
             "images": state.images.detach().cpu().contiguous(),
@@ -295,10 +299,21 @@ def _keep_lines(path: Path, iteration: int) -> None:
         path.unlink()
 
 
+def identity_in(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Of the run that a checkpoint is of; and the preset that its settings came from.
+
+    Raises:
+        ValueError: it is no checkpoint of this program.
+    """
+    _, metadata = _read_checkpoint(path)
+    return json.loads(metadata["identity"]), metadata.get("preset")
+
+
 def _read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
+            dict(json.loads(metadata["identity"]))
             tensors = {name: file.get_tensor(name) for name in ("images", "momentum")}
         state = State(
             int(metadata["iteration"]), tensors["images"], tensors["momentum"], json.loads(metadata["curve"])

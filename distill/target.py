@@ -23,7 +23,7 @@ from distill.card import CARD, SHARD
 from distill.files import LOCK, is_temporary, remove_stale_temporaries
 from distill.preprocessing import Preprocessing
 from distill.readme import README
-from distill.session import BOARD, CHECKPOINT, EVALUATIONS, LOG
+from distill.session import BOARD, CHECKPOINT, EVALUATIONS, LOG, identity_in
 from distill.synthetic import SyntheticSet
 
 # In the order of removal: a README goes before the images, since one without images is a stranger's.
@@ -54,6 +54,22 @@ def holds_set(out: Path) -> bool:
 def is_begun(out: Path) -> bool:
     """Whether the checkpoint of an unfinished run is there."""
     return (out / CHECKPOINT).exists()
+
+
+def settings_in(out: Path) -> dict[str, Any]:
+    """The settings of the unfinished run in a folder, else of the set there, by the names of `resolved`.
+
+    Raises:
+        ValueError: there is neither, or it is damaged.
+    """
+    if is_begun(out):
+        identity, preset = identity_in(out / CHECKPOINT)
+        identity.pop("fingerprint", None)
+        return identity | {"preset": preset}
+    if holds_set(out):
+        card = _load(out).card
+        return {**card["config"], "preset": card.get("preset")}
+    raise ValueError(f"{out} holds no checkpoint yet: give the whole command, with --dataset, again")
 
 
 def check_target(
@@ -148,7 +164,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _same_or_refuse(out: Path, resolved: Mapping[str, Any]) -> SyntheticSet:
-    found = synthetic.load(out) if (out / CARD).exists() else synthetic.load_shard(out)
+    found = _load(out)
     config = {**LATER, **found.card["config"]}
     differing = [key for key, value in resolved.items() if value not in ("auto", config.get(key))]
     if found.soft_labels is not None:
@@ -159,3 +175,7 @@ def _same_or_refuse(out: Path, resolved: Mapping[str, Any]) -> SyntheticSet:
             "or replace it with --overwrite"
         )
     return found
+
+
+def _load(out: Path) -> SyntheticSet:
+    return synthetic.load(out) if (out / CARD).exists() else synthetic.load_shard(out)

@@ -187,16 +187,32 @@ def test_the_command_takes_it(settings: SearchSettings) -> None:
     assert (again.returncode, "one score" in again.stderr or "two scores" in again.stderr) == (2, True)
 
 
-@pytest.mark.usefixtures("ran")
-def test_a_run_goes_on_by_the_scores_that_it_began_with(settings: SearchSettings) -> None:
-    """What strategies learn from, and who is confirmed, depends on them."""
-    run_search(settings)
+def test_a_strategy_that_learnt_from_a_score_goes_on_by_it(settings: SearchSettings, ran: Ran) -> None:
+    learning = replace(settings, strategy="evolution", strategy_options={"batch": 2})
+    run_search(learning)
     order = expected(settings.out)
+    ran.clear()
     with pytest.raises(ValueError, match=r"with other settings: combine was \['validation_loss', 'final_"):
-        run_search(replace(settings, combine=PARTS[1:], resume=True))
-    run_search(replace(settings, resume=True))
+        run_search(replace(learning, combine=PARTS[1:], resume=True))
+    with pytest.raises(
+        ValueError, match="settings: score was 'mean_of_ranks' there and is 'final_training_loss'"
+    ):
+        run_search(replace(learning, score="final_training_loss", resume=True))
+    run_search(replace(learning, resume=True))
     assert expected(settings.out) == order
-    other = replace(settings, score="validation_loss", out=settings.out / "other")
-    run_search(other)
-    run_search(replace(other, combine=("validation_loss", "synflow", "flops"), resume=True))
-    assert read_record(other.out)["combine"] == ["validation_loss", "synflow", "flops"]
+    assert ran == []
+
+
+def test_a_run_that_learns_from_none_may_rank_by_another(settings: SearchSettings, ran: Ran) -> None:
+    run_search(settings)
+    ran.clear()
+    run_search(
+        replace(settings, score="validation_loss", combine=(), resume=True, confirm=1, confirm_epochs=1)
+    )
+    by_loss = sorted(stored(settings.out, "proxy"), key=lambda each: each.scores["validation_loss"])
+    assert [architecture for _, architecture in ran] == [by_loss[0].architecture]
+    write_report(settings.out)
+    assert ranking(settings.out) == [each.architecture for each in by_loss]
+    run_search(replace(settings, combine=("validation_loss", "synflow", "flops"), resume=True))
+    assert read_record(settings.out)["combine"] == ["validation_loss", "synflow", "flops"]
+    assert read_record(settings.out)["score"] == MEAN_OF_RANKS
