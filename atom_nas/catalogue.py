@@ -73,7 +73,8 @@ def _strategies() -> list[Sheet]:
 def _estimators() -> list[Sheet]:
     from atom_nas.estimators import ESTIMATORS
 
-    return _summaries("estimators", ESTIMATORS)
+    own = {"FILE.py:FUNCTION, module:FUNCTION": "training-free: a function that you wrote; see the README"}
+    return _summaries("estimators", {**ESTIMATORS, **own})
 
 
 def _networks() -> list[Sheet]:

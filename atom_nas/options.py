@@ -289,7 +289,8 @@ Estimators = Annotated[
     str,
     typer.Option(
         help="Estimators to compare, comma-separated: early-stopping, training-free ones, or training-free "
-        "for all of those; see 'atom-nas list estimators'."
+        "for all of those; see 'atom-nas list estimators'. Or a function that you wrote, by "
+        "FILE.py:FUNCTION or module:FUNCTION."
     ),
 ]
 Combine = Annotated[

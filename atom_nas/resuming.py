@@ -46,6 +46,10 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     if isinstance(before, dict) and "space" in known:
         _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
+    # Code runs only if the command names it; what it has scored stays in the run.
+    theirs = restored.get("estimators")
+    if isinstance(theirs, list):
+        restored["estimators"] = [name for name in theirs if not (isinstance(name, str) and is_own(name))]
     # What a recipe did not bring yet when the run began, it does not bring to it now.
     unknown = {name: values.get(name) for name in known - before.keys()} if isinstance(before, dict) else {}
     values = {**recipes.filled(str({**values, **restored}.get("space")), values, said), **unknown}

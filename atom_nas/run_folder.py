@@ -98,6 +98,9 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         earlier = check_run(path, record, resume=resume)
         carried = {name: value for name, value in earlier.items() if name.endswith("_wall_seconds")}
         carried |= {"same": earlier["same"]} if isinstance(earlier.get("same"), dict) else {}
+        before = _entry(earlier, "estimators")
+        # Scores that are there stay, whether or not this session has more of them to make.
+        carried |= {"estimators": {**before, **record["estimators"]}} if isinstance(before, dict) else {}
         if earlier.get("confirm") and not record.get("confirm"):
             # What an earlier session has confirmed is there, whether or not this one confirms.
             carried["confirm"] = earlier["confirm"]

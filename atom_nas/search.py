@@ -57,6 +57,7 @@ class SearchSummary:
         reason: why one of the failed ones did; None if none did.
         duplicates: lines of the list that repeated an earlier one.
         repeated: how many of the scored ones are the same network as another that was scored.
+        beside_failed: estimators beside the proxy some of whose trials failed -> how many, and why one did.
         reference: "real", "table" or "none".
         matched: how many scored architectures have a reference score.
         cached: how many of those were trained by an earlier run.
@@ -75,6 +76,7 @@ class SearchSummary:
     reason: str | None
     duplicates: int
     repeated: int
+    beside_failed: Mapping[str, tuple[int, str]]
     reference: str
     matched: int
     cached: int
@@ -247,6 +249,7 @@ class _Session:
             reason=next((trial.reason for trial in trials if not trial.done), None),
             duplicates=listed.duplicates if listed else 0,
             repeated=len(record["same"]),
+            beside_failed=self._beside_failed(),
             reference=record["reference"]["kind"],
             matched=record["reference"]["matched"],
             cached=sum(trial.cached for trial in references),
@@ -259,6 +262,17 @@ class _Session:
             fallback=self._plan.fallback,
             unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
         )
+
+    def _beside_failed(self) -> dict[str, tuple[int, str]]:
+        """Of architectures that the proxy could train: others fail by all."""
+        store = self._folder.store
+        trained = {trial.architecture for trial in store.trials("proxy") if trial.done}
+        reasons: dict[str, list[str]] = {}
+        for estimator in self._plan.others:
+            for trial in store.trials(estimator.name):
+                if trial.reason and trial.architecture in trained:
+                    reasons.setdefault(estimator.name, []).append(trial.reason)
+        return {name: (len(each), each[0]) for name, each in reasons.items()}
 
     def _train_reference(self, estimator: Estimator, scored: list[Trial]) -> None:
         chosen = reference_sample(scored, self._settings.reference_samples, self._settings.seed)

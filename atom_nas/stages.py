@@ -1,5 +1,6 @@
 """The estimators of a search, each with the training that the settings ask for."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -10,6 +11,7 @@ from atom_nas import estimators
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
 from distill.training import TrainingConfig
+from search_spaces import is_own
 
 if TYPE_CHECKING:
     from atom_nas.settings import SearchSettings
@@ -72,13 +74,20 @@ def make_estimators(settings: "SearchSettings", trainings: Trainings, data: Sear
         confirm = ConfirmEstimator(data, ConfirmConfig(training=trainings.confirm))
     return Estimators(
         proxy=estimators.load("proxy").estimator(data, **as_proxy),
-        others=tuple(
-            estimators.load(name).estimator(data, **(as_proxy if name in estimators.TRAINED_BESIDE else {}))
-            for name in settings.estimators
-        ),
+        others=tuple(_beside(name, data, as_proxy) for name in settings.estimators),
         reference=reference,
         confirm=confirm,
     )
+
+
+def _beside(name: str, data: SearchData, as_proxy: Mapping[str, Any]) -> Estimator:
+    made: Estimator
+    if is_own(name):
+        made = importlib.import_module("atom_nas.estimators.own").estimator(name, data)
+    else:
+        options = as_proxy if name in estimators.TRAINED_BESIDE else {}
+        made = estimators.load(name).estimator(data, **options)
+    return made
 
 
 def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:

@@ -196,6 +196,8 @@ def show_search(settings: "SearchSettings") -> None:
         )
     if summary.failed:
         stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+    for name, (count, reason) in summary.beside_failed.items():
+        stderr.print(f"{name} failed for {plural(count, 'architecture')} ({reason})", markup=False)
     _say_confirmed(summary, settings)
     if summary.fallback:
         stderr.print(summary.fallback, markup=False)

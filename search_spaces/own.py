@@ -1,4 +1,5 @@
-"""The user's own model spaces: a class in a Python file, by `FILE.py:CLASS` or `module:CLASS`.
+"""The user's own model spaces: a class in a Python file, by `FILE.py:CLASS` or `module:CLASS`; and other
+functions of theirs.
 
 The file is run, as Python runs what it imports, in this process and in every worker. So a name has to come
 from whoever starts a search, never from a folder that may be a stranger's.
@@ -12,7 +13,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,10 +65,10 @@ def resolve(name: str) -> str:
     """
     where, _, kind = name.rpartition(":")
     if not where or not kind.isidentifier():
-        raise ValueError(f"{name!r} names no class: give {FORM}")
+        raise ValueError(f"{name!r} names nothing in a file: give FILE.py:NAME or module:NAME of your own")
     path = Path(where).expanduser().absolute() if where.endswith(".py") else _file_of(where)
     if not path.is_file():
-        raise ValueError(f"there is no file {path} to take the space {kind} from")
+        raise ValueError(f"there is no file {path} to take {kind} from")
     return f"{path}:{kind}"
 
 
@@ -83,6 +84,26 @@ def load(name: str, options: Mapping[str, Any], image_shape: ImageShape, classes
     path, _, kind = resolve(name).rpartition(":")
     given = json_text(options)
     return _load(Path(path), kind, _current(Path(path)).code, given, tuple(image_shape), classes)
+
+
+def load_function(name: str) -> tuple[Callable[..., Any], str]:
+    """The function that a name stands for, and one digest of the user's files that it is made of.
+
+    Raises:
+        ValueError: no such file or function, or the file cannot be run; one line.
+    """
+    path, _, function = resolve(name).rpartition(":")
+    imported = _current(Path(path))
+    found = getattr(imported.module, function, None)
+    if callable(found):
+        return found, imported.code
+    own = [
+        each
+        for each, value in vars(imported.module).items()
+        if inspect.isfunction(value) and value.__module__ == imported.module.__name__
+    ]
+    choose(f"function of {path}", function, own)
+    raise ValueError(f"{function} of {path} is no function")
 
 
 def json_text(options: Mapping[str, Any]) -> str:
@@ -250,7 +271,10 @@ def _file_of(module: str) -> Path:
         except (ImportError, ValueError):
             found = None
     if found is None or not found.origin or not found.origin.endswith(".py"):
-        raise ValueError(f"there is no module {module!r} in {Path.cwd()}, and none is installed: give {FORM}")
+        raise ValueError(
+            f"there is no module {module!r} in {Path.cwd()}, and none is installed: give FILE.py:NAME or "
+            "module:NAME"
+        )
     return Path(found.origin).absolute()
 
 

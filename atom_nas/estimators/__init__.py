@@ -1,10 +1,13 @@
 """Performance estimators by name: each turns a freshly built network into scores."""
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 from atom_nas.names import choose
-from reports.scores import COUNTED, EARLY_STOPPING
+from reports.scores import COUNTED, EARLY_STOPPING, RANKING_COLUMNS
+from reports.scores import SCORES as DESCRIBED
+from search_spaces import is_own, resolve
 
 _ALL_TRAINING_FREE = "training-free"
 TRAINING_FREE: dict[str, str] = {
@@ -85,13 +88,34 @@ def load(name: str) -> ModuleType:
 def beside(text: str) -> tuple[str, ...]:
     """Comma-separated names of estimators to score with beside the proxy, each once.
 
-    They are those of `TRAINED_BESIDE` and `TRAINING_FREE`; `training-free` is all of the latter.
+    They are those of `TRAINED_BESIDE` and `TRAINING_FREE`; `training-free` is all of the latter; and
+    functions of the user's own, see `atom_nas.estimators.own`, which become /PATH/FILE.py:FUNCTION.
 
     Raises:
-        ValueError: on an unknown name, with the nearest matches.
+        ValueError: on an unknown name, with the nearest matches; no such file; or a function that is called
+            as another score is.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     allowed = (_ALL_TRAINING_FREE, *TRAINED_BESIDE, *TRAINING_FREE)
-    chosen = [choose("estimator to score with beside the proxy", name, allowed) for name in names]
-    meant = [TRAINING_FREE if name == _ALL_TRAINING_FREE else (name,) for name in chosen]
-    return tuple(dict.fromkeys(name for names in meant for name in names))
+    chosen: list[str] = []
+    for name in names:
+        if is_own(name):
+            chosen.append(resolve(name))
+        elif name.endswith(".py"):
+            raise ValueError(f"{name} may define several estimators: name one by {name}:FUNCTION")
+        else:
+            known = choose("estimator to score with beside the proxy", name, allowed)
+            chosen += TRAINING_FREE if known == _ALL_TRAINING_FREE else [known]
+    _require_own_names(chosen)
+    return tuple(dict.fromkeys(chosen))
+
+
+def _require_own_names(chosen: Sequence[str]) -> None:
+    """Scores are told apart by their names, those of the user's by the functions'."""
+    seen: dict[str, str] = {}
+    for name in filter(is_own, chosen):
+        function = name.rpartition(":")[2]
+        if function in {*DESCRIBED, *ESTIMATORS, *RANKING_COLUMNS}:
+            raise ValueError(f"{name}: {function} is a name that atom-nas has: call the function otherwise")
+        if seen.setdefault(function, name) != name:
+            raise ValueError(f"{name} and {seen[function]} have one name: call one of them otherwise")

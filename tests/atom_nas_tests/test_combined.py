@@ -194,9 +194,7 @@ def test_a_strategy_that_learnt_from_a_score_goes_on_by_it(settings: SearchSetti
     ran.clear()
     with pytest.raises(ValueError, match=r"with other settings: combine was \['validation_loss', 'final_"):
         run_search(replace(learning, combine=PARTS[1:], resume=True))
-    with pytest.raises(
-        ValueError, match="settings: score was 'mean_of_ranks' there and is 'final_training_loss'"
-    ):
+    with pytest.raises(ValueError, match="settings: score was 'mean_of_ranks' there"):
         run_search(replace(learning, score="final_training_loss", resume=True))
     run_search(replace(learning, resume=True))
     assert expected(settings.out) == order

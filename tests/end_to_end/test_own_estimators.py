@@ -1,0 +1,123 @@
+"""A training-free estimator of one's own, as the README shows it, and the lines that mistakes get."""
+
+import csv
+import json
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+import torch
+from cli_helpers import done, refused
+
+import search_spaces
+
+QUICK = ["--epochs", 1, "--reference", "none", "--workers", 1, "--device", "cpu", "--set-space", "width=[32]"]
+MISTAKES = """
+import torch
+
+def smallest(network, images, labels):
+    if sum(1 for _ in network.parameters()) > 6:
+        raise RuntimeError("too deep for me")
+    return min(len(p) for p in network.parameters())
+
+def nothing(network, images, labels):
+    return None
+
+def synflow(network, images, labels):
+    return 1.0
+
+NUMBER = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with the README's file in it, and one of mistakes."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"`my_scores.py`.*?```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "my_scores.py").write_text(code)
+    (tmp_path / "mistakes.py").write_text(MISTAKES)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def ranking(run):
+    with (run / "report" / "ranking.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_guide(synthetic, here):
+    run = here / "run"
+    done("search", synthetic, "--samples", 4, *QUICK, "--estimators", "my_scores.py:spread", "--out", run)
+    rows = ranking(run)
+    assert len({row["spread"] for row in rows}) == 4
+    assert min(float(row["spread"]) for row in rows) > 0
+    record = json.loads((run / "run.json").read_text())
+    assert record["estimators"]["spread"]["code"].startswith("sha256:")
+    # The code runs only where it is named, and what it has scored stays.
+    (here / "my_scores.py").write_text("raise SystemExit('run')")
+    done("search", synthetic, "--resume", "--samples", 5, "--estimators", "snip", "--out", run)
+    later = {row["architecture"]: row for row in ranking(run)}
+    assert [later[row["architecture"]]["spread"] for row in rows] == [row["spread"] for row in rows]
+    assert sum(row["spread"] == "" for row in later.values()) == 1
+    assert all(row["snip"] for row in later.values())
+
+
+def test_it_is_given_a_fresh_network_and_the_minibatch(synthetic, here):
+    (here / "look.py").write_text(
+        "import torch\n"
+        "def look(network, images, labels):\n"
+        "    assert images.shape == (20, 1, 8, 8) and labels.tolist() == [*range(10)] * 2\n"
+        "    weights = torch.nn.utils.parameters_to_vector(network.parameters())\n"
+        "    return float(weights.detach().double().sum())\n"
+    )
+    done("search", synthetic, "--samples", 1, *QUICK, "--estimators", "look:look", "--out", here / "run")
+    with sqlite3.connect(here / "run" / "trials.sqlite") as store:
+        query = "SELECT architecture, seed, scores FROM trials WHERE estimator = 'look'"
+        ((architecture, seed, scores),) = store.execute(query).fetchall()
+    store.close()
+    space = search_spaces.load("convnet")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = space.build(space.parse(architecture), (1, 8, 8), 10)
+    weights = torch.nn.utils.parameters_to_vector(network.parameters())
+    assert json.loads(scores)["look"] == float(weights.detach().double().sum())
+
+
+def test_what_it_fails_on_is_said(synthetic, here):
+    estimators = ["--estimators", "mistakes.py:smallest,mistakes.py:nothing"]
+    deep = ["--set-space", "depth=[1, 4]", "--set-space", "norm=[none]", "--samples", 6]
+    run = done("search", synthetic, *QUICK, *deep, *estimators, "--out", here / "run")
+    said = " ".join(run.stderr.split())
+    assert "nothing failed for 6 architectures (TypeError: it returns NoneType, not a number)" in said
+    failed = sum("-d4-" in row["architecture"] for row in ranking(here / "run"))
+    assert 0 < failed < 6
+    assert f"smallest failed for {failed} architecture" in said
+    assert "(RuntimeError: too deep for me)" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my_scores.py:spred", "did you mean 'spread'?"),
+        ("mistakes.py:synflow", "synflow is a name that atom-nas has: call the function otherwise"),
+        ("mistakes.py:NUMBER", "unknown function of"),
+        ("others.py:spread", "there is no file"),
+        ("no_module_of_mine:spread", "there is no module"),
+        ("my_scores.py:spread,copy.py:spread", "have one name: call one of them otherwise"),
+        ("my_scores.py", "name one by my_scores.py:FUNCTION"),
+    ],
+)
+def test_mistakes(synthetic, here, name, said):
+    (here / "copy.py").write_text((here / "my_scores.py").read_text())
+    assert said in refused("search", synthetic, *QUICK, "--estimators", name, "--out", here / "run")
+    assert not (here / "run").exists()
+
+
+def test_other_code_does_not_go_on_with_its_scores(synthetic, here):
+    words = ["search", synthetic, "--estimators", "my_scores.py:spread", "--out", here / "run"]
+    done(*words, "--samples", 1, *QUICK)
+    file = here / "my_scores.py"
+    file.write_text(file.read_text() + "\n# another\n")
+    assert "estimators.spread.code was" in refused(*words, "--resume", "--samples", 2)
