@@ -27,7 +27,6 @@ from search_spaces.base import ImageShape, choose
 from search_spaces.foreign import NniSpace, told
 from search_spaces.sources import FromSource, Home, home_of, one_digest
 
-FORM = "FILE.py:CLASS or module:CLASS for a space of your own"
 _GIVEN = ("image_shape", "classes")
 """Parameters of a constructor that are not options: they come from the dataset."""
 _PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
@@ -65,7 +64,7 @@ def resolve(name: str) -> str:
     """
     where, _, kind = name.rpartition(":")
     if not where or not kind.isidentifier():
-        raise ValueError(f"{name!r} names nothing in a file: give FILE.py:NAME or module:NAME of your own")
+        raise ValueError(f"{name!r} names no class or function: give FILE.py:NAME or module:NAME")
     path = Path(where).expanduser().absolute() if where.endswith(".py") else _file_of(where)
     if not path.is_file():
         raise ValueError(f"there is no file {path} to take {kind} from")
