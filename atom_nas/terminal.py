@@ -195,7 +195,8 @@ def show_search(settings: "SearchSettings") -> None:
             f"{summary.path} keeps every reason"
         )
     if summary.failed:
-        stderr.print(f"{summary.failed} of {summary.proposed} architectures failed; ranking.csv says why")
+        failed = f"{summary.failed} of {summary.proposed} architectures failed (e.g. {summary.reason})"
+        stderr.print(f"{failed}; ranking.csv says why", markup=False)
     for name, (count, reason) in summary.beside_failed.items():
         stderr.print(f"{name} failed for {plural(count, 'architecture')} ({reason})", markup=False)
     _say_confirmed(summary, settings)

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from test_local_engine import engine, job
 from trial_helpers import CountingEstimator, stored
+from typer.testing import CliRunner
 
+from atom_nas.cli import app
 from atom_nas.engines import local
 from atom_nas.search import SearchSettings, run_search
 
@@ -35,6 +37,18 @@ def test_the_limit_is_the_searchs_and_may_be_lifted(
     assert lifted.failed == 0
     assert [trial.position for trial in stored(settings.out, "proxy")] == [0, 1]
     assert len(stored(settings.out, "real")) == 2  # which has no limit
+
+
+def test_the_command_takes_it_and_says_why_architectures_failed(
+    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
+    few = ["--samples", "1", "--epochs", "20", "--reference", "none", "--workers", "1"]
+    words = ["search", str(quick.synthetic), *few, "--trial-limit", "1e-6", "--out", str(quick.out)]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 2
+    assert "none of the 1 architectures could be scored (e.g. not done after 1e-06 seconds" in said.stderr
+    assert stored(quick.out, "proxy")[0].status == "failed"
 
 
 def test_a_limit_of_nothing_is_refused(quick: SearchSettings) -> None:
