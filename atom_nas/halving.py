@@ -96,7 +96,7 @@ class Halving:
             best = _of_networks(values, networks)
             brackets = [self._best(bracket, best) for bracket in brackets]
         for name in names:
-            self._store.add(self._whole(ends[name], reached[name], places.get(name)))
+            self._store.add(self._whole(ends[name][-1], reached[name], places.get(name)))
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         return [places.get(str(architecture)) for architecture in architectures]
 
@@ -116,9 +116,10 @@ class Halving:
         chosen = set(ranked[: self._config.promoted(len(scored))])
         return [network for network in scored if network in chosen]
 
-    def _whole(self, parts: Sequence[Trial], reached: Rung, place: float | None) -> Trial:
-        """The last rung's trial with the costs of all."""
-        last = parts[-1]
+    def _whole(self, last: Trial, reached: Rung, place: float | None) -> Trial:
+        """The last rung's trial with the costs of all; of rungs too that fewer samples had let it reach."""
+        stored = [self._store.get(rung.stored_as, last.architecture) for rung in self._rungs]
+        parts = [part for part in stored if part is not None]
         peaks = [part.peak_memory_mb for part in parts if part.peak_memory_mb is not None]
         own = {} if place is None else {PLACE: place, EPOCHS: float(reached.epochs)}
         return replace(

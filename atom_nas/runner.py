@@ -199,6 +199,8 @@ class Stage:
             OSError: the store cannot be written; everything before is stored.
         """
         wanted = [name for name in positions if name not in self._seen]
+        for name in wanted:  # in this order, whatever is stored: the first name stands for its network
+            self.same_as(name)
         left = [name for name in wanted if not self._take(name, positions[name])]
         firsts = {self.same_as(name): name for name in reversed(left)}
         self._run([name for name in left if firsts[self.same_as(name)] == name], positions)

@@ -155,7 +155,7 @@ class _Session:
         self._folder = folder
         self._engine = engine
         self._progress = progress
-        self._same = SameNetworks(plan.space)
+        self._same = SameNetworks(plan.space, plan.data.image_shape, plan.data.classes)
 
     def draw_picture(self) -> None:
         """Draw the synthetic set beside the results, for the report."""

@@ -26,7 +26,12 @@ def show_essence(written: "WrittenReport") -> None:
         _show_runs(written.sections)
     for label, report in zip(written.labels, written.reports, strict=True):
         name = f"{label}: " if len(written.sections) > 1 else ""
-        for line in (_unfinished(report), _failed_references(report), report.verdict.sentence):
+        for line in (
+            _unfinished(report),
+            _failed_references(report),
+            report.verdict.sentence,
+            *report.cautions,
+        ):
             if line:
                 stdout.print(f"{name}{line}", markup=False)
 

@@ -158,9 +158,11 @@ def _card(shards: Sequence[SyntheticSet]) -> dict[str, Any]:
     records = sorted(map(_record, shards), key=lambda record: record.class_numbers)
     whole = records[0].model_dump(mode="json")
     kept = {key: whole[key] for key in ("dataset", "method", "ipc", "factor", "seed", "environment")}
+    presets = {(record.model_extra or {}).get("preset") for record in records}
     memory = [record.peak_memory_mb for record in records if record.peak_memory_mb is not None]
     return {
         **kept,
+        "preset": presets.pop() if len(presets) == 1 else None,
         "config": {**whole["config"], "shard": None},
         "device": "+".join(sorted({record.device for record in records})),
         "wall_seconds": sum(record.wall_seconds for record in records),

@@ -52,6 +52,7 @@ def distill(
     stopwatch, tell = Stopwatch(), on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
     device = resolve_device(settings.device)
+    settings = _settled(settings, device, tell)
     out, resolved = settings.out, settings.resolved()
     finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
     if found := finished():
@@ -112,15 +113,23 @@ def _reproducible(problem: Problem) -> Iterator[None]:
         cudnn.benchmark, cudnn.deterministic = before
 
 
-def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
-    """The settings, checked against the problem; `compile` is decided, the precision one the machine has."""
+def _settled(settings: DistillSettings, device: torch.device, tell: Callable[[str], None]) -> DistillSettings:
+    """The settings with a precision that the machine has."""
     config = settings.config
     if not hasattr(config, "suited"):
         return settings
-    precision, lacking = settle(config.precision, problem.device)
+    precision, lacking = settle(config.precision, device)
     if lacking:
         tell(lacking)
-    config, reason = replace(config, precision=precision).suited(problem)
+    return replace(settings, method_config=replace(config, precision=precision))
+
+
+def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
+    """The settings, checked against the problem; `compile` is decided."""
+    config = settings.config
+    if not hasattr(config, "suited"):
+        return settings
+    config, reason = config.suited(problem)
     settings = replace(settings, method_config=config)
     how = {"compiled": f"compiled: {reason}", "fused": "computing with fused kernels"}
     tell(how.get(_kernels(settings, problem.device), f"not compiled: {reason}"))

@@ -5,6 +5,7 @@ is named by seed and iteration, the tensors below are all the state there is.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,7 +65,7 @@ class Stopwatch:
     """Wall and processor seconds of this process since the stopwatch was made."""
 
     def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall, self._cpu = time.perf_counter(), _processor_seconds()
 
     @property
     def wall_seconds(self) -> float:
@@ -73,18 +74,23 @@ class Stopwatch:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of all threads."""
-        return time.process_time() - self._cpu
+        """Of all threads, and of the compilers that this process has waited for."""
+        return _processor_seconds() - self._cpu
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
         """What is done within is not counted."""
-        wall, cpu = time.perf_counter(), time.process_time()
+        wall, cpu = time.perf_counter(), _processor_seconds()
         try:
             yield
         finally:
             self._wall += time.perf_counter() - wall
-            self._cpu += time.process_time() - cpu
+            self._cpu += _processor_seconds() - cpu
+
+
+def _processor_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
 
 
 class Observer:
@@ -237,8 +243,8 @@ class RecordedSession(Session):
             if state.iteration == total:  # There will be a set, and a finished run is not seen again.
                 self._observer.flush()
         self.within(state)
-        if time.perf_counter() - self._saved > self._checkpoint_seconds and state.iteration < total:
-            self._save(state)
+        if time.perf_counter() - self._saved > self._checkpoint_seconds or state.iteration == total:
+            self._save(state)  # The last too: writing the set may fail.
         if self._on_progress:
             loss = state.curve[-1]["loss"] if state.curve else float("nan")
             fresh, seconds = state.iteration - self._first, self._iterating.wall_seconds

@@ -12,7 +12,9 @@ which stays whole until the new one is written. A shard, whose card has another 
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from distill.synthetic import SyntheticSet
 # In the order of removal: a README goes before the images, since one without images is a stranger's.
 _SET = (CARD, SHARD, README, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
 _OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
+STAGED = ".new-"
+"""How the folder begins in which a set is written before it takes the old one's place."""
 # What commands that use a set leave beside it by default; never removed here.
 TEACHER = "teacher-"
 _BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
@@ -101,6 +105,9 @@ def check_target(
 def sweep(out: Path) -> None:
     """Remove temporary files of killed distillations; call it under the folder's lock."""
     remove_stale_temporaries(out, _OURS)
+    for path in out.glob(f"{STAGED}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def write_set(
@@ -113,12 +120,19 @@ def write_set(
 ) -> SyntheticSet:
     """Write a set or shard in the place of an old one, and drop the checkpoint, which has served.
 
+    What was there stays until all of the new one is on the disk.
+
     Call it under the folder's lock; the arguments are those of `distill.synthetic.save`.
     """
-    _withdraw_set(out)
-    result = synthetic.save(out, images, labels, preprocessing, card, soft_labels)
+    with tempfile.TemporaryDirectory(dir=out, prefix=STAGED) as name:
+        staged = Path(name)
+        made = synthetic.save(staged, images, labels, preprocessing, card, soft_labels)
+        _withdraw_set(out)
+        # A card says that a set is whole: it is the first to go and the last to come.
+        for file in (each for each in reversed(_SET) if (staged / each).exists()):
+            (staged / file).replace(out / file)
     (out / CHECKPOINT).unlink(missing_ok=True)
-    return result
+    return replace(made, path=out)
 
 
 def _withdraw_set(out: Path) -> None:
@@ -152,8 +166,8 @@ def _is_strangers(out: Path) -> bool:
 
 
 def _is_left_over(path: Path) -> bool:
-    """A folder that a killed export was writing to, or what an unfinished labelling has trained."""
-    return path.name.startswith((".export-", TEACHER))
+    """A folder that a killed process was writing to, or what an unfinished labelling has trained."""
+    return path.name.startswith((".export-", STAGED, TEACHER))
 
 
 def _require_writable(folder: Path) -> None:

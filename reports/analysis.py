@@ -22,9 +22,18 @@ from reports.correlation import (
     usable,
     usable_pairs,
 )
-from reports.costs import compute_seconds, cpu_seconds, measured_costs, seconds_each, wall_seconds
+from reports.costs import (
+    compute_seconds,
+    cpu_seconds,
+    measured_costs,
+    other_costs,
+    ranked_by,
+    seconds_each,
+    wall_seconds,
+)
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport
-from reports.notes import write_notes
+from reports.guessing import reference_guesses
+from reports.notes import write_cautions, write_notes
 from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
 from reports.reliability import Reliability, reliability
 from reports.rulers import RulerComparison, compare_rulers, summarise
@@ -71,18 +80,23 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     counts, savings = _counts(run, chosen, reference), measure_savings(measured_costs(run, chosen))
     repeats, networks = _repeats(run, chosen), _networks(run, chosen, reference)
     once = Once(value=networks.value, low=networks.low) if networks else None
+    guesses = reference_guesses(run)
+    luck = guesses.sentence if guesses and guesses.most else None
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
         score=chosen,
         reference_score=None if run.info.reference.kind == "none" else run.reference_score,
-        verdict=_verdict(run, scores, reference, once),
+        verdict=_verdict(run, scores, reference, once, luck),
         counts=counts,
         scores=scores,
         savings=savings,
         wall_seconds=wall_seconds(run),
         cpu_seconds=cpu_seconds(run, chosen),
         notes=write_notes(run, counts, savings, repeats=repeats, networks=networks),
+        cautions=write_cautions(run, savings, said=luck),
+        ranked_by=ranked_by(run, chosen),
+        others=other_costs(run, chosen),
         confirmed=describe_confirmed(run, compute_seconds(run)[0]),
         rulers=rulers,
         regret=_regret(run, chosen, reference),
@@ -192,7 +206,9 @@ def reference_is_fraction(run: Run, reference: pd.Series) -> bool:
     return describe_score(run.reference_score).fraction and not bool((reference > 1).any())
 
 
-def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series, once: Once | None) -> Verdict:
+def _verdict(
+    run: Run, scores: list[ScoreReport], reference: pd.Series, once: Once | None, luck: str | None
+) -> Verdict:
     if run.info.reference.kind == "none":
         return judge(None)
     chosen = scores[0].spearman
@@ -207,6 +223,7 @@ def _verdict(run: Run, scores: list[ScoreReport], reference: pd.Series, once: On
         top=scores[0].spearman_top_20,
         pick=scores[0].pick,
         parameters=parameters,
+        luck=luck,
         networks=chosen.networks,
         once=once,
         top_networks=top_networks(ruler_scores(run, scores[0].name), reference, GOOD_FRACTION, run.networks),

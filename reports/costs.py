@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from reports.document import StageSeconds
+from reports.document import RulerCosts, StageSeconds
 from reports.savings import Costs
 from reports.schema import Run
 from reports.scores import COUNTED
@@ -53,11 +53,38 @@ def ranking_seconds(run: Run, score: str, spent: str) -> pd.Series:
     Args:
         spent: "cpu_seconds" or "seconds".
     """
+    return sum(
+        (run.trials[spent + source].fillna(0.0) for source in _sources(run, score)),
+        start=0.0 * run.trials[spent],
+    )
+
+
+def _sources(run: Run, score: str) -> list[str]:
+    """How the columns end of all that it takes to rank by a score."""
     combined = next((each for each in run.combinations if each.name == score and not each.fitted), None)
     parts = combined.components if combined else [score]
-    sources = {source for part in parts if (source := _source(run, part)) is not None} or {""}
-    return sum(
-        (run.trials[spent + source].fillna(0.0) for source in sorted(sources)), start=0.0 * run.trials[spent]
+    return sorted({source for part in parts if (source := _source(run, part)) is not None} or {""})
+
+
+def ranked_by(run: Run, score: str) -> list[str]:
+    """The estimators that it takes to rank by a score."""
+    return [source.removeprefix(":") or "proxy" for source in _sources(run, score)]
+
+
+def other_costs(run: Run, score: str) -> RulerCosts | None:
+    """What the estimators took that a ranking by the score has no need of; None if there are none."""
+    spent, _ = compute_seconds(run)
+    needed = ranked_by(run, score)
+    names = [name for name in ("proxy", *run.info.estimators) if name not in needed]
+    columns = ["" if name == "proxy" else f":{name}" for name in names]
+    known = [(name, own) for name, own in zip(names, columns, strict=True) if f"seconds{own}" in run.trials]
+    if not known:
+        return None
+    return RulerCosts(
+        names=[name for name, _ in known],
+        trials=sum(int(run.trials[f"seconds{own}"].notna().sum()) for _, own in known),
+        seconds=sum(float(run.trials[spent + own].sum()) for _, own in known),
+        cpu_seconds=sum(float(run.trials[f"cpu_seconds{own}"].sum()) for _, own in known),
     )
 
 

@@ -95,6 +95,15 @@ class StageSeconds(_Part):
     confirm: float | None = None
 
 
+class RulerCosts(_Part):
+    """What scoring by some estimators took: their names, how many trials, and compute and CPU seconds."""
+
+    names: list[str]
+    trials: int
+    seconds: float
+    cpu_seconds: float
+
+
 class ConfirmedRow(_Part):
     """One architecture trained on the real images.
 
@@ -206,7 +215,9 @@ class Report(_Part):
     runs side by side, in the first one's report; noise is null where no two differ in the seed alone.
     combinations: the scores that are made of others, also those that could not be. repeats: how far an
     architecture's trainings agree in the score that ranks; null where each trained once. networks: agreement
-    with each network counted once, by the means over its names; null where all are different.
+    with each network counted once, by the means over its names; null where all are different. cautions: notes
+    that bear on the verdict. ranked_by: the estimators whose seconds are the search's, as to rank takes them
+    all; others: what those beside them took, null where there are none.
     """
 
     format_version: Literal[1] = 1
@@ -229,6 +240,9 @@ class Report(_Part):
     repeats: Reliability | None = None
     networks: SpearmanReport | None = None
     combinations: list[Combination] = []
+    cautions: list[str] = []
+    ranked_by: list[str] = ["proxy"]
+    others: RulerCosts | None = None
 
     @property
     def default(self) -> ScoreReport:

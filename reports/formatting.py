@@ -84,8 +84,8 @@ def estimate(value: float | None, low: float | None, high: float | None, n: int 
 
 
 def sample(n: int, networks: int | None = None) -> str:
-    """n = 48, or n = 100 of 71 networks, where some are one network by several names."""
-    return f"n = {n}" if networks in (None, n) else f"n = {n} of {plural(networks or 0, 'network')}"
+    """n = 48, or n = 100 names of 71 networks, where some are one network by several names."""
+    return f"n = {n}" if networks in (None, n) else f"n = {n} names of {plural(networks or 0, 'network')}"
 
 
 def by_count(count: int, one: str, several: str) -> str:

@@ -167,7 +167,9 @@ def _proxy_key(member: _Member) -> Any:
     info = member.run.info
     # Distilled twice, a set is another one though its settings are the same: its images tell.
     images = (info.synthetic.model_extra or {}).get("fingerprint", info.synthetic.directory)
-    return (images, info.proxy, member.report.score, _halving(info))
+    score, made_of = member.report.score, member.report.combinations
+    parts = [sorted(each.components) for each in made_of if each.name == score]
+    return (images, info.proxy, score, parts, _halving(info))
 
 
 def _halving(info: RunInfo) -> dict[str, Any]:

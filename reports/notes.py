@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 
 from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
-from reports.formatting import by_count, decimals, estimate, plural, seconds
-from reports.ranking import failed_references, reference_scores, ruler_scores
+from reports.formatting import break_even, by_count, decimals, estimate, plural, seconds
+from reports.guessing import proxy_guesses, reference_guesses
+from reports.ranking import failed_references
 from reports.reliability import Reliability
 from reports.savings import Savings
-from reports.schema import EstimatorInfo, Run
-from reports.scores import EARLY_STOPPING, describe_score
+from reports.schema import Run
+from reports.scores import EARLY_STOPPING
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-LOPSIDED = 1.5
-"""The largest class is this many times its even share: naming it always is then the better guess."""
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
 LONGEST_REASON = 200
@@ -51,11 +50,32 @@ def write_notes(
         _ties(run, counts),
         _early_stopping(run),
         _noise(run),
-        *_guesses(run),
         _repeats(repeats),
         *_cost_notes(run, savings),
     ]
     return [note for note in candidates if note is not None]
+
+
+def write_cautions(run: Run, savings: Savings, *, said: str | None) -> list[str]:
+    """What bears on the verdict itself, to be read with it.
+
+    Args:
+        said: what the verdict says already.
+    """
+    found = [guesses.sentence for guesses in (reference_guesses(run), proxy_guesses(run)) if guesses]
+    slower = _slower(savings)
+    return [caution for caution in (*found, *([slower] if slower else [])) if caution != said]
+
+
+def _slower(savings: Savings) -> str | None:
+    """Said where the reference would have been the cheaper ranking."""
+    if savings.speedup_total is None or savings.speedup_total >= 1:
+        return None
+    longer = f"{1 / savings.speedup_total:.1f} times as long as training on real data for the reference"
+    pays = break_even(savings.break_even_architectures, savings.break_even_reason)
+    return (
+        f"No time was saved: distilling and ranking these architectures took {longer} (break-even: {pays})."
+    )
 
 
 def _incomplete(run: Run) -> str | None:
@@ -186,38 +206,6 @@ def _noise(run: Run) -> str | None:
         f"An accuracy on {plural(images, 'validation image')} has a standard error of {100 * error:.1f} "
         f"points, and the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their "
         "order is luck."
-    )
-
-
-def _guesses(run: Run) -> list[str | None]:
-    """Said where accuracies cannot be told from guessing: those are in an order of luck."""
-    settings = run.info.reference.settings or EstimatorInfo()
-    own, score = ruler_scores(run, "validation_accuracy"), describe_score(run.reference_score)
-    real = reference_scores(run) if run.info.reference.kind == "real" and score.fraction else own[:0]
-    return [
-        _guessed(run, "reference", real, settings.test_images, "test", "--reference-epochs"),
-        _guessed(run, "proxy", own, run.info.proxy.validation_images, "validation", "--epochs"),
-    ]
-
-
-def _guessed(
-    run: Run, what: str, accuracies: pd.Series, images: int | None, split: str, more: str
-) -> str | None:
-    classes, known = run.info.dataset.classes, accuracies.dropna()
-    if not classes or not images:
-        return None
-    largest = run.info.dataset.largest_class.get(split, 0.0)
-    chance = max(1 / classes, largest)
-    luck = chance + 2 * math.sqrt(chance * (1 - chance) / images)
-    low = int((known <= luck).sum())
-    if not low:
-        return None
-    these = plural(len(known), f"{what} accuracy", f"{what} accuracies")
-    guess = "always naming the largest" if largest > LOPSIDED / classes else "guessing one"
-    return (
-        f"{low} of {these} {by_count(low, 'is', 'are')} "
-        f"no better than {guess} of {classes} classes ({100 * chance:.3g}%, with luck on "
-        f"{plural(images, 'image')} {100 * luck:.3g}%): their order is luck. More epochs ({more}) may help."
     )
 
 

@@ -94,5 +94,6 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         facts=words.facts,
         difference=words.describe_difference,
         definitions=words.definitions,
+        labels=words.labels,
     )
     return environment

@@ -204,7 +204,7 @@ def draw_bars(bars: Sequence[Bar], title: str) -> Figure:
 def cost_bars(savings: Savings, proxy_seconds: float, reference_seconds: float | None) -> list[CostBar]:
     """Seconds on the synthetic set beside seconds on real data; the latter only where they were measured."""
     distill = () if savings.distill_seconds is None else (("distillation", savings.distill_seconds, ORANGE),)
-    bars = [CostBar(label="on the synthetic set", parts=(*distill, ("training on it", proxy_seconds, BLUE)))]
+    bars = [CostBar(label="on the synthetic set", parts=(*distill, ("ranking by it", proxy_seconds, BLUE)))]
     if reference_seconds is not None:
         bars.append(
             CostBar(label="on real data", parts=(("training on real data", reference_seconds, GREEN),))

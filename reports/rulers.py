@@ -155,8 +155,10 @@ def _sentence(against: str, compared: int, better: list[str], worse: list[str], 
 
 
 def _count(how: str, names: Sequence[str]) -> str:
-    """none agrees better, 1 agrees better, 2 agree better."""
-    return f"{len(names) or 'none'} {'agree' if len(names) > 1 else 'agrees'} {how}"
+    """none can be told to agree better, 1 agrees better, 2 agree better."""
+    if not names:
+        return f"none can be told to agree {how}"
+    return f"{len(names)} {'agree' if len(names) > 1 else 'agrees'} {how}"
 
 
 def _named(names: Sequence[str]) -> str:

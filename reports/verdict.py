@@ -34,7 +34,9 @@ TOP_FEWEST = 5
 SMALL_REGRET = 0.25
 """A pick may lose at most this share of what a pick at random loses, to be called good."""
 
-Level = Literal["no reference", "not enough data", "guessing", "weak", "moderate", "strong"]
+Level = Literal[
+    "no reference", "not enough data", "reference at chance", "guessing", "weak", "moderate", "strong"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class Evidence:
     networks: int | None = None
     top_networks: int | None = None
     once: Once | None = None
+    luck: str | None = None
 
 
 def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".format) -> Verdict:
@@ -83,6 +86,8 @@ def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".
     level = _level(evidence)
     if level == "not enough data":
         return Verdict(level=level, sentence=_too_little(evidence))
+    if evidence.luck:
+        return Verdict(level="reference at chance", sentence=f"No verdict: {evidence.luck}")
     return Verdict(level=level, sentence=f"{_advice(level, evidence)}: {_because(evidence, show)}.")
 
 

@@ -243,3 +243,8 @@ def _training_of(settings: EstimatorInfo, *, at_most: bool = False) -> str:
 
 def _count(before: str, count: int | None, noun: str) -> str:
     return f"{before} {plural(count, noun)}" if count else ""
+
+
+def labels(estimators: Sequence[str]) -> str:
+    """What people call estimators, comma-separated."""
+    return ", ".join(describe_score(name).label.replace("-", " ") for name in estimators)

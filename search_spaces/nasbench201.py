@@ -129,7 +129,8 @@ def space(*, cells: int = CELLS, channels: int = CHANNELS) -> CellSpace:
 def signature(cell: Cell) -> str:
     """A form that cells share only if they are the same function of as many weights.
 
-    `none` adds nothing, `skip_connect` passes its node on, and the order of a sum does not matter. A
+    `none` adds nothing, `skip_connect` passes its node on, the order of a sum does not matter, and the pool
+    of a sum is the sum of the pools (padding is not counted, so a pool is linear up to rounding). A
     convolution whose output is used twice is one, and is told from two of the same kind: (conv-a + conv-a)
     is not (conv-a + conv-b), which the benchmark's own count of isomorphic cells does not see. "" is the
     cell whose output is always zero.
@@ -138,9 +139,10 @@ def signature(cell: Cell) -> str:
     for number, ((to, source), operation) in enumerate(zip(EDGES, cell.operations, strict=True)):
         if operation == "skip_connect":
             nodes[to] += nodes[source]
+        elif operation == "avg_pool_3x3":
+            nodes[to] += [f"({term}){operation}" for term in nodes[source]]
         elif operation != "none" and nodes[source]:
-            own = f"#{number}" if operation.startswith("nor_conv") else ""
-            nodes[to].append(f"({_sum(nodes[source])}){operation}{own}")
+            nodes[to].append(f"({_sum(nodes[source])}){operation}#{number}")
     return _renumbered(_sum(nodes[3]))
 
 

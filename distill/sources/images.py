@@ -128,7 +128,8 @@ def _size(path: Path) -> tuple[int, int]:
     with Image.open(path) as image:
         # EXIF orientations 5 to 8 swap the sides.
         width, height = image.size
-        return (height, width) if image.getexif().get(0x0112, 1) >= 5 else (width, height)
+        turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        return (height, width) if turned else (width, height)
 
 
 def _bits(paths: Sequence[Path]) -> int:

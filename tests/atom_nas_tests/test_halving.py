@@ -238,6 +238,21 @@ def test_more_samples_after_the_end_are_refused(settings: SearchSettings, ran: R
         run_search(replace(settings, score="validation_loss", resume=True))
 
 
+def test_trainings_that_more_samples_make_needless_were_paid_for(settings: SearchSettings, ran: Ran) -> None:
+    def stop(progress: Any) -> None:
+        if progress.stage == "proxy, 4 epochs" and progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(replace(settings, samples=4, seed=3), progress=stop)
+    assert len(stored(settings.out, "proxy after 4 epochs")) == 1  # by this seed it goes on no more later
+    run_search(replace(settings, samples=8, seed=3, resume=True))
+    parts = [stored(settings.out, f"proxy after {epochs} epochs") for epochs in (1, 2, 4)]
+    for name, whole in stored(settings.out).items():
+        paid = [part[name].cpu_seconds for part in parts if name in part]
+        assert whole.cpu_seconds == pytest.approx(sum(paid))
+
+
 def test_more_samples_are_refused_once_all_are_ranked(
     settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:

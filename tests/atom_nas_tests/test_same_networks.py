@@ -228,3 +228,48 @@ def test_halving_counts_networks_and_their_names_go_on_together(settings: Search
         str(representative(SPACE, SPACE.parse(name))): each["trained_epochs"] for name, each in found.items()
     }
     assert sorted(reached.values()) == [1.0, 1.0, 2.0, 4.0]
+
+
+def block(first: str, second: str, depth: int) -> str:
+    return f"block0={first}+block1={second}+depth={depth}+width=8"
+
+
+def test_names_of_one_network_in_a_space_of_ones_own(
+    quick: SearchSettings, own_space: Path, trainings: list[TrainingRecord], ran: list[tuple[str, str]]
+) -> None:
+    """A depth of 1 leaves the second block unused."""
+    same = [block("conv3x3", second, 1) for second in ("pool", "conv3x3", "conv5x5")]
+    names = [same[0], block("conv3x3", "pool", 2), *same[1:], block("pool", "pool", 1)]
+    own = replace(quick, space=f"{own_space}:Blocks", reference_images=50)
+    run = listed(own, "own", names)
+    summary = run_search(run)
+    assert len(trainings) == 3 + 3
+    assert (summary.failed, summary.repeated) == (0, 2)
+    found = scores(summary.path)
+    assert found[same[0]] == found[same[1]] == found[same[2]] != found[names[1]]
+    assert read_record(summary.path)["same"] == {same[1]: same[0], same[2]: same[0]}
+    (report,) = write_report([summary.path]).reports
+    assert report.default.spearman.networks == 3
+    ran.clear()
+    confirmed = run_search(replace(run, resume=True, confirm=3, confirm_epochs=1)).path
+    different = {trial.architecture for trial in stored(confirmed, "confirm")}
+    assert different == {each for _, each in ran}
+    assert len(different - set(same)) == 2  # and one of the three names
+
+
+def test_which_name_stands_for_a_network_survives_a_stop(
+    quick: SearchSettings, own_space: Path, ran: list[tuple[str, str]]
+) -> None:
+    names = [block("conv3x3", second, 1) for second in ("pool", "conv3x3")]
+    names = [block("pool", "pool", 1), *names, block("conv5x5", "pool", 2)]
+    run = listed(replace(quick, space=f"{own_space}:Blocks", reference="none"), "own", names)
+    whole = scores(run_search(run).path)
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    cut = replace(run, out=run.out.with_name("cut"))
+    with pytest.raises(KeyboardInterrupt):
+        run_search(cut, progress=stop)
+    assert scores(run_search(replace(cut, resume=True)).path) == whole

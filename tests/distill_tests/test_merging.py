@@ -92,6 +92,15 @@ def test_the_card_sums_what_adds_up(made, tmp_path):
     assert logged == card["loss_curve"]
 
 
+def test_the_card_names_the_preset_that_all_shards_are_of(tmp_path):
+    coreset = {"method": "random", "method_config": None}
+    for number, preset in ((1, "fast"), (2, "fast"), (3, None)):
+        part = "2/2" if number == 3 else f"{number}/2"
+        distill.distill(settings(tmp_path / str(number), shard=part, preset=preset, **coreset))
+    assert merge([tmp_path / "1", tmp_path / "2"], tmp_path / "set").card["preset"] == "fast"
+    assert merge([tmp_path / "1", tmp_path / "3"], tmp_path / "other").card["preset"] is None
+
+
 def test_curves_are_summed_where_all_have_points():
     first = [{"iteration": i, "loss": 1.0 * i, "mmd": 0.5} for i in (10, 20, 30)]
     second = [{"iteration": i, "loss": 2.0 * i, "mmd": 0.25} for i in (20, 30, 35)]

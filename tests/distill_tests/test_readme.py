@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,17 +274,15 @@ def test_cards_of_strangers_may_lack_and_hold_what_they_like(card):
 
 def test_the_card_comes_last(tmp_path, monkeypatch):
     """Killed between README.md and card.json, there is no set; the next attempt makes it whole."""
-    import distill.synthetic as module
+    out, real = tmp_path / "set", Path.replace
 
-    out, real = tmp_path / "set", module.write_text
-
-    def die(path, text):
+    def die(path, target):
         if path.name == "card.json":
             raise KeyboardInterrupt
-        real(path, text)
+        return real(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_text", die)
+        patch.setattr(Path, "replace", die)
         with pytest.raises(KeyboardInterrupt):
             distill.distill(settings(out, "random"))
     assert (out / "README.md").exists()
@@ -292,6 +291,30 @@ def test_the_card_comes_last(tmp_path, monkeypatch):
         distill.load(out)
     again = distill.distill(settings(out, "random"), resume=True)
     assert torch.equal(again.images, distill.distill(settings(tmp_path / "new", "random")).images)
+
+
+def test_a_set_that_is_to_be_replaced_stays_until_the_new_one_is_written(tmp_path, monkeypatch):
+    """The disk is full: the old set is whole, and what was done is not lost."""
+    out = tmp_path / "set"
+    old = distill.distill(settings(out))
+    other = settings(out, seed=7)
+    done = []
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.synthetic.write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            distill.distill(other, overwrite=True)
+    assert torch.equal(distill.load(out).images, old.images)
+    assert not list(out.glob(".new-*"))
+    (out / ".new-killed").mkdir()
+    again = distill.distill(other, resume=True, on_progress=lambda progress: done.append(progress.done))
+    assert done == []  # the last state was kept
+    assert torch.equal(again.images, distill.distill(settings(tmp_path / "new", seed=7)).images)
+    assert again.path == out
+    assert not list(out.glob(".new-*"))
 
 
 def test_overwriting_replaces_the_old_readme(tmp_path):

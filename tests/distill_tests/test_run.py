@@ -198,6 +198,7 @@ def test_a_precision_that_the_machine_lacks_is_replaced_and_said(tmp_path, monke
     card = distill.distill(chosen, on_stage=told.append).card
     assert card["config"]["precision"] == "float32"
     assert sum("no bfloat16" in each for each in told) == 1
+    assert distill.distill(chosen, resume=True).card == card  # the same command finds it finished
 
 
 def test_the_old_set_stays_whole_until_the_new_one_is_written(tmp_path):

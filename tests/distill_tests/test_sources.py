@@ -143,6 +143,16 @@ def test_mixed_sizes_need_a_size_and_are_cropped_to_it(tmp_path):
         load_dataset(f"folder:{root}", image_size=1)
 
 
+def test_an_orientation_that_is_no_number_is_passed_over(tmp_path):
+    root = folder(tmp_path, "train", "test")
+    entry = struct.pack("<HHHI", 1, 0x0112, 2, 2) + b"6\0\0\0"  # a text
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + struct.pack("<I", 0)
+    Image.new("RGB", (8, 8)).save(root / "train" / "cat" / "odd.jpg", exif=exif)
+    with Image.open(root / "train" / "cat" / "odd.jpg") as image:
+        assert image.getexif().get(0x0112) == "6"
+    assert len(load_dataset(f"folder:{root}").train) == 7
+
+
 def test_stray_files_and_empty_folders_are_left_out(tmp_path):
     root = folder(tmp_path, "train", "test")
     (root / "README.txt").write_text("about")

@@ -1,6 +1,8 @@
 """Watching a distillation: what is written, that it survives a kill, and that it changes nothing."""
 
 import json
+import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -272,6 +274,14 @@ def test_the_seconds_of_watching_are_counted_apart(tmp_path, monkeypatch):
     assert 0 < found.card["wall_seconds"] <= whole - apart["wall_seconds"]
     assert last[-1].seconds <= whole - 1.6
     assert found.card["cpu_seconds"] <= watch.cpu_seconds - 1.6
+
+
+def test_processor_seconds_hold_those_of_compilers():
+    watch, before = Stopwatch(), os.times()
+    subprocess.run([sys.executable, "-c", "sum(i * i for i in range(10**6))"], check=True)
+    after = os.times()
+    child = after.children_user + after.children_system - before.children_user - before.children_system
+    assert watch.cpu_seconds >= child > 0
 
 
 def test_the_memory_of_watching_is_counted_apart(tmp_path, monkeypatch):

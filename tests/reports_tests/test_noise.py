@@ -13,6 +13,7 @@ import scipy.stats
 
 from reports import read_run, write_report
 from reports.analysis import analyse
+from reports.combinations import combine
 from reports.document import Noise
 from reports.noise import measure_noise
 
@@ -30,8 +31,17 @@ def repeat(fabricated: Any, trial: Any, info: Any, tmp_path: Path) -> Make:
         proxy_noise = np.random.default_rng([1, seed, *name.encode()]).normal(size=60)
         noise = np.random.default_rng([2, seed]).normal(size=60)
         used = range(first, first + 30)
+        values = {i: (quality[i] + proxy_noise[i]) / 30 for i in used}
         proxy = [
-            trial(f"a{i}", {"validation_accuracy": 0.5 + (quality[i] + proxy_noise[i]) / 30}) for i in used
+            trial(
+                f"a{i}",
+                {
+                    "validation_accuracy": 0.5 + value,
+                    "validation_loss": 1 - value,
+                    "final_training_loss": 2 - value,
+                },
+            )
+            for i, value in values.items()
         ]
         real = [trial(f"a{i}", {"test_accuracy": 0.8 + (quality[i] + 0.4 * noise[i]) / 30}) for i in used]
         run = fabricated(proxy, real if kind == "real" else (), info(kind, seed=seed, **changes))
@@ -88,6 +98,18 @@ def test_other_settings_are_no_repeat(repeat: Make) -> None:
     (noise,) = noise_of([repeat("atom", 0), repeat("dm", 1, synthetic=other)])
     assert noise.reference is not None  # the same reference, with two seeds
     assert noise.proxies == []  # of two sets
+
+
+def test_means_of_ranks_of_other_scores_are_other_rulers(repeat: Make) -> None:
+    parts = {
+        "one": ["validation_accuracy", "validation_loss"],
+        "again": ["validation_loss", "validation_accuracy"],
+        "other": ["validation_accuracy", "final_training_loss"],
+    }
+    runs = [combine(read_run(repeat(name, seed)), names) for seed, (name, names) in enumerate(parts.items())]
+    reports = [analyse(run, score="mean_of_ranks") for run in runs]
+    (noise,) = measure_noise(runs, reports, list(parts))
+    assert [proxy.runs for proxy in noise.proxies] == [["one", "again"]]
 
 
 def test_halving_repeats_halving_of_the_same_kind(repeat: Make) -> None:

@@ -73,7 +73,7 @@ def test_cost_bars_hold_only_what_was_measured() -> None:
     bars = plots.cost_bars(known, 1.0, 9.0)
     assert [[part[1] for part in bar.parts] for bar in bars] == [[5.0, 1.0], [9.0]]
     unknown = measure_savings(Costs(distill_seconds=None, proxy_seconds=[1.0], reference_seconds=None))
-    assert [part[0] for part in plots.cost_bars(unknown, 1.0, None)[0].parts] == ["training on it"]
+    assert [part[0] for part in plots.cost_bars(unknown, 1.0, None)[0].parts] == ["ranking by it"]
 
 
 def test_lower_is_better_axes_are_turned_round() -> None:

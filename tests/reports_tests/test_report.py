@@ -317,35 +317,6 @@ def test_few_validation_images_are_warned_of_where_their_luck_matters(make_run: 
     assert "validation images" not in many
 
 
-def test_accuracies_no_better_than_guessing_are_counted(
-    fabricated: Any, trial: Any, info: Any, tmp_path: Path
-) -> None:
-    """Of 10 classes on 900 images: 10% and twice the standard error of 1 point, so up to 12%."""
-    proxy = [trial(f"a{i}", {"validation_accuracy": 0.1 + i / 50}) for i in range(12)]
-    real = [
-        trial(f"a{i}", {"test_accuracy": x}) for i, x in enumerate([0.08, 0.1, 0.119, 0.1201, *[0.3] * 8])
-    ]
-    settings = {"kind": "real", "score": "test_accuracy", "settings": {"test_images": 900}}
-
-    def notes(name: str, **changes: Any) -> str:
-        run = info(**{"reference": settings, "proxy": {"validation_images": 900}, **changes})
-        return " ".join(report_of(fabricated(proxy, real, run).write(tmp_path / name)).notes)
-
-    assert (
-        "3 of 12 reference accuracies are no better than guessing one of 10 classes (10%, with luck on 900 "
-        "images 12%): their order is luck. More epochs (--reference-epochs) may help."
-    ) in notes("known")
-    assert "1 of 12 proxy accuracies is no better than guessing" in notes(
-        "one", proxy={"validation_images": 10**6}
-    )
-    assert "proxy accuracies are" not in notes("few", proxy={})
-    lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
-    said = "12 of 12 reference accuracies are no better than always naming the largest of 10 classes (28%, "
-    assert said in notes("lopsided", dataset=lopsided)
-    assert "guessing" not in notes("unknown", dataset={"name": "digits"})
-    assert "guessing" not in notes("losses", reference={**settings, "score": "validation_loss"}, proxy={})
-
-
 @pytest.mark.usefixtures("without_drawing")
 def test_a_measurement_can_rank_and_an_unknown_score_lists_it(make_run: MakeRun) -> None:
     folder = make_run()

@@ -232,7 +232,7 @@ def test_pages_say_of_how_many_networks(named: Make) -> None:
     folder = named("many", 40)
     report = write_report(folder).report
     assert report.verdict.level in ("moderate", "strong")
-    assert "n = 60 of 40 networks, p" in report.verdict.sentence
+    assert "n = 60 names of 40 networks, p" in report.verdict.sentence
     assert "Intervals, p-values and the fit count networks." in text_of(folder)
     assert report.repeats is not None
     assert report.repeats.single.n == 40

@@ -56,7 +56,7 @@ def test_levels_follow_the_low_end(low: float, level: str, words: str) -> None:
 def test_names_of_one_network_do_not_raise_the_level(once: float | None, level: str) -> None:
     verdict = judge(replace(evidence(STRONG_FROM), networks=30, once=Once(value=0.55, low=once)))
     assert verdict.level == level
-    assert "n = 48 of 30 networks, p = 0.010); 0.55 with each network once; " in verdict.sentence
+    assert "n = 48 names of 30 networks, p = 0.010); 0.55 with each network once; " in verdict.sentence
 
 
 def test_a_few_networks_are_too_few_however_many_names_they_have() -> None:

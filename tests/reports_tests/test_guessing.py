@@ -1,0 +1,97 @@
+"""What bears on a verdict is said with it: accuracies of luck, time that was not saved; and every cost."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atom_nas.summary import show_essence
+from reports import write_report
+from reports.analysis import analyse
+from reports.document import Report
+from reports.schema import read_run
+
+
+def report_of(folder: Path) -> Report:
+    return analyse(read_run(folder))
+
+
+def test_accuracies_no_better_than_guessing_are_counted(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path
+) -> None:
+    """Of 10 classes on 900 images: 10% and twice the standard error of 1 point, so up to 12%."""
+    proxy = [trial(f"a{i}", {"validation_accuracy": 0.1 + i / 50}) for i in range(12)]
+    real = [
+        trial(f"a{i}", {"test_accuracy": x}) for i, x in enumerate([0.08, 0.1, 0.119, 0.1201, *[0.3] * 8])
+    ]
+    settings = {"kind": "real", "score": "test_accuracy", "settings": {"test_images": 900}}
+
+    def notes(name: str, **changes: Any) -> str:
+        run = info(**{"reference": settings, "proxy": {"validation_images": 900}, **changes})
+        report = report_of(fabricated(proxy, real, run).write(tmp_path / name))
+        return " ".join([report.verdict.sentence, *report.cautions])
+
+    assert (
+        "3 of 12 reference accuracies are no better than guessing one of 10 classes (10%, with luck on 900 "
+        "images 12%): their order is luck. More epochs (--reference-epochs) may help."
+    ) in notes("known")
+    assert "1 of 12 proxy accuracies is no better than guessing" in notes(
+        "one", proxy={"validation_images": 10**6}
+    )
+    assert "proxy accuracies are" not in notes("few", proxy={})
+    lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
+    said = "12 of 12 reference accuracies are no better than always naming the largest of 10 classes (28%, "
+    assert f"No verdict: {said}" in notes("lopsided", dataset=lopsided)
+    assert notes("lopsided again", dataset=lopsided).count(said) == 1
+    assert "guessing" not in notes("unknown", dataset={"name": "digits"})
+    assert "guessing" not in notes("losses", reference={**settings, "score": "validation_loss"}, proxy={})
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_no_verdict_is_given_by_a_reference_at_chance(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy = [trial(f"a{i}", {"validation_accuracy": 0.5 - i / 50}) for i in range(20)]
+    settings = {"kind": "real", "score": "test_accuracy", "settings": {"test_images": 900}}
+    for low, level in ((9, "strong"), (10, "reference at chance")):
+        real = [trial(f"a{i}", {"test_accuracy": 0.08 if i >= 20 - low else 0.5 - i / 99}) for i in range(20)]
+        run = info(reference=settings)
+        written = write_report(fabricated(proxy, real, run).write(tmp_path / str(low)))
+        assert written.report.verdict.level == level
+        show_essence(written)
+        said = f"{low} of 20 reference accuracies are no better than guessing"
+        assert said in " ".join(capsys.readouterr().out.split())
+        page, text = (written.page.with_name(name).read_text() for name in ("index.html", "report.md"))
+        assert [said in page, said in text] == [True, True]
+
+
+def test_time_that_was_not_saved_is_said(fabricated: Any, trial: Any, info: Any, tmp_path: Path) -> None:
+    proxy = [trial(f"a{i}", {"validation_accuracy": i / 12}, seconds=5.0) for i in range(12)]
+    for each, said in ((50.0, False), (10.0, True)):
+        real = [trial(f"a{i}", {"test_accuracy": i / 12}, seconds=each) for i in range(12)]
+        cautions = report_of(fabricated(proxy, real, info()).write(tmp_path / str(each))).cautions
+        assert any(caution.startswith("No time was saved") for caution in cautions) == said
+
+
+ADD = """
+INSERT INTO trials SELECT :name, architecture, position, 'done', NULL,
+json_object(:name, position % 7), :each, :each, NULL, 0, seed, device FROM trials WHERE estimator = 'proxy'
+"""
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_all_estimators_are_in_the_table_of_costs(make_run: Any) -> None:
+    run = make_run(estimators={"synflow": {}, "zico": {}})
+    with sqlite3.connect(run / "trials.sqlite") as store:
+        store.execute(ADD, {"name": "synflow", "each": 2.0})
+        store.execute(ADD, {"name": "zico", "each": 3.0})
+    store.close()
+    report = write_report(run, score="mean_of_ranks", combine=["validation_accuracy", "synflow"]).report
+    assert report.ranked_by == ["proxy", "synflow"]
+    assert report.others is not None
+    assert (report.others.names, report.others.trials) == (["zico"], 20)
+    assert report.others.cpu_seconds == pytest.approx(3.0 * 20)
+    text = (run / "report" / "report.md").read_text()
+    assert "| ranking (proxy, SynFlow) | 20 | 1 min 20 s |" in text
+    assert "| other rulers (ZiCo) | 20 | 1 min 0 s | 1 min 0 s | with the ranking |" in text
