@@ -40,6 +40,7 @@ from distill.card import CARD, Side
 from distill.files import write_bytes, write_text
 from distill.leg import apart, with_tied
 from distill.preprocessing import Preprocessing
+from distill.sources.images import decode
 from distill.synthetic import digest, load_preprocessing, load_tensors
 from reports.combinations import ranked_by_mean
 from reports.confirmed import FOLDER, stem
@@ -48,6 +49,8 @@ from reports.store import read_rows
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
+
+_BATCH = 256
 
 
 class _Images(BaseModel):
@@ -90,6 +93,47 @@ class Architecture:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     card: dict[str, Any]
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor | Path | str | Sequence[Path | str]) -> Tensor:
+        """How probable each class is for each image: float32 (N, classes), on the CPU.
+
+        Args:
+            images: files, which are read as folders of images are: turned as they say, made to cover the
+                network's side and cropped; or uint8 pixels (N, C, H, W) of the network's own size.
+        Raises:
+            ValueError: a file cannot be read; or pixels are of another type, size or number of channels.
+        """
+        pixels = images if isinstance(images, Tensor) else self._read(images)
+        size = list(self.card["image_shape"][1:])
+        if pixels.ndim == 4 and list(pixels.shape[2:]) != size:
+            shown = ["x".join(map(str, each)) for each in (pixels.shape[2:], size)]
+            raise ValueError(f"images are {shown[0]}, and the network takes {shown[1]}: resize them")
+        device = next(self.network.parameters()).device
+        network, training = self.network.eval(), self.network.training
+        try:
+            found = [
+                network(self.preprocessing(part).to(device)).softmax(1).cpu() for part in pixels.split(_BATCH)
+            ]
+        finally:
+            self.network.train(training)
+        return torch.cat(found)
+
+    def predict(self, images: Tensor | Path | str | Sequence[Path | str]) -> list[str]:
+        """The most probable class of each image, by name; otherwise as `probabilities`."""
+        return [self.classes[k] for k in self.probabilities(images).argmax(dim=1).tolist()]
+
+    def _read(self, files: Path | str | Sequence[Path | str]) -> Tensor:
+        channels, height, width = self.card["image_shape"]
+        if height != width:
+            raise ValueError(f"files are read for square networks, and this one takes {height}x{width}")
+        paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+        if not paths:
+            raise ValueError("no image was given")
+        pixels = torch.from_numpy(decode(paths, height))
+        if pixels.shape[1] > channels:
+            raise ValueError("there are images in colour, and the network was trained on grey ones")
+        return pixels.expand(-1, channels, -1, -1)
 
     def __repr__(self) -> str:
         known = {name: self.card.get(name) for name in ("validation_accuracy", "test_accuracy")}
@@ -304,10 +348,11 @@ def _choose(names: Sequence[str], rank: int, architecture: str | None, run: str,
         return names[rank - 1]
     if architecture in names:
         return architecture
+    more = "" if what == "ranked" else "; one that is ranked alone has no weights: weights=False builds it"
     near = difflib.get_close_matches(architecture, names, n=2, cutoff=0.5) or names[:2]
     raise ValueError(
         f"{run} has no {what} architecture {architecture!r}: nearest of {len(names)}: "
-        f"{' or '.join(map(repr, near)) or 'none'}"
+        f"{' or '.join(map(repr, near)) or 'none'}{more}"
     )
 
 

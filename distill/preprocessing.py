@@ -52,10 +52,28 @@ class Preprocessing:
     whitening: Whitening | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 pixels (N, C, H, W) to float32 model space (N, C, H, W), on the device of `images`."""
+        """uint8 pixels (N, C, H, W) to float32 model space (N, C, H, W), on the device of `images`.
+
+        Raises:
+            ValueError: they are of another type or number of channels, and would come out wrong in silence.
+        """
+        self._require_pixels(images)
         scale, shift = 1.0 / (255.0 * self.std), self.mean / self.std
         normalised = images.to(torch.float32) * scale.view(-1, 1, 1) - shift.view(-1, 1, 1)
         return normalised if self.whitening is None else self.whitening(normalised)
+
+    def _require_pixels(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor):
+            raise ValueError(
+                f"images are a torch tensor, not {type(images).__name__}: give torch.from_numpy(...)"
+            )
+        if images.dtype != torch.uint8:
+            raise ValueError(
+                f"pixels are uint8 from 0 to 255, not {images.dtype}: of floats from 0 to 1 give "
+                "(images * 255).round().to(torch.uint8)"
+            )
+        if images.ndim != 4 or images.shape[1] != len(self.mean):
+            raise ValueError(f"images have the shape (N, {len(self.mean)}, H, W), not {tuple(images.shape)}")
 
     def pictures(self, images: Tensor) -> Tensor:
         """Model space back to pixels for the eye: float32 in [0, 1], clipped, (N, C, H, W)."""

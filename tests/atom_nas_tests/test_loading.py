@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from trial_helpers import stored
 
 import atom_nas
 from atom_nas.confirmation import best
 from atom_nas.search import SearchSettings, run_search
+from distill.sources import load_dataset
 from reports.confirmed import FOLDER, weights_file
 
 Ran = list[tuple[str, str]]
@@ -57,6 +59,51 @@ def test_networks_without_weights(settings: SearchSettings) -> None:
 
 
 @pytest.mark.usefixtures("ran")
+def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(settings)
+    model = atom_nas.load_architecture(settings.out)
+    test = load_dataset("digits").test
+    images, labels = test.images[:40], test.labels[:40]
+    with torch.no_grad():
+        expected = model.network(model.preprocessing(images)).softmax(1)
+    found = model.probabilities(images)
+    assert torch.allclose(found, expected)
+    assert model.predict(images) == [model.classes[k] for k in expected.argmax(1)]
+    files = []
+    for number, pixels in enumerate(images):
+        files.append(tmp_path / f"{number}.png")
+        large = Image.fromarray(pixels[0].numpy()).resize((24, 24), Image.Resampling.NEAREST)
+        large.crop((-6, 0, 30, 24)).save(files[-1])  # the middle square is the digit
+    agree = sum(one == other for one, other in zip(model.predict(files), model.predict(images), strict=True))
+    assert agree >= 36
+    assert model.predict(str(files[0])) == model.predict(files[:1])
+    assert not model.network.training
+    assert labels.shape == (40,)
+
+
+@pytest.mark.usefixtures("ran")
+def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, tmp_path: Path) -> None:
+    run_search(replace(settings, confirm=1, confirm_epochs=1))
+    model = atom_nas.load_architecture(settings.out)
+    pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    wrong: list[tuple[Any, str]] = [
+        (pixels / 255, "pixels are uint8 from 0 to 255, not torch.float32"),
+        (pixels.expand(-1, 3, -1, -1), r"images have the shape \(N, 1, H, W\), not \(2, 3, 8, 8\)"),
+        (pixels[0], r"not \(1, 8, 8\)"),
+        (torch.zeros(2, 1, 9, 9, dtype=torch.uint8), "images are 9x9, and the network takes 8x8"),
+        (tmp_path / "red.png", "in colour, and the network was trained on grey ones"),
+        (tmp_path / "absent.png", "cannot read the image .*absent.png"),
+        ([], "no image was given"),
+    ]
+    for images, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            model.predict(images)
+    with pytest.raises(ValueError, match="a torch tensor, not ndarray"):
+        model.preprocessing(pixels.numpy())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("ran")
 def test_wrong_requests_are_refused(settings: SearchSettings, tmp_path: Path) -> None:
     run_search(settings)
     run, names = settings.out, [each.architecture for each in stored(settings.out, "confirm")]
@@ -64,7 +111,7 @@ def test_wrong_requests_are_refused(settings: SearchSettings, tmp_path: Path) ->
         ({"rank": 3}, "no rank 3: it has 2 confirmed"),
         ({"rank": 0}, "no rank 0"),
         ({"rank": 1, "architecture": names[0]}, "not both"),
-        ({"architecture": names[0][:-1]}, f"nearest of 2: '{names[0]}'"),
+        ({"architecture": names[0][:-1]}, f"nearest of 2: '{names[0]}'.*weights=False builds it"),
     ]
     for request, message in requests:
         with pytest.raises(ValueError, match=message):
