@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -210,6 +210,23 @@ def _shown(default: Any) -> str:
     if default is None:
         return "null"
     return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def narrowed(sheets: Sequence[Sheet], name: str) -> list[Sheet]:
+    """The tables whose titles have a name in them; of the others the rows that begin with what has it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = []
+    for sheet in sheets:
+        whole = name.lower() in sheet.title.lower()
+        rows = [row for row in sheet.rows if whole or name.lower() in row[0].lower()]
+        if rows:
+            found.append(replace(sheet, rows=rows))
+    if not found:
+        raise ValueError(f"nothing there is called {name!r}: leave it out to see all")
+    return found
 
 
 TOPICS: dict[str, Callable[[], list[Sheet]]] = {

@@ -195,7 +195,8 @@ def search(
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     from atom_nas.config import assigned, choose_dataset, parse_assignments
     from atom_nas.resuming import search_settings
-    from atom_nas.terminal import show_recipe, show_report, show_search
+    from atom_nas.search_terminal import show_recipe, show_search
+    from atom_nas.terminal import show_report
 
     settings = search_settings(
         {opt.FIELDS.get(name, name) for name in said(context)},
@@ -258,7 +259,8 @@ def quickstart(
 ) -> None:
     """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
     from atom_nas.quickstart import distill_plan, search_plan
-    from atom_nas.terminal import show_distill, show_report, show_search
+    from atom_nas.search_terminal import show_search
+    from atom_nas.terminal import show_distill, show_report
 
     if out.exists() and any(out.iterdir()) and not resume:
         begun = (out / "synthetic").is_dir()
@@ -292,21 +294,26 @@ def bench(
     show_bench(device, repeats, growth, json_)
 
 
-@app.command("list", epilog="\b\nExample:\n  atom-nas list methods")
+@app.command("list", epilog="\b\nExamples:\n  atom-nas list methods\n  atom-nas list settings learning_rate")
 @guarded
 def list_(
     what: Annotated[
         str | None, typer.Argument(help="A topic, as the tables' titles name them; all by default.")
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Only what has this in its name or in its table's title, e.g. settings atom."),
+    ] = None,
 ) -> None:
     """Show what there is: datasets, methods, spaces, strategies, estimators, networks, settings, ..."""
-    from atom_nas.catalogue import TOPICS
+    from atom_nas.catalogue import TOPICS, narrowed
     from atom_nas.console import table
     from atom_nas.names import choose
 
     chosen = [choose("topic", what, TOPICS)] if what else [topic for topic in TOPICS if topic != "settings"]
     for topic in chosen:
-        for sheet in TOPICS[topic]():
+        sheets = TOPICS[topic]()
+        for sheet in narrowed(sheets, name) if name else sheets:
             table(sheet.title, sheet.header, sheet.rows)
 
 

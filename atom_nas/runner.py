@@ -31,6 +31,7 @@ class Progress:
         cached: how many of `done` came from the reference cache.
         reused: how many of `done` an earlier session had stored.
         architecture: the last one; None at the start of a stage.
+        measure: what its score is called; empty where the stage's name says it.
         score: its score, or None if it failed.
         pieces: `done`, each architecture counted by what it is expected to cost against the mean; None where
             that is not known.
@@ -44,6 +45,7 @@ class Progress:
     cached: int = 0
     reused: int = 0
     architecture: str | None = None
+    measure: str = ""
     score: float | None = None
     pieces: float | None = None
     free: float = 0.0
@@ -183,7 +185,8 @@ class Stage:
     def __post_init__(self) -> None:
         self._unit = sum(self.costs.values()) / len(self.costs) if self.costs else 0.0
         pieces = 0.0 if self._unit > 0 else None
-        self._progress = Progress(stage=self.title, done=0, total=self.total, pieces=pieces)
+        measure = "" if self.score == self.title else self.score
+        self._progress = Progress(stage=self.title, done=0, total=self.total, measure=measure, pieces=pieces)
         self.on_trial(self._progress)
 
     @property

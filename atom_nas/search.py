@@ -5,6 +5,7 @@ stored trial is answered from the store. So an interrupted run, run again, repea
 and ends as if it had never been interrupted.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -54,7 +55,7 @@ class SearchSummary:
         asked: architectures asked for: the samples, or the lines of the list without repeats.
         proposed: architectures sampled or listed.
         failed: how many of them have no score.
-        reason: why one of the failed ones did; None if none did.
+        reasons: why they do not -> how many, the most frequent first.
         duplicates: lines of the list that repeated an earlier one.
         repeated: how many of the scored ones are the same network as another that was scored.
         beside_failed: estimators beside the proxy some of whose trials failed -> how many, and why one did.
@@ -73,7 +74,7 @@ class SearchSummary:
     asked: int
     proposed: int
     failed: int
-    reason: str | None
+    reasons: Mapping[str, int]
     duplicates: int
     repeated: int
     beside_failed: Mapping[str, tuple[int, str]]
@@ -246,7 +247,7 @@ class _Session:
             asked=self._plan.samples,
             proposed=len(trials),
             failed=sum(not trial.done for trial in trials),
-            reason=next((trial.reason for trial in trials if not trial.done), None),
+            reasons=dict(Counter(trial.reason or "" for trial in trials if not trial.done).most_common()),
             duplicates=listed.duplicates if listed else 0,
             repeated=len(record["same"]),
             beside_failed=self._beside_failed(),

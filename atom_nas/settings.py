@@ -103,6 +103,12 @@ class SearchSettings:
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
+        if self.score in estimators.TRAINING_FREE:
+            raise ValueError(
+                f"a search ranks by scores of trainings, and {self.score} is none: measure it by "
+                f"--estimators {self.score} and rank by it in a report (report RUN --score {self.score}), or "
+                f"take it into a mean: --score {MEAN_OF_RANKS} --combine validation_accuracy,{self.score}"
+            )
         choose("score", self.score, (*estimators.SCORES, MEAN_OF_RANKS))
         combined = estimators.combined(",".join(self.combine))
         object.__setattr__(self, "combine", combined)

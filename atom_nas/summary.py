@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from reports.writing import WrittenReport
 
 
+_NARROW = 0.05
+"""Below this width two decimals of its ends say too little of an interval."""
+
+
 def show_essence(written: "WrittenReport") -> None:
     """Print the best architectures of one run, or each run's agreement, and the verdicts."""
     if len(written.sections) == 1:
@@ -63,7 +67,7 @@ def show_plan(
             [
                 f"{row.correlation:g}",
                 f"{row.samples:,}",
-                interval(row.low, row.high),
+                interval(row.low, row.high, 2 if row.width >= _NARROW else 3),
                 decimals(row.width, 3),
             ]
             for row in rows
@@ -91,13 +95,14 @@ def _show_scores(report: "Report") -> None:
     rows = [[score.label, *_agreement(score)] for score in report.scores]
     table(
         "Agreement with the reference ranking",
-        ["score", "Spearman", "95% interval", "n", "top 20% (n)"],
+        ["score", "Spearman", "95% interval", "n", "best 20% (n)"],
         rows,
     )
     saved = report.savings
+    cores = "core-seconds: " if report.run.device == "cpu" else "compute: "
     spent = f"distilling {seconds(saved.distill_seconds)}, proxy {seconds(saved.proxy_seconds)}"
     reference = "" if saved.reference_seconds is None else f", reference {seconds(saved.reference_seconds)}"
-    stdout.print(f"compute: {spent}{reference}", markup=False)
+    stdout.print(f"{cores}{spent}{reference}", markup=False)
 
 
 def _agreement(score: "ScoreReport") -> list[str]:
@@ -150,7 +155,7 @@ def _show_runs(sections: "tuple[Section, ...]") -> None:
     ]
     table(
         "Agreement with the reference ranking",
-        ["run", "method", "Spearman", "95% interval", "n", "top 20% (n)"],
+        ["run", "method", "Spearman", "95% interval", "n", "best 20% (n)"],
         rows,
     )
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas.console import clock, progress_bar, shortened, stderr, stdout
+from atom_nas.console import clock, progress_bar, stderr, stdout
 from reports.formatting import plural
 
 if TYPE_CHECKING:
     from atom_nas.config import WithPreset
-    from atom_nas.console import Bar
     from atom_nas.evaluation_plan import Plan
-    from atom_nas.runner import Progress
-    from atom_nas.search import SearchSummary
-    from atom_nas.settings import SearchSettings
     from distill.settings import DistillSettings
     from distill.synthetic import SyntheticSet
+
+
+_KNOWS = 0.15
+"""Of the way from guessing a class to always being right: teachers that know something have gone as far."""
 
 
 @contextmanager
@@ -46,17 +46,6 @@ def show_preset(filled: "WithPreset") -> None:
     if "preset" in filled.values and filled.taken:
         brought = ", ".join(f"{name} {value}" for name, value in sorted(filled.taken.items()))
         stderr.print(f"preset {filled.values['preset']}: {brought}", markup=False)
-
-
-def show_recipe(settings: "SearchSettings") -> None:
-    """Say what the search has of the space's recipe."""
-    from atom_nas import recipes
-
-    taken = recipes.followed(settings)
-    if taken:
-        said = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in taken.items()}
-        brought = ", ".join(f"{name} {value}" for name, value in said.items())
-        stderr.print(f"recipe of {settings.space}: {brought} (what you give counts for more)", markup=False)
 
 
 def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite: bool = False) -> None:
@@ -131,6 +120,11 @@ def show_label(
     soft = made.card["soft_labels"]
     known = [each for each in soft["validation_accuracy"] if each is not None]
     accuracy = f", {sum(known) / len(known):.1%} right on held-out images" if known else ""
+    guess = 1 / len(made.classes)
+    if known and sum(known) / len(known) - guess < _KNOWS * (1 - guess):
+        classes = plural(len(made.classes), "class", "classes")
+        few = f"teachers are right little more often than by guessing one of {classes}"
+        stderr.print(f"{few}, so their labels say little: more --epochs may help", markup=False)
     by = f"{plural(soft['teachers'], 'teacher')}{accuracy}, in {clock(soft['wall_seconds'])}"
     stdout.print(f"soft labels of {_images(made)} by {by}: {out}", markup=False)
 
@@ -145,100 +139,10 @@ def show_push(directory: Path, repo: str, private: bool | None) -> None:
     stdout.print(f"{pushed.url} ({seen})", markup=False)
 
 
-class _StageBars:
-    """One bar a stage, each closed when the next one opens: a terminal shows one live bar at a time."""
-
-    def __init__(self) -> None:
-        self._stage, self._stack = "", ExitStack()
-        self._bar: Bar | None = None
-
-    def __call__(self, progress: "Progress") -> None:
-        if self._bar is None or progress.stage != self._stage:
-            self.close()
-            self._stage = progress.stage
-            self._bar = self._stack.enter_context(progress_bar(progress.stage, progress.total))
-        counted = progress.pieces is not None
-        free = progress.free if counted else progress.cached + progress.reused
-        self._bar(progress.done, _note(progress), free, progress.pieces)
-
-    def close(self) -> None:
-        """Close the bar that is open, if any."""
-        self._stack.close()
-
-
-def _note(progress: "Progress") -> str:
-    score = "" if progress.score is None else f" {progress.score:.4f}"
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    reused = f", {progress.reused} done before" if progress.reused else ""
-    return f"{shortened(progress.architecture or '')}{score}{failed}{reused}"
-
-
 def say_unfused(reason: str | None) -> None:
     """Say why training was slower than it could be, if it was."""
     if reason:
         stderr.print(f"training ran without fused kernels, so about half as fast: {reason}", markup=False)
-
-
-def show_search(settings: "SearchSettings") -> None:
-    """Search with a bar a stage, and say what was left out."""
-    from atom_nas.search import run_search
-    from reports.scores import MEAN_OF_RANKS
-
-    bars = _StageBars()
-    try:
-        summary = run_search(settings, progress=bars)
-    finally:
-        bars.close()
-    if summary.proposed and summary.failed == summary.proposed:
-        raise ValueError(
-            f"none of the {summary.proposed} architectures could be scored (e.g. {summary.reason}); "
-            f"{summary.path} keeps every reason"
-        )
-    if summary.failed:
-        failed = f"{summary.failed} of {summary.proposed} architectures failed (e.g. {summary.reason})"
-        stderr.print(f"{failed}; ranking.csv says why", markup=False)
-    for name, (count, reason) in summary.beside_failed.items():
-        stderr.print(f"{name} failed for {plural(count, 'architecture')} ({reason})", markup=False)
-    _say_confirmed(summary, settings)
-    if summary.fallback:
-        stderr.print(summary.fallback, markup=False)
-    say_unfused(summary.unfused)
-    if summary.proposed < summary.asked:
-        source, found = (
-            "list" if settings.architectures else "space",
-            plural(summary.proposed, "architecture"),
-        )
-        stderr.print(f"the {source} has {found} for these images: all were ranked", markup=False)
-    if settings.combine and settings.score != MEAN_OF_RANKS:
-        by = f"ranked by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names"
-        stderr.print(by, markup=False)
-    if summary.duplicates:
-        stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
-    if summary.repeated:
-        same = f"the same network as another: {plural(summary.repeated, 'architecture')}"
-        stderr.print(f"{same}, not trained again", markup=False)
-    if summary.foreign:
-        stderr.print(f"{summary.foreign}: left out", markup=False)
-    if summary.cached:
-        scores = plural(summary.cached, "reference score")
-        stderr.print(f"taken from the cache of an earlier run: {scores}")
-
-
-def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None:
-    """Say what is missing of the architectures to be confirmed; where none were asked for, how to ask."""
-    from atom_nas.resuming import how_to_confirm
-
-    if summary.confirm_failed:
-        trainings = plural(summary.confirm_failed, "training")
-        why = f"{trainings} of --confirm failed ({summary.confirm_reason}); --resume tries again"
-        stderr.print(why, markup=False)
-    elif settings.confirm and summary.confirmed < settings.confirm:
-        stderr.print(
-            f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
-        )
-    elif not summary.confirmed:
-        command = how_to_confirm(settings.synthetic, settings.out, settings.space)
-        stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)
 
 
 def show_report(

@@ -71,9 +71,11 @@ def accuracy(value: float | None) -> str:
     return UNKNOWN if value is None else score_value(value, fraction=True)
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, places: int = 2) -> str:
     """0.52 to 0.83."""
-    return UNKNOWN if low is None or high is None else f"{decimals(low)} to {decimals(high)}"
+    if low is None or high is None:
+        return UNKNOWN
+    return f"{decimals(low, places)} to {decimals(high, places)}"
 
 
 def estimate(value: float | None, low: float | None, high: float | None, n: int | None = None) -> str:

@@ -23,7 +23,7 @@ _LETTER = 0.09
 """Inches of a letter of a label, at most."""
 _APART = 1.6
 """A label begins at so many times its ruler's seconds."""
-_AROUND = 0.9
+_AROUND = 1.05
 """Inches of the figure's height that are not the axis's."""
 
 
@@ -87,7 +87,7 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     lows = [ruler.value if ruler.low is None else ruler.low for ruler in shown]
     axes.set(xlim=(FREE / 1.5, longest * 60), ylim=(min(0.0, *lows) - 0.03, 1.03))
     axes.set_xlabel(
-        "compute-seconds an architecture (left edge: counted, not computed); blue: none as cheap is better"
+        "compute-seconds an architecture (left edge: counted, not computed)\nblue: none as cheap is better"
     )
     axes.set_ylabel("Spearman with the reference (line: 95% interval)")
     axes.set_title("What each ruler costs, and how far it can be trusted", fontweight="bold")

@@ -163,7 +163,7 @@ def _ties(run: Run, counts: Counts) -> str | None:
     if counts.tied_scores:
         parts.append(
             f"{counts.tied_scores} of {plural(counts.ranked, 'architecture')} share their score with another "
-            "and so the lowest rank of their group"
+            "and so the best rank of their group"
         )
     if counts.tied_references:
         parts.append(f"{counts.tied_references} of {counts.pairs} share their reference score")
@@ -228,7 +228,7 @@ def _repeats(found: Reliability | None) -> str | None:
     mean = shown(found.mean.value, found.mean_interval)
     return (
         f"Scores are means of {found.seeds} trainings. One training's ranking agrees with another's at "
-        f"Spearman {single}; so the ranking by other {found.seeds} would with this one at {mean}, and a "
+        f"Spearman {single}; so a ranking by {found.seeds} others would agree with this one at {mean}, and a "
         f"reference without noise at no more than {decimals(math.sqrt(found.mean.value))}, if not by luck."
     )
 

@@ -71,7 +71,10 @@ class NniSpace:
     def __post_init__(self) -> None:
         values = {_name(label): _texts(each) for label, each in self.declared.values.items()}
         if not values:
-            raise ValueError(f"{self.title} leaves nothing to choose: declare choices, e.g. by nni.choice")
+            raise ValueError(
+                f"{self.title} leaves nothing to choose: declare choices, e.g. by nni.choice, and "
+                "use each in a layer (MutableConv2d, LayerChoice, Repeat, ...) or by self.add_mutable(...)"
+            )
         object.__setattr__(self, "_values", values)
 
     @property

@@ -34,9 +34,9 @@ SCORED_ONCE = (*AS_PROXY, "real")
 count units in parts without effect; nor where networks are kept: their weights are that name's own."""
 
 ESTIMATORS: dict[str, str] = {
-    "proxy": "train on the synthetic set, score on real validation images",
-    "real": "train on the real training images, score on real validation and test images (the reference)",
-    "confirm": "likewise, by a recipe of its own and with checkpoints: the networks that --confirm keeps",
+    "proxy": "always: train on the synthetic set, score on real validation images",
+    "real": "by --reference real: train on the real training images, score on validation and test images",
+    "confirm": "by --confirm: likewise, by a recipe of its own and with checkpoints: the networks to be kept",
     **TRAINED_BESIDE,
     **{name: f"training-free: {summary}" for name, summary in TRAINING_FREE.items()},
 }

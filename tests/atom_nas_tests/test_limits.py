@@ -29,7 +29,7 @@ def test_the_limit_is_the_searchs_and_may_be_lifted(
     monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
     settings = replace(quick, samples=2, epochs=20)
     ended = run_search(replace(settings, trial_limit=1e-6))
-    assert (ended.failed, ended.reason) == (2, "not done after 1e-06 seconds, the limit")
+    assert ended.reasons == {"not done after 1e-06 seconds, the limit": 2}
     assert stored(settings.out, "real") == []
     same = run_search(replace(settings, trial_limit=1e-6, resume=True))
     assert same.failed == 2

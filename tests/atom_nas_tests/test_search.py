@@ -202,6 +202,7 @@ def test_other_settings_cannot_be_resumed(settings: SearchSettings) -> None:
         ({"strategy": "randm"}, "did you mean 'random'"),
         ({"strategy_options": {"batch": 2}}, "unknown option of the strategy 'random' 'batch'"),
         ({"score": "validation_acuracy"}, "did you mean 'validation_accuracy'"),
+        ({"score": "zico"}, "--estimators zico and rank by it in a report"),
         ({"engine": "lokal"}, "did you mean 'local'"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"training": {"epoch": 2}}, "unknown training option 'epoch': did you mean 'epochs'"),

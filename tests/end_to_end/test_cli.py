@@ -29,6 +29,16 @@ def run(synthetic):
     return out
 
 
+def test_a_list_can_be_narrowed():
+    shown = done("list", "settings", "learning_rate").stdout
+    assert "learning_rate" in shown
+    assert "temperature" not in shown
+    whole = done("list", "settings", "atom").stdout
+    assert "spatial_power" in whole
+    assert "evaluate (--set)" not in whole
+    assert "nothing there is called 'nonsense'" in refused("list", "settings", "nonsense")
+
+
 def test_distill_writes_the_artifact(synthetic):
     names = {path.name for path in synthetic.iterdir()} - {".lock"}
     assert names == {"synthetic.safetensors", "card.json", "images.png", "log.jsonl", "README.md"}
@@ -64,7 +74,7 @@ def test_several_runs_are_reported_side_by_side(run, synthetic):
     done("search", synthetic, "--architectures", listed, "--epochs", 2, *reference, "--out", other)
     shown = done("report", run, other).stdout
     assert "other" in shown
-    assert "side by side" in (run / "report" / "index.html").read_text()
+    assert "side by side" in (run / "comparison" / "index.html").read_text()
     done("report", run, "--score", "parameters")
     assert json.loads((run / "report" / "report.json").read_text())["score"] == "parameters"
     done("report", run, "--combine", "parameters, tail_training_loss", "--score", "mean_of_ranks")

@@ -42,6 +42,19 @@ def test_a_search_trains_on_the_soft_labels(synthetic, soft, tmp_path):
     assert atom_nas.load(soft).card["wall_seconds"] == pytest.approx(spent[1])
 
 
+def test_teachers_that_know_nothing_are_told_of(synthetic, tmp_path):
+    slow = ["--epochs", 1, "--set", "learning_rate=1e-9"]
+    said = " ".join(done("label", synthetic, *slow, "--out", tmp_path / "set").stderr.split())
+    assert "teachers are right little more often than by guessing one of 10 classes" in said
+
+
+def test_a_folder_of_pictures_has_no_room_for_soft_labels(soft, synthetic, tmp_path):
+    said = "soft labels are left out: a folder knows one class an image"
+    for folder, to, told in ((soft, "folder", True), (soft, "npz", False), (synthetic, "folder", False)):
+        shown = done("export", folder, "--to", to, "--out", tmp_path / f"{folder.name}-{to}").stderr
+        assert (said in " ".join(shown.split())) == told
+
+
 def test_mistakes_are_one_line(synthetic, soft, tmp_path):
     out = tmp_path / "out"
     assert "unknown network 'convnet33'" in refused(

@@ -72,7 +72,9 @@ def test_it_is_given_a_fresh_network_and_the_minibatch(synthetic, here):
         "    weights = torch.nn.utils.parameters_to_vector(network.parameters())\n"
         "    return float(weights.detach().double().sum())\n"
     )
-    done("search", synthetic, "--samples", 1, *QUICK, "--estimators", "look:look", "--out", here / "run")
+    own = ["--estimators", "look:look", "--out", here / "run"]
+    said = done("search", synthetic, "--samples", 1, *QUICK, *own).stderr
+    assert "validation accuracy 0." in " ".join(said.split())  # progress says what its numbers are
     with sqlite3.connect(here / "run" / "trials.sqlite") as store:
         query = "SELECT architecture, seed, scores FROM trials WHERE estimator = 'look'"
         ((architecture, seed, scores),) = store.execute(query).fetchall()
@@ -95,6 +97,31 @@ def test_what_it_fails_on_is_said(synthetic, here):
     assert 0 < failed < 6
     assert f"smallest failed for {failed} architecture" in said
     assert "(RuntimeError: too deep for me)" in said
+
+
+def test_reasons_of_failures_are_counted(synthetic, here):
+    (here / "spaces.py").write_text(
+        "import nni\n"
+        "from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear\n"
+        "from torch import nn\n"
+        "class Fails(nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        if len(images) > 2:\n"
+        "            raise RuntimeError('too many')\n"
+        "        return images\n"
+        "class Net(ModelSpace):\n"
+        "    def __init__(self, image_shape, classes):\n"
+        "        super().__init__()\n"
+        "        width = nni.choice('width', [8, 16])\n"
+        "        self.one = MutableLinear(image_shape[1] * image_shape[2], width)\n"
+        "        self.act = LayerChoice({'relu': nn.ReLU(), 'fails': Fails()}, label='act')\n"
+        "        self.two = MutableLinear(width, classes)\n"
+        "    def forward(self, images):\n"
+        "        return self.two(self.act(self.one(images.flatten(1))))\n"
+    )
+    own = ["--space", "spaces.py:Net", "--strategy", "grid", "--samples", 4, *QUICK[:-2]]
+    said = " ".join(done("search", synthetic, *own, "--out", here / "run").stderr.split())
+    assert "2 of 4 architectures failed: 2 by RuntimeError: too many (ranking.csv has all)" in said
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_ties_name_only_those_there_are(fabricated: Any, trial: Any, info: Any, 
     ]
     assert "reference score" not in ties[0]
     assert "Correlations" in ties[0]
-    assert ties[1].endswith("share their score with another and so the lowest rank of their group.")
+    assert ties[1].endswith("share their score with another and so the best rank of their group.")
 
 
 def test_scores_are_listed_by_their_spearman(fabricated: Any, trial: Any, info: Any, tmp_path: Path) -> None:

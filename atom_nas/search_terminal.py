@@ -1,0 +1,127 @@
+"""What a search shows on the terminal: a bar a stage, then what was left out and what failed."""
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from atom_nas.console import progress_bar, shortened, stderr
+from atom_nas.terminal import say_unfused
+from reports.formatting import plural
+
+if TYPE_CHECKING:
+    from atom_nas.console import Bar
+    from atom_nas.runner import Progress
+    from atom_nas.search import SearchSummary
+    from atom_nas.settings import SearchSettings
+
+_REASONS = 3
+"""Of failures, that are told with how many there are of each."""
+
+
+def show_recipe(settings: "SearchSettings") -> None:
+    """Say what the search has of the space's recipe."""
+    from atom_nas import recipes
+
+    taken = recipes.followed(settings)
+    if taken:
+        said = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in taken.items()}
+        brought = ", ".join(f"{name} {value}" for name, value in said.items())
+        stderr.print(f"recipe of {settings.space}: {brought} (what you give counts for more)", markup=False)
+
+
+class _StageBars:
+    """One bar a stage, each closed when the next one opens: a terminal shows one live bar at a time."""
+
+    def __init__(self) -> None:
+        self._stage, self._stack = "", ExitStack()
+        self._bar: Bar | None = None
+
+    def __call__(self, progress: "Progress") -> None:
+        if self._bar is None or progress.stage != self._stage:
+            self.close()
+            self._stage = progress.stage
+            self._bar = self._stack.enter_context(progress_bar(progress.stage, progress.total))
+        counted = progress.pieces is not None
+        free = progress.free if counted else progress.cached + progress.reused
+        self._bar(progress.done, _note(progress), free, progress.pieces)
+
+    def close(self) -> None:
+        """Close the bar that is open, if any."""
+        self._stack.close()
+
+
+def _note(progress: "Progress") -> str:
+    named = progress.measure.replace("_", " ")
+    score = "" if progress.score is None else f" {named} {progress.score:.4f}"
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    reused = f", {progress.reused} done before" if progress.reused else ""
+    return f"{shortened(progress.architecture or '')}{score}{failed}{reused}"
+
+
+def show_search(settings: "SearchSettings") -> None:
+    """Search with a bar a stage, and say what was left out."""
+    from atom_nas.search import run_search
+    from reports.scores import MEAN_OF_RANKS
+
+    bars = _StageBars()
+    try:
+        summary = run_search(settings, progress=bars)
+    finally:
+        bars.close()
+    if summary.proposed and summary.failed == summary.proposed:
+        why = next(iter(summary.reasons))
+        raise ValueError(
+            f"none of the {summary.proposed} architectures could be scored (e.g. {why}); "
+            f"{summary.path} keeps every reason"
+        )
+    if summary.failed:
+        stderr.print(_failures(summary), markup=False)
+    for name, (count, reason) in summary.beside_failed.items():
+        stderr.print(f"{name} failed for {plural(count, 'architecture')} ({reason})", markup=False)
+    _say_confirmed(summary, settings)
+    if summary.fallback:
+        stderr.print(summary.fallback, markup=False)
+    say_unfused(summary.unfused)
+    if summary.proposed < summary.asked:
+        source, found = (
+            "list" if settings.architectures else "space",
+            plural(summary.proposed, "architecture"),
+        )
+        stderr.print(f"the {source} has {found} for these images: all were ranked", markup=False)
+    if settings.combine and settings.score != MEAN_OF_RANKS:
+        by = f"ranked by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names"
+        stderr.print(by, markup=False)
+    if summary.duplicates:
+        stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
+    if summary.repeated:
+        same = f"the same network as another: {plural(summary.repeated, 'architecture')}"
+        stderr.print(f"{same}, not trained again", markup=False)
+    if summary.foreign:
+        stderr.print(f"{summary.foreign}: left out", markup=False)
+    if summary.cached:
+        scores = plural(summary.cached, "reference score")
+        stderr.print(f"taken from the cache of an earlier run: {scores}")
+
+
+def _failures(summary: "SearchSummary") -> str:
+    """How many there are of the most frequent reasons."""
+    often = [f"{count} by {reason}" for reason, count in list(summary.reasons.items())[:_REASONS]]
+    others = [f"{len(summary.reasons) - _REASONS} other reasons"] if len(summary.reasons) > _REASONS else []
+    failed = f"{summary.failed} of {summary.proposed} architectures failed: {'; '.join([*often, *others])}"
+    return f"{failed} (ranking.csv has all)"
+
+
+def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None:
+    """Say what is missing of the architectures to be confirmed; where none were asked for, how to ask."""
+    from atom_nas.resuming import how_to_confirm
+
+    if summary.confirm_failed:
+        trainings = plural(summary.confirm_failed, "training")
+        why = f"{trainings} of --confirm failed ({summary.confirm_reason}); --resume tries again"
+        stderr.print(why, markup=False)
+    elif settings.confirm and summary.confirmed < settings.confirm:
+        stderr.print(
+            f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
+        )
+    elif not summary.confirmed:
+        command = how_to_confirm(settings.synthetic, settings.out, settings.space)
+        stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)
