@@ -144,7 +144,7 @@ def as_begun(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of the distillation in the folder `out`, and what else `values` say.
 
     Raises:
-        ValueError: there is none, it is damaged, or `values` name another method.
+        ValueError: there is none, it is damaged, or `values` name another method or preset.
     """
     from distill.target import settings_in
 
@@ -154,6 +154,9 @@ def as_begun(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{values['out']} was begun with {method}: leave --method out, or name another --out"
         )
+    if values.get("preset") not in (None, begun.get("preset")):
+        with_which = f"the preset {begun['preset']}" if begun.get("preset") else "no preset"
+        raise ValueError(f"{values['out']} was begun with {with_which}: leave --preset out")
     return {**begun, **values}
 
 

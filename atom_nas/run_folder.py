@@ -130,6 +130,9 @@ def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[st
         return {}
     refuse_links(path, _WRITTEN_TO)
     earlier = read_record(path)
+    scored = earlier.get("estimators", {})
+    if not (isinstance(scored, dict) and all(isinstance(each, dict) for each in scored.values())):
+        raise ValueError(f"{path / RECORD} is damaged or not a run's record: its estimators have no settings")
     _require_same(earlier, record, path)
     return earlier
 

@@ -156,6 +156,7 @@ class Stage:
         costs: what architectures are expected to take, in any unit, to tell how far the stage is; empty:
             nothing is known.
         limit: seconds after which an architecture counts as failed; None: none.
+        final: what a shorter limit has ended is not tried again: what was proposed since has learnt from it.
     """
 
     title: str
@@ -177,6 +178,7 @@ class Stage:
     same_as: Callable[[str], str] = str
     costs: Mapping[str, float] = field(default_factory=dict)
     limit: float | None = None
+    final: bool = False
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
@@ -202,8 +204,6 @@ class Stage:
             OSError: the store cannot be written; everything before is stored.
         """
         wanted = [name for name in positions if name not in self._seen]
-        for name in wanted:  # in this order, whatever is stored: the first name stands for its network
-            self.same_as(name)
         left = [name for name in wanted if not self._take(name, positions[name])]
         firsts = {self.same_as(name): name for name in reversed(left)}
         self._run([name for name in left if firsts[self.same_as(name)] == name], positions)
@@ -256,7 +256,8 @@ class Stage:
         """Whether an earlier session ended a trial sooner than this one would."""
         ended = stored.reason is not None and stored.reason.startswith(OVERDUE)
         # The rungs of a halved search have been counted together by then.
-        return ended and self.stored_as is None and (self.limit is None or self.limit > stored.seconds)
+        settled = self.final or self.stored_as is not None
+        return ended and not settled and (self.limit is None or self.limit > stored.seconds)
 
     def _job(self, architecture: str) -> Job:
         scored = self.same_as(architecture)

@@ -29,7 +29,7 @@ from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Stage, costliest_first, expected_costs
 from atom_nas.same import SameNetworks
 from atom_nas.settings import SearchSettings
-from atom_nas.strategies import run_strategy
+from atom_nas.strategies import LEARNING, run_strategy
 from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
 from distill import kernels
@@ -156,7 +156,7 @@ class _Session:
         self._folder = folder
         self._engine = engine
         self._progress = progress
-        self._same = SameNetworks(plan.space, plan.data.image_shape, plan.data.classes)
+        self._same = SameNetworks(plan.space)
 
     def draw_picture(self) -> None:
         """Draw the synthetic set beside the results, for the report."""
@@ -197,7 +197,10 @@ class _Session:
         """What answers the strategy's proposals."""
         plan, score = self._plan, self._settings.criterion
         if plan.halving is None:
-            return Proposals(self._stage("proxy", plan.proxy, score, plan.expected), score).evaluate
+            final = self._settings.strategy in LEARNING
+            return Proposals(
+                self._stage("proxy", plan.proxy, score, plan.expected, final=final), score
+            ).evaluate
         return Halving(
             plan.halving,
             epochs=self._settings.epochs,

@@ -1,5 +1,6 @@
 """What a search is asked to do."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +122,8 @@ class SearchSettings:
         for name in ("epochs", "repeats", "reference_epochs", "confirm", "confirm_epochs"):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "seed", self.seed)
-        if self.trial_limit is not None and not self.trial_limit > 0:
-            raise ValueError(f"trial_limit must be more than 0 seconds, not {self.trial_limit:g}")
+        if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:
+            raise ValueError(f"trial_limit must be a number of seconds above 0, not {self.trial_limit:g}")
 
     @property
     def criterion(self) -> str:

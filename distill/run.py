@@ -51,10 +51,9 @@ def distill(
     """
     stopwatch, tell = Stopwatch(), on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
-    device = resolve_device(settings.device)
+    device, out = resolve_device(settings.device), settings.out
     settings = _settled(settings, device, tell)
-    out, resolved = settings.out, settings.resolved()
-    finished = functools.partial(check_target, out, resolved, resume=resume, overwrite=overwrite)
+    finished = functools.partial(check_target, out, settings.resolved(), resume=resume, overwrite=overwrite)
     if found := finished():
         return _of_the_same_data(found, settings)
     data, problem, held_out = _pose(settings, device, tell)
@@ -83,8 +82,7 @@ def distill(
         tell(f"distilling with {settings.method}")
         with _reproducible(problem):
             images = methods.load(settings.method).distill(problem, settings.config, session)
-        made_with["kernels"] = _kernels(settings, device)
-        card = _card(settings, data, problem, session) | {"environment": made_with}
+        card = _card(settings, data, problem, session, made_with)
         return write_set(out, images, problem.labels, problem.preprocessing, card)
 
 
@@ -197,7 +195,11 @@ def _describe(settings: DistillSettings, dataset: RealDataset) -> dict[str, Any]
 
 
 def _card(
-    settings: DistillSettings, data: Mapping[str, Any], problem: Problem, session: RecordedSession
+    settings: DistillSettings,
+    data: Mapping[str, Any],
+    problem: Problem,
+    session: RecordedSession,
+    made_with: Mapping[str, Any],
 ) -> dict[str, Any]:
     card = {
         "dataset": data,
@@ -212,6 +214,7 @@ def _card(
         "cpu_seconds": session.cpu_seconds,
         "peak_memory_mb": session.peak_memory_mb(problem.device),
         "loss_curve": thinned(session.curve),
+        "environment": {**made_with, "kernels": _kernels(settings, problem.device)},
         **({"watching": watched} if (watched := watching.costs(settings.out)) else {}),
     }
     if settings.shard:

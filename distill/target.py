@@ -14,13 +14,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from distill import synthetic
+from distill import methods, synthetic
 from distill.card import CARD, SHARD
 from distill.files import LOCK, is_temporary, remove_stale_temporaries
 from distill.preprocessing import Preprocessing
@@ -69,11 +69,18 @@ def settings_in(out: Path) -> dict[str, Any]:
     if is_begun(out):
         identity, preset = identity_in(out / CHECKPOINT)
         identity.pop("fingerprint", None)
-        return identity | {"preset": preset}
+        return _completed(identity) | {"preset": preset}
     if holds_set(out):
         card = _load(out).card
-        return {**card["config"], "preset": card.get("preset")}
+        return _completed(card["config"]) | {"preset": card.get("preset")}
     raise ValueError(f"{out} holds no checkpoint yet: give the whole command, with --dataset, again")
+
+
+def _completed(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """With what is not written down where it is as it ever was, see `LATER`."""
+    own = {each.name for each in fields(methods.load(str(kept.get("method"))).Config)}
+    unwritten = {k: v for k, v in LATER.items() if k in own or k in ("deterministic", "shard")}
+    return {**unwritten, **kept}
 
 
 def check_target(

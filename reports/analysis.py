@@ -82,19 +82,20 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     once = Once(value=networks.value, low=networks.low) if networks else None
     guesses = reference_guesses(run)
     luck = guesses.sentence if guesses and guesses.most else None
+    verdict = _verdict(run, scores, reference, once, luck)
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
         score=chosen,
         reference_score=None if run.info.reference.kind == "none" else run.reference_score,
-        verdict=_verdict(run, scores, reference, once, luck),
+        verdict=verdict,
         counts=counts,
         scores=scores,
         savings=savings,
         wall_seconds=wall_seconds(run),
         cpu_seconds=cpu_seconds(run, chosen),
         notes=write_notes(run, counts, savings, repeats=repeats, networks=networks),
-        cautions=write_cautions(run, savings, said=luck),
+        cautions=write_cautions(run, savings, said=luck if luck and luck in verdict.sentence else None),
         ranked_by=ranked_by(run, chosen),
         others=other_costs(run, chosen),
         confirmed=describe_confirmed(run, compute_seconds(run)[0]),

@@ -131,7 +131,7 @@ def _combination(name: str, components: Sequence[str], n: int, reason: str | Non
     elif name == FITTED:
         sentence = (
             f"{label}, of {listed}: a ridge regression fitted to the reference scores of {n} architectures, "
-            "each judged by fits that saw neither it nor another name of the same network. It needs "
+            "each judged by fits that saw neither it nor what is known to be the same network. It needs "
             "reference scores, so it can only rank further architectures once some are paid for."
         )
     else:

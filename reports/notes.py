@@ -47,6 +47,7 @@ def write_notes(
         _unmatched(run, counts),
         _foreign(run),
         _same(run, networks),
+        _not_compared(run),
         _ties(run, counts),
         _early_stopping(run),
         _noise(run),
@@ -155,6 +156,16 @@ def _same(run: Run, networks: SpearmanReport | None) -> str | None:
     return (
         f"{first}. Intervals, p-values and the fit count networks. With each counted once, by the means "
         f"over its names, Spearman is {once}: what to expect where all are different."
+    )
+
+
+def _not_compared(run: Run) -> str | None:
+    """Said of spaces of NNI's and of users', in which nothing tells that two names are one network."""
+    if ":" not in run.info.space.name:
+        return None
+    return (
+        "In this space names are not compared: architectures that differ in choices without effect, as where "
+        "a depth leaves them unused, count as different networks, and make intervals too narrow."
     )
 
 

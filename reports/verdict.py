@@ -86,7 +86,7 @@ def judge(evidence: Evidence | None, *, show: Callable[[float], str] = "{:.3g}".
     level = _level(evidence)
     if level == "not enough data":
         return Verdict(level=level, sentence=_too_little(evidence))
-    if evidence.luck:
+    if evidence.luck and level in ("guessing", "weak"):  # an order of luck agrees with nothing
         return Verdict(level="reference at chance", sentence=f"No verdict: {evidence.luck}")
     return Verdict(level=level, sentence=f"{_advice(level, evidence)}: {_because(evidence, show)}.")
 

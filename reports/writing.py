@@ -112,7 +112,7 @@ def _own_folder(run: Run, name: str) -> Path:
     folder = run.folder / name
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link: remove it, or name the report's folder with --out")
-    return folder
+    return folder if name == "report" else _usable(folder)
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:

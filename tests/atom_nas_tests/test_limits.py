@@ -52,5 +52,17 @@ def test_the_command_takes_it_and_says_why_architectures_failed(
 
 
 def test_a_limit_of_nothing_is_refused(quick: SearchSettings) -> None:
-    with pytest.raises(ValueError, match=r"^trial_limit must be more than 0 seconds, not 0$"):
-        replace(quick, trial_limit=0.0)
+    for limit, said in ((0.0, "0"), (float("inf"), "inf"), (float("nan"), "nan")):
+        with pytest.raises(ValueError, match=f"^trial_limit must be a number .* above 0, not {said}$"):
+            replace(quick, trial_limit=limit)
+
+
+def test_what_a_strategy_has_learnt_from_is_not_tried_again(
+    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
+    learning = {"strategy": "evolution", "strategy_options": {"batch": 2}, "reference": "none"}
+    settings = replace(quick, epochs=20, **learning)
+    run_search(replace(settings, trial_limit=1e-6))
+    assert run_search(replace(settings, trial_limit=60.0, resume=True)).failed == 4
+    assert len(stored(settings.out, "proxy")) == 4

@@ -13,10 +13,10 @@ from distill.session import Interrupted
 OPTIONS = {"dataset": "digits", "method": "dm", "preset": "fast", "ipc": 2, "iterations": 6, "seed": 5}
 
 
-def started(out: Path, after: int) -> None:
+def started(out: Path, after: int, **more: object) -> None:
     """Distill until so many iterations are done."""
     seen: list[int] = []
-    values = {**OPTIONS, **assigned(QUICK[1::2], {}), "out": out, "device": "cpu"}
+    values = {**OPTIONS, **assigned(QUICK[1::2], {}), "out": out, "device": "cpu", **more}
     with pytest.raises(Interrupted):
         distill(
             distill_settings(with_preset(values).values),
@@ -33,6 +33,9 @@ def test_an_unfinished_run_knows_its_settings(tmp_path: Path) -> None:
     assert refused("distill", *cut, "--method", "atom") == (
         f"atom-nas: {tmp_path / 'cut'} was begun with dm: leave --method out, or name another --out"
     )
+    assert "was begun with the preset fast: leave --preset out" in refused(
+        "distill", *cut, "--preset", "paper"
+    )
     assert "seed was 5 and is now 6" in refused("distill", *cut, "--seed", "6")
     done("distill", *cut)
     images = [(tmp_path / name / "synthetic.safetensors").read_bytes() for name in ("whole", "cut")]
@@ -42,6 +45,14 @@ def test_an_unfinished_run_knows_its_settings(tmp_path: Path) -> None:
     assert cards[0]["preset"] == cards[1]["preset"] == "fast"
     done("distill", *cut)  # and a finished one is left as it is
     assert (tmp_path / "cut" / "synthetic.safetensors").read_bytes() == images[1]
+
+
+def test_settings_that_undo_a_preset_are_kept(tmp_path: Path) -> None:
+    """As earlier versions had them, they are not written down."""
+    started(tmp_path / "cut", after=2, schedule="constant", factor=1)
+    done("distill", "--out", tmp_path / "cut", "--resume", "--device", "cpu")
+    config = json.loads((tmp_path / "cut" / "card.json").read_text())["config"]
+    assert (config["schedule"], config["factor"]) == ("constant", 1)
 
 
 def test_what_was_not_begun_or_is_damaged_is_said(tmp_path: Path) -> None:
