@@ -79,6 +79,13 @@ def test_a_damaged_record_is_an_error(tmp_path: Path, content: str) -> None:
         resume(tmp_path / "run")
 
 
+@pytest.mark.parametrize("estimators", [5, [1], {"synflow": 5}])
+def test_damaged_estimators_are_an_error_before_any_work(tmp_path: Path, estimators: Any) -> None:
+    start(tmp_path / "run", estimators=estimators)
+    with pytest.raises(ValueError, match=r"run\.json is damaged .* estimators"):
+        resume(tmp_path / "run")
+
+
 def test_another_format_is_an_error(tmp_path: Path) -> None:
     start(tmp_path / "run", format_version=2)
     with pytest.raises(ValueError, match="has format 2, not 1"):

@@ -69,6 +69,16 @@ def test_only_the_folder_of_the_report_is_written_to(make_run: MakeRun, tmp_path
 
 
 @pytest.mark.usefixtures("without_drawing")
+def test_a_comparison_folder_of_something_else_is_left_alone(make_run: MakeRun) -> None:
+    runs = [make_run("atom"), make_run("dm")]
+    (runs[0] / "comparison").mkdir()
+    (runs[0] / "comparison" / "index.html").write_text("mine")
+    with pytest.raises(ValueError, match="comparison is not empty and holds no report"):
+        write_report(runs)
+    assert (runs[0] / "comparison" / "index.html").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("without_drawing")
 def test_every_section_has_its_own_ranking(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run("atom"), make_run("d m"), make_run("third")]
     out = write_report(runs, out=tmp_path / "all").folder

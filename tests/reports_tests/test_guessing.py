@@ -53,7 +53,7 @@ def test_no_verdict_is_given_by_a_reference_at_chance(
 ) -> None:
     proxy = [trial(f"a{i}", {"validation_accuracy": 0.5 - i / 50}) for i in range(20)]
     settings = {"kind": "real", "score": "test_accuracy", "settings": {"test_images": 900}}
-    for low, level in ((9, "strong"), (10, "strong"), (20, "reference at chance")):
+    for low, level in ((9, "moderate"), (10, "moderate"), (20, "reference at chance")):
         learnt = [0.5 - i / 99 for i in range(20 - low)]
         luck = [0.08 + (7 * i % 20) / 1000 for i in range(low)]
         real = [trial(f"a{i}", {"test_accuracy": x}) for i, x in enumerate([*learnt, *luck])]

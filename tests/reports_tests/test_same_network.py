@@ -228,6 +228,14 @@ def test_a_few_networks_by_many_names_get_no_verdict(named: Make) -> None:
 
 
 @pytest.mark.usefixtures("without_drawing")
+def test_it_is_said_where_names_are_not_compared(make_run: Any) -> None:
+    said = "In this space names are not compared"
+    for name, told in (("hub:mobilenetv3", True), ("my_spaces.py:Blocks", True), ("convnet", False)):
+        space = {"name": name, "options": {}, "size": 9, "fitting": 9}
+        folder = make_run(name.replace(":", "-"), space=space)
+        assert any(note.startswith(said) for note in analyse(read_run(folder)).notes) == told
+
+
 def test_pages_say_of_how_many_networks(named: Make) -> None:
     folder = named("many", 40)
     report = write_report(folder).report
