@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,13 @@ import torch
 from atom_nas import __version__
 from atom_nas.estimators.base import SCORING_VERSION
 from atom_nas.names import choose
+from atom_nas.own_network import Builder, OwnNetwork, found
 from distill.evaluation import default_network
 from distill.files import cache_folder, printable
 from distill.networks import NETWORKS, blank
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
+from search_spaces import is_own
 
 SPLITS: dict[str, str] = {
     "test": "the real test split",
@@ -47,13 +49,14 @@ class Plan:
 
     Attributes:
         sets: of one and the same dataset.
-        networks: of `distill.networks.NETWORKS`.
+        networks: of `distill.networks.NETWORKS`, or titles in `own`.
         repeats: networks of each kind.
         config: of every training.
         seed: see `Evaluator`.
         device: where to train.
         baseline: whether to train on random real images as well.
         split: of `SPLITS`.
+        own: networks of the user's by their titles.
     Raises:
         ValueError: if the sets cannot be compared or a network cannot take their images.
     """
@@ -66,6 +69,7 @@ class Plan:
     device: torch.device
     baseline: bool = True
     split: str = "test"
+    own: Mapping[str, OwnNetwork] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         choose("split", self.split, SPLITS)
@@ -78,7 +82,13 @@ class Plan:
             _require_same_validation(self.sets)
         dataset = self.sets[0].card["dataset"]
         for name in self.networks:
-            blank(name, tuple(dataset["image_shape"]), len(dataset["classes"]))
+            fits = self.build.probe if name in self.own else blank
+            fits(name, tuple(dataset["image_shape"]), len(dataset["classes"]))
+
+    @cached_property
+    def build(self) -> Builder:
+        """Makes the networks."""
+        return Builder(self.own)
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
@@ -122,6 +132,7 @@ class Plan:
         parts = {
             "subject": subject.kind,
             "network": network,
+            **({"code": self.own[network].code} if network in self.own else {}),
             "repeat": repeat,
             "seed": self.seed,
             "split": self.split,
@@ -137,16 +148,29 @@ class Plan:
         return json.dumps(parts, sort_keys=True)
 
 
-def choose_networks(text: str | None, synthetic: SyntheticSet) -> tuple[str, ...]:
-    """Comma-separated names to names; None gives the field's ConvNet for the images' size.
+def choose_networks(text: str | None, synthetic: SyntheticSet) -> dict[str, OwnNetwork | None]:
+    """Comma-separated names to networks, each once; None gives the field's ConvNet for the images' size.
 
+    Returns:
+        name to where it is made, None for those of `distill.networks.NETWORKS`.
     Raises:
-        ValueError: on an unknown name, with the nearest matches.
+        ValueError: on an unknown name, with the nearest matches; no such file or function; or two of the
+            user's of one title.
     """
     if text is None:
-        return (default_network(synthetic.card["dataset"]["image_shape"]),)
-    names = [name.strip() for name in text.split(",")]
-    return tuple(dict.fromkeys(choose("network", name, NETWORKS) for name in names))
+        return {default_network(synthetic.card["dataset"]["image_shape"]): None}
+    chosen: dict[str, OwnNetwork | None] = {}
+    for name in [name.strip() for name in text.split(",")]:
+        if is_own(name):
+            network = found(name)
+            known = chosen.setdefault(network.title, network)
+            if known != network:
+                raise ValueError(f"{name} has the name of another network: call one of them otherwise")
+        elif name.endswith(".py"):
+            raise ValueError(f"{name} may define several networks: name one by {name}:FUNCTION")
+        else:
+            chosen[choose("network", name, NETWORKS)] = None
+    return chosen
 
 
 def _set(synthetic: SyntheticSet) -> dict[str, Any]:

@@ -149,7 +149,15 @@ def _train(
 def _evaluators(plan: Plan, real: RealDataset) -> list[Evaluator]:
     held_out = plan.sets[0].split_real(real)[1] if plan.split == "validation" else None
     return [
-        Evaluator(each, real, config=plan.config, seed=plan.seed, device=plan.device, test=held_out)
+        Evaluator(
+            each,
+            real,
+            config=plan.config,
+            seed=plan.seed,
+            device=plan.device,
+            test=held_out,
+            build=plan.build,
+        )
         for each in plan.sets
     ]
 

@@ -152,7 +152,8 @@ Directories = Annotated[
 Networks = Annotated[
     str | None,
     typer.Option(
-        help="Comma-separated, see 'atom-nas list networks'; the ConvNet that fits the images by default."
+        help="Comma-separated, see 'atom-nas list networks', or FILE.py:FUNCTION of your own; the ConvNet "
+        "that fits the images by default."
     ),
 ]
 Repeats = Annotated[int, typer.Option(min=1, help="Networks to train of each kind.")]

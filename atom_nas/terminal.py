@@ -187,7 +187,8 @@ def evaluation_plan(
     config = construct(TrainingConfig, training).suited_to(sets[0].card["dataset"]["name"])
     config, fallback = config.settled(resolved)
     chosen = choose_networks(networks, sets[0])
-    plan = Plan(sets=sets, networks=chosen, config=config, device=resolved, **options)
+    own = {name: made for name, made in chosen.items() if made}
+    plan = Plan(sets=sets, networks=tuple(chosen), own=own, config=config, device=resolved, **options)
     if fallback:
         stderr.print(fallback, markup=False)
     return plan

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill import networks
 from distill.data import RealDataset, Split
@@ -15,6 +15,8 @@ from distill.seeding import derive_seed, stream
 from distill.session import Session
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig, evaluate, train
+
+Build = Callable[[str, tuple[int, int, int], int, torch.Generator], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Evaluator:
         config: how every network is trained.
         seed: of initial weights, batches and augmentation, and of the random baseline's draw.
         test: what is tested on; the real test split if None (tuning passes the validation split).
+        build: makes a network by name, as `distill.networks.build` does.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Evaluator:
         seed: int,
         device: torch.device,
         test: Split | None = None,
+        build: Build = networks.build,
     ) -> None:
         self._synthetic, self._dataset, self._config = synthetic, dataset, config
+        self._build = build
         self._seed, self._device = seed, device
         self._test = test or dataset.test
 
@@ -67,7 +72,7 @@ class Evaluator:
         Args:
             subject: `synthetic` for the set itself; `random` for a draw of as many real images per class,
                 another one every repeat.
-            network: of `distill.networks.NETWORKS`.
+            network: that `build` knows, by default of `distill.networks.NETWORKS`.
             repeat: names the initial weights, the order of batches and the draw.
             on_epoch: called with the number of finished epochs.
         Raises:
@@ -77,7 +82,7 @@ class Evaluator:
         assert subject in ("synthetic", "random"), subject
         images, labels = self._training_set(subject, repeat)
         generator = stream(self._seed, "evaluation", network, repeat)
-        fresh = networks.build(network, self._dataset.image_shape, len(self._dataset.classes), generator)
+        fresh = self._build(network, self._dataset.image_shape, len(self._dataset.classes), generator)
         train(
             fresh,
             images,
