@@ -242,7 +242,8 @@ CombineScores = Annotated[
         "--combine",
         metavar="A,B,...",
         help="Scores of which --score mean_of_ranks takes the mean of an architecture's ranks; training-free "
-        "ones are measured then. Strategies learn from the first that comes of training.",
+        "ones are measured then, your own if --estimators names them. Strategies learn from the first that "
+        "comes of training.",
     ),
 ]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from atom_nas import recipes
 from atom_nas.config import construct, given
+from atom_nas.estimators import score_of_own
 from atom_nas.run_folder import RECORD, read_record
 from search_spaces import is_own
 
@@ -53,6 +54,8 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     # What a recipe did not bring yet when the run began, it does not bring to it now.
     unknown = {name: values.get(name) for name in known - before.keys()} if isinstance(before, dict) else {}
     values = {**recipes.filled(str({**values, **restored}.get("space")), values, said), **unknown}
+    if isinstance(theirs, list):
+        _require_code(theirs, restored.get("combine"), values["out"])
     command = _continued(record.get("command"), values["command"])
     settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
     if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):
@@ -74,6 +77,17 @@ def _require_named(space: Any, out: Path) -> None:
             f"{out} was searched in a space of your own, whose code runs only if you name it: add "
             f"--space {shlex.quote(space)}"
         )
+
+
+def _require_code(estimators: list[Any], combined: Any, out: Path) -> None:
+    """A score of the user's own that a run ranks by is measured by code: the command has to name it."""
+    parts = combined if isinstance(combined, list) else []
+    for name in estimators:
+        if isinstance(name, str) and is_own(name) and score_of_own(name) in parts:
+            raise ValueError(
+                f"{out} ranks by {score_of_own(name)} too, an estimator of your own, whose code runs only if "
+                f"you name it: add --estimators {shlex.quote(name)}"
+            )
 
 
 def _record(out: Path) -> dict[str, Any]:

@@ -111,9 +111,10 @@ class SearchSettings:
                 f"take it into a mean: --score {MEAN_OF_RANKS} --combine validation_accuracy,{self.score}"
             )
         choose("score", self.score, (*estimators.SCORES, MEAN_OF_RANKS))
-        combined = estimators.combined(",".join(self.combine))
-        object.__setattr__(self, "combine", combined)
         beside = estimators.beside(",".join(self.estimators))
+        own = [estimators.score_of_own(name) for name in beside if search_spaces.is_own(name)]
+        combined = estimators.combined(",".join(self.combine), own)
+        object.__setattr__(self, "combine", combined)
         free = [name for name in combined if name in estimators.TRAINING_FREE]
         object.__setattr__(self, "estimators", tuple(dict.fromkeys([*beside, *free])))
         choose("engine", self.engine, engines.ENGINES)

@@ -58,16 +58,19 @@ OF_TRAINING = tuple(name for name in SCORES if name not in COUNTED)
 """Those of them that say something of the training."""
 
 
-def combined(text: str) -> tuple[str, ...]:
+def combined(text: str, own: Sequence[str] = ()) -> tuple[str, ...]:
     """Comma-separated names of scores to be ranked by together, each once; none for none.
 
     They are those of `SCORES` and of `TRAINING_FREE`.
 
+    Args:
+        own: scores of the user's own estimators, which may be among them.
     Raises:
         ValueError: on an unknown name, with the nearest matches; on one alone, or none of `SCORES`.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    chosen = dict.fromkeys(choose("score to combine", name, (*SCORES, *TRAINING_FREE)) for name in names)
+    allowed = (*SCORES, *TRAINING_FREE, *own)
+    chosen = dict.fromkeys(choose("score to combine", name, allowed) for name in names)
     if len(chosen) == 1:
         raise ValueError(f"a combination takes at least two scores, not {names[0]!r} alone")
     if chosen and not set(chosen) & set(OF_TRAINING):
@@ -110,11 +113,16 @@ def beside(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chosen))
 
 
+def score_of_own(name: str) -> str:
+    """The score that an estimator of the user's own records: its function's name."""
+    return name.rpartition(":")[2]
+
+
 def _require_own_names(chosen: Sequence[str]) -> None:
     """Scores are told apart by their names, those of the user's by the functions'."""
     seen: dict[str, str] = {}
     for name in filter(is_own, chosen):
-        function = name.rpartition(":")[2]
+        function = score_of_own(name)
         if function in {*DESCRIBED, *ESTIMATORS, *RANKING_COLUMNS}:
             raise ValueError(f"{name}: {function} is a name that atom-nas has: call the function otherwise")
         if seen.setdefault(function, name) != name:

@@ -64,6 +64,28 @@ def test_the_guide(synthetic, here):
     assert all(row["snip"] for row in later.values())
 
 
+def test_it_can_be_ranked_by(synthetic, here):
+    run, own = here / "run", ["--estimators", "my_scores.py:spread"]
+    combined = ["--score", "mean_of_ranks", "--combine", "final_training_loss,spread"]
+    words = ["search", synthetic, "--out", run]
+    done(*words, "--samples", 4, *QUICK, *own, *combined)
+    rows = ranking(run)
+
+    def place(name, sign):
+        return [sum(sign * float(other[name]) >= sign * float(row[name]) for other in rows) for row in rows]
+
+    places = [a + b for a, b in zip(place("final_training_loss", -1), place("spread", 1), strict=True)]
+    assert places == sorted(places)
+    assert len(set(places)) > 1
+    # To go on takes its code again, which the command has to name.
+    said = refused(*words, "--resume", "--samples", 5)
+    assert f"add --estimators {here / 'my_scores.py'}:spread" in said
+    done(*words, "--resume", "--samples", 5, *own)
+    assert all(row["spread"] and row["mean_of_ranks"] for row in ranking(run))
+    said = refused("search", synthetic, *QUICK, *combined, "--out", here / "other")
+    assert "unknown score to combine 'spread'" in said
+
+
 def test_it_is_given_a_fresh_network_and_the_minibatch(synthetic, here):
     (here / "look.py").write_text(
         "import torch\n"
