@@ -95,6 +95,8 @@ def _difference(run: pd.DataFrame, first: pd.DataFrame) -> Difference:
     if run["reference"].isna().all():
         return Difference(value=None, n=0, interval=None, reason="no reference")
     both = run.add_suffix("_run").join(first.add_suffix("_first"), how="inner").dropna()
+    if both.empty:
+        return Difference(value=None, n=0, interval=None, reason="no architectures in common")
     if not np.allclose(both["reference_run"], both["reference_first"], rtol=SAME_REFERENCE, atol=0.0):
         return Difference(value=None, n=len(both), interval=None, reason="the runs have different references")
     return spearman_difference(

@@ -65,6 +65,7 @@ def _guesses(
     sentence = (
         f"{low} of {these} {by_count(low, 'is', 'are')} "
         f"no better than {guess} of {classes} classes ({100 * chance:.3g}%, with luck on "
-        f"{plural(images, 'image')} {100 * luck:.3g}%): their order is luck. More epochs ({more}) may help."
+        f"{plural(images, 'image')} {100 * luck:.3g}%): "
+        f"{by_count(low, 'its place', 'their order')} is luck. More epochs ({more}) may help."
     )
     return Guesses(count=low, known=len(known), sentence=sentence)

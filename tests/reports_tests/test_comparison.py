@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,3 +191,15 @@ def test_no_run_and_one_run_twice_are_refused(make_run: MakeRun) -> None:
     folder = make_run()
     with pytest.raises(ValueError, match="run run is given 2 times"):
         write_report([folder, folder / ".." / "run"])
+
+
+def test_runs_of_different_architectures_are_not_subtracted(make_run: MakeRun) -> None:
+    runs = [make_run("atom"), make_run("elsewhere")]
+    store = sqlite3.connect(runs[1] / "trials.sqlite")
+    with store:
+        store.execute("UPDATE trials SET architecture = 'other-' || architecture")
+    store.close()
+    rows = rows_of(runs)
+    assert rows[1].spearman.n == 18
+    assert rows[1].difference is not None
+    assert rows[1].difference.reason == "no architectures in common"
