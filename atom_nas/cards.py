@@ -5,7 +5,7 @@ A folder of them may come from a stranger: whatever passes here must not surpris
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -52,6 +52,7 @@ class TrainedCard(_Loose):
     validation_accuracy: Fraction
     validation_loss: float
     test_accuracy: Fraction
+    grey_bits: Literal[8, 12, 16] = 8
 
 
 def weights_of(card: Path) -> Path:

@@ -191,6 +191,7 @@ class Confirmation:
             "space": {name: value for name, value in record["space"].items() if name in _OF_SPACE},
             "dataset": {"name": plan.dataset.name, "fingerprint": plan.dataset.fingerprint},
             "image_shape": plan.data.image_shape,
+            "grey_bits": plan.dataset.grey_bits,
             "classes": list(plan.synthetic.classes),
             "preprocessing": self._preprocessing,
             **trial.scores,

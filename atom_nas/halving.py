@@ -20,6 +20,8 @@ from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg
 from search_spaces.base import Architecture
 
+Legs = Callable[[str], Leg]
+Seconds = Callable[[str], float]
 PLACE = "halving_place"
 """The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there, of
 whatever bracket."""
@@ -46,7 +48,8 @@ class Halving:
         score: the recorded score by which they go on.
         folder: of the run.
         store: its trials.
-        stage: makes the stage of a rung for so many architectures.
+        stage: makes the stage of a rung for so many architectures, given each one's leg and the seconds that
+            it took before.
         same_as: an architecture -> the one whose network it is by another name: all names of a network are in
             one bracket and go on together, as one.
     """
@@ -59,7 +62,7 @@ class Halving:
         score: str,
         folder: Path,
         store: TrialStore,
-        stage: Callable[[Rung, int, Callable[[str], Leg]], Stage],
+        stage: Callable[[Rung, int, Legs, Seconds], Stage],
         same_as: Callable[[str], str] = str,
     ) -> None:
         self._config, self._score, self._store, self._stage = config, score, store, stage
@@ -83,7 +86,7 @@ class Halving:
         for number, (rung, size) in enumerate(zip(self._rungs, sizes, strict=True)):
             brackets.append(list(islice(beginning, size)))
             running = [name for bracket in brackets for network in bracket for name in networks[network]]
-            stage = self._stage(rung, len(running), partial(self._leg, rung))
+            stage = self._stage(rung, len(running), partial(self._leg, rung), partial(self._used, rung))
             stage.ensure({name: positions[name] for name in running})
             trials = {name: self._stored(rung, name) for name in running}
             reached |= dict.fromkeys(running, rung)
@@ -103,6 +106,11 @@ class Halving:
     def _leg(self, rung: Rung, name: str) -> Leg:
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return Leg(until=rung.epochs, checkpoint=self._checkpoints / f"{digest}.safetensors")
+
+    def _used(self, rung: Rung, name: str) -> float:
+        """Seconds that an architecture took up to a rung."""
+        stored = [self._store.get(each.stored_as, name) for each in self._rungs if each.epochs < rung.epochs]
+        return sum(trial.seconds for trial in stored if trial is not None)
 
     def _stored(self, rung: Rung, name: str) -> Trial:
         trial = self._store.get(rung.stored_as, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_nas import estimators
-from atom_nas.estimators.base import Estimator, fingerprint
+from atom_nas.estimators.base import Estimator, fingerprint, validation_subset
 from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
 from atom_nas.resuming import kept
@@ -77,13 +77,9 @@ def code_before(before: Any, space: Space, out: Path) -> dict[str, Any]:
 
 
 def _largest_class(plan: Plan) -> dict[str, float]:
-    """The share of the largest class among the images that are scored on, which naming it always gets right.
-
-    Subsets have equal shares of all classes.
-    """
-    splits = {"test": plan.data.test}
-    if plan.settings.validation_images is None:
-        splits["validation"] = plan.data.validation
+    """The share of the largest class among the images scored on, which naming it always gets right."""
+    chosen = validation_subset(plan.data, plan.settings.validation_images)
+    splits = {"test": plan.data.test, "validation": chosen}
     return {name: int(split.labels.bincount().max()) / len(split) for name, split in splits.items()}
 
 

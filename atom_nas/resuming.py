@@ -1,6 +1,7 @@
 """What a search was asked to do, kept in its record: a command that goes on with it says only what is new."""
 
 import shlex
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,7 @@ KEPT = "settings"
 """The entry of the record."""
 _OF_A_SESSION = ("out", "resume", "command", "workers")
 _THEN = " && "
+_OF_REFERENCE = {"reference_samples", "reference_images", "reference_epochs", "reference_training"}
 
 
 def kept(settings: "SearchSettings") -> dict[str, Any]:
@@ -60,6 +62,13 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
     if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):
         raise ValueError("--confirm-epochs and --set-confirm say how to confirm: add --confirm K")
+    if settings.reference_kind != "real" and (unused := _OF_REFERENCE & set(said)):
+        option = "--set-reference" if "reference_training" in unused else f"--{min(unused).replace('_', '-')}"
+        raise ValueError(
+            f"{option} says how the reference is trained, and --reference {settings.reference} trains none: "
+            "leave one of them out"
+        )
+    _tell_of_code(record, settings, said)
     return settings
 
 
@@ -68,6 +77,22 @@ def how_to_confirm(synthetic: Path | str, out: Path | str, space: Any = "") -> s
     own = ["--space", space] if isinstance(space, str) and is_own(space) else []
     words = ["atom-nas", "search", str(synthetic), "--out", str(out), *own, "--resume", "--confirm", "3"]
     return shlex.join(words)
+
+
+def _tell_of_code(record: Mapping[str, Any], settings: "SearchSettings", said: Collection[str]) -> None:
+    """Warn where architectures that are new will have no score of the user's own that others have."""
+    scored = record.get("estimators")
+    none_new = record.get("complete") and not {"samples", "architectures"} & set(said)
+    if none_new or not isinstance(scored, dict):
+        return
+    named = {score_of_own(name) for name in settings.estimators}
+    for name in (name for name, of in scored.items() if isinstance(of, dict) and "code" in of):
+        if name not in named:
+            warnings.warn(
+                f"{name} is an estimator of your own: what is new here is not scored by it, unless its code "
+                f"is named (--estimators FILE.py:{name})",
+                stacklevel=2,
+            )
 
 
 def _require_named(space: Any, out: Path) -> None:

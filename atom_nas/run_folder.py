@@ -107,6 +107,8 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         # The record first: a folder with a record and no store resumes, one with a store alone could not.
         write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)
+        for name in _scored_anew(before if isinstance(before, dict) else {}, record, path):
+            store.discard_all(name)  # of code that failed
     except BaseException:
         lock.close()
         raise
@@ -161,7 +163,10 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     """Raise on the first setting that changes scores; more samples and other workers are welcome."""
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
-    both = tuple(f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known)
+    anew = _scored_anew(known, now, path)
+    both = tuple(
+        f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known and name not in anew
+    )
     for name in (*_FIXED, *_fixed_of_ranking(earlier), *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
         found = first_difference(name, _entry(earlier, name), _entry(now, name))
         if found and name == "synthetic.fingerprint":
@@ -177,6 +182,28 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
     if after > before and "rungs" in (_entry(earlier, "strategy.options") or {}):
         _require_open(earlier, path, before)
+
+
+def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
+    """The user's own estimators whose code is another now and that have no score by the code of then.
+
+    Raises:
+        ValueError: one has such scores, with which those by the code of now cannot be mixed.
+    """
+    settings = _entry(now, "estimators") or {}
+    changed = [
+        name for name, of in settings.items() if name in known and of.get("code") != known[name].get("code")
+    ]
+    if not changed or not (path / STORE).is_file():
+        return changed
+    with TrialStore.open(path / STORE) as trials:
+        for name in changed:
+            if any(trial.done for trial in trials.trials(name)):
+                raise ValueError(
+                    f"the code of {name} has changed since {path} was scored by it: put it back, or call the "
+                    "function otherwise to score by what it is now as well"
+                )
+    return changed
 
 
 def _require_same_list(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

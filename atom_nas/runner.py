@@ -1,6 +1,7 @@
 """One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -157,6 +158,7 @@ class Stage:
             nothing is known.
         limit: seconds after which an architecture counts as failed; None: none.
         final: what a shorter limit has ended is not tried again: what was proposed since has learnt from it.
+        used: seconds of the limit that an architecture took in stages before this one; None: none.
     """
 
     title: str
@@ -179,9 +181,11 @@ class Stage:
     costs: Mapping[str, float] = field(default_factory=dict)
     limit: float | None = None
     final: bool = False
+    used: Callable[[str], float] | None = None
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
+    _overdue: dict[str, Trial] = field(init=False, default_factory=dict)
     _unit: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -224,10 +228,20 @@ class Stage:
                 trial, seconds=trial.seconds + seconds, cpu_seconds=trial.cpu_seconds + cpu_seconds
             )
             trial = self.finish(trial) if self.finish else trial
-            self._keep(trial)
+            if (earlier := self._overdue.pop(job.architecture, None)) is not None:
+                self._replace(earlier, trial)
+            else:
+                self._keep(trial)
             # What another name's training paid for has no cost of its own, by which other runs could count.
             if self.cache and job.known is None:
                 self.cache.add(trial)
+
+    def _replace(self, earlier: Trial, trial: Trial) -> None:
+        """Keep a trial in the place of one that had less time, whose seconds were spent as well."""
+        seconds, cpu_seconds = trial.seconds + earlier.seconds, trial.cpu_seconds + earlier.cpu_seconds
+        whole = replace(trial, seconds=seconds, cpu_seconds=cpu_seconds)
+        self.store.replace(whole)
+        self._tell(whole)
 
     def _keep(self, trial: Trial) -> None:
         self.store.add(trial)
@@ -237,8 +251,9 @@ class Stage:
         """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest."""
         stored = self.store.get(self.name, architecture)
         if stored and self._may_take_longer(stored):
-            self.store.discard(self.name, architecture)
-        elif stored:
+            self._overdue[architecture] = stored  # it stays until there is another
+            return False
+        if stored:
             self._tell(stored, reused=1)
             return True
         # Of a network that has scores by another name the training is paid for: this one only counts.
@@ -254,10 +269,10 @@ class Stage:
 
     def _may_take_longer(self, stored: Trial) -> bool:
         """Whether an earlier session ended a trial sooner than this one would."""
-        ended = stored.reason is not None and stored.reason.startswith(OVERDUE)
-        # The rungs of a halved search have been counted together by then.
-        settled = self.final or self.stored_as is not None
-        return ended and not settled and (self.limit is None or self.limit > stored.seconds)
+        if self.final or self.stored_as is not None:  # Rungs of a halved search are counted together by then.
+            return False
+        ended = re.match(f"{OVERDUE} ([^ ]+) seconds", stored.reason or "")
+        return ended is not None and (self.limit is None or self.limit > float(ended[1]))
 
     def _job(self, architecture: str) -> Job:
         scored = self.same_as(architecture)
@@ -269,6 +284,7 @@ class Stage:
             scored_as=scored if scored != architecture else None,
             known=self._known.get(scored),
             limit=self.limit,
+            used=self.used(scored) if self.used else 0.0,
         )
 
     def _trial(self, outcome: Outcome, position: int) -> Trial:

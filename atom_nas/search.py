@@ -20,7 +20,7 @@ from atom_nas.confirmation import Confirmation, first, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
-from atom_nas.halving import Halving, Rung
+from atom_nas.halving import Halving, Legs, Rung, Seconds
 from atom_nas.plan import Plan, prepare
 from atom_nas.record import code_before, first_record
 from atom_nas.references import ReferenceCache
@@ -34,7 +34,6 @@ from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
-from distill.leg import Leg
 from distill.seeding import derive_seed
 from reports.confirmed import ESTIMATOR
 from reports.formatting import plural
@@ -211,10 +210,10 @@ class _Session:
             same_as=self._same.representative,
         ).evaluate
 
-    def _rung(self, rung: Rung, total: int, leg: Callable[[str], Leg]) -> Stage:
+    def _rung(self, rung: Rung, total: int, leg: Legs, used: Seconds) -> Stage:
         title, score = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion
-        spent = partial(spent_on, repeats=self._settings.repeats)
-        how = {"stored_as": rung.stored_as, "leg": leg, "spent": spent}
+        how = {"stored_as": rung.stored_as, "leg": leg, "used": used}
+        how["spent"] = partial(spent_on, repeats=self._settings.repeats)
         return self._stage(title, self._plan.proxy, score, total, **how)
 
     def refer(self) -> None:

@@ -100,7 +100,8 @@ def _show_scores(report: "Report") -> None:
     )
     saved = report.savings
     cores = "core-seconds: " if report.run.device == "cpu" else "compute: "
-    spent = f"distilling {seconds(saved.distill_seconds)}, proxy {seconds(saved.proxy_seconds)}"
+    spent = f"{' and '.join(report.ranked_by)} {seconds(saved.proxy_seconds)}"
+    spent = f"distilling {seconds(saved.distill_seconds)}, {spent}" if saved.distill_seconds != 0 else spent
     reference = "" if saved.reference_seconds is None else f", reference {seconds(saved.reference_seconds)}"
     stdout.print(f"{cores}{spent}{reference}", markup=False)
 

@@ -109,6 +109,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
                 raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}")
             for row in reader:
                 _require_no_more(row, header, f"{path}, line {reader.line_num}")
+                if not any((value or "").strip() for value in row.values()):
+                    continue
                 yield reader.line_num, {column: _cell(row, column) for column in columns}
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -50,6 +52,7 @@ from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
 
+Images: TypeAlias = "Tensor | NDArray[np.uint8] | Path | str | Sequence[Path | str]"
 _BATCH = 256
 
 
@@ -95,15 +98,18 @@ class Architecture:
     card: dict[str, Any]
 
     @torch.no_grad()
-    def probabilities(self, images: Tensor | Path | str | Sequence[Path | str]) -> Tensor:
+    def probabilities(self, images: Images) -> Tensor:
         """How probable each class is for each image: float32 (N, classes), on the CPU.
 
         Args:
-            images: files, which are read as folders of images are: turned as they say, made to cover the
-                network's side and cropped; or uint8 pixels (N, C, H, W) of the network's own size.
+            images: files, which are read as the images trained on were, if those were files: turned as they
+                say, made to cover the network's side and cropped; or uint8 pixels (N, C, H, W) of the
+                network's own size.
         Raises:
-            ValueError: a file cannot be read; or pixels are of another type, size or number of channels.
+            ValueError: a file cannot be read, or is of deeper greys than the images trained on; or pixels are
+                of another type, size or number of channels.
         """
+        images = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         pixels = images if isinstance(images, Tensor) else self._read(images)
         size = list(self.card["image_shape"][1:])
         if pixels.ndim == 4 and list(pixels.shape[2:]) != size:
@@ -119,7 +125,7 @@ class Architecture:
             self.network.train(training)
         return torch.cat(found)
 
-    def predict(self, images: Tensor | Path | str | Sequence[Path | str]) -> list[str]:
+    def predict(self, images: Images) -> list[str]:
         """The most probable class of each image, by name; otherwise as `probabilities`."""
         return [self.classes[k] for k in self.probabilities(images).argmax(dim=1).tolist()]
 
@@ -127,10 +133,17 @@ class Architecture:
         channels, height, width = self.card["image_shape"]
         if height != width:
             raise ValueError(f"files are read for square networks, and this one takes {height}x{width}")
-        paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+        given: Sequence[Any] = files if isinstance(files, list | tuple) else [files]
+        strange = [type(each).__name__ for each in given if not isinstance(each, str | Path)]
+        if strange:
+            raise ValueError(
+                "give paths of image files, or uint8 pixels (N, C, H, W) as a tensor or an array, not "
+                f"{strange[0]}"
+            )
+        paths = [Path(each) for each in given]
         if not paths:
             raise ValueError("no image was given")
-        pixels = torch.from_numpy(decode(paths, height))
+        pixels = torch.from_numpy(decode(paths, height, self.card.get("grey_bits", 8)))
         if pixels.shape[1] > channels:
             raise ValueError("there are images in colour, and the network was trained on grey ones")
         return pixels.expand(-1, channels, -1, -1)

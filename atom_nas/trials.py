@@ -142,10 +142,18 @@ class TrialStore:
         """Store one finished trial unless this estimator and architecture are stored already."""
         self._insert("INSERT OR IGNORE", trial)
 
+    def replace(self, trial: Trial) -> None:
+        """Store a trial in the place of the one that this estimator and architecture have."""
+        self._insert("INSERT OR REPLACE", trial)
+
     def discard(self, estimator: str, architecture: str) -> None:
         """Forget the trial of this estimator and architecture, if there is one."""
         query = "DELETE FROM trials WHERE estimator = ? AND architecture = ?"
         self._run(lambda: self._connection.execute(query, (estimator, architecture)))
+
+    def discard_all(self, estimator: str) -> None:
+        """Forget all trials of this estimator."""
+        self._run(lambda: self._connection.execute("DELETE FROM trials WHERE estimator = ?", (estimator,)))
 
     def get(self, estimator: str, architecture: str) -> Trial | None:
         """The stored trial of this estimator and architecture, or None."""

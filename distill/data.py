@@ -74,6 +74,8 @@ def stratified_subset(split: Split, classes: int, count: int, generator: torch.G
 class RealDataset:
     """A classification dataset: a training split, a test split, the names of its classes.
 
+    Attributes:
+        grey_bits: that greys of the files have, where some have more than 8.
     Raises:
         ValueError: on fewer than two classes, splits of different shape, labels out of range, or a class
             without training images.
@@ -83,6 +85,7 @@ class RealDataset:
     classes: tuple[str, ...]
     train: Split
     test: Split
+    grey_bits: int = 8
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

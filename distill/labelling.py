@@ -28,7 +28,7 @@ from distill.leg import Clock, Leg, keep, take_up
 from distill.seeding import derive_seed, stream
 from distill.session import LOG
 from distill.synthetic import SyntheticSet
-from distill.target import TEACHER, check_target, sweep, write_set
+from distill.target import TEACHER, check_target, is_teacher, sweep, write_set
 from distill.training import TrainingConfig, accelerated, evaluate, train
 
 _BATCH = 128
@@ -183,7 +183,7 @@ class _Teachers:
 
     def clear(self) -> None:
         """Remove the teachers, which have served, and what is left of others."""
-        for path in self._out.glob(f"{TEACHER}*"):
+        for path in filter(is_teacher, list(self._out.iterdir())):
             path.unlink()
 
     def _leg(self, number: int) -> Leg:

@@ -11,6 +11,7 @@ which stays whole until the new one is written. A shard, whose card has another 
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -31,10 +32,11 @@ from distill.synthetic import SyntheticSet
 # In the order of removal: a README goes before the images, since one without images is a stranger's.
 _SET = (CARD, SHARD, README, synthetic.IMAGES, synthetic.WHITENING, synthetic.PICTURE)
 _OURS = (*_SET, CHECKPOINT, LOG, EVALUATIONS)
-STAGED = ".new-"
+STAGED = ".atom-nas-new-"
 """How the folder begins in which a set is written before it takes the old one's place."""
-# What commands that use a set leave beside it by default; never removed here.
 TEACHER = "teacher-"
+_A_TEACHER = re.compile(f"{TEACHER}[0-9a-f]{{24}}\\.safetensors")
+# What commands that use a set leave beside it by default; never removed here.
 _BESIDE = (LOCK, BOARD, "export", "export.npz", "export.pt")
 
 
@@ -48,6 +50,12 @@ LATER: dict[str, Any] = {
     "lambda_spatial": 1.0,
 }
 """Settings that earlier versions did not have and did not write down; they worked as if these were given."""
+
+
+_OF_ALL_METHODS = {
+    *("dataset", "image_size", "method", "ipc", "seed", "zca", "validation_fraction", "validation_seed"),
+    *("shard", "deterministic"),
+}
 
 
 def holds_set(out: Path) -> bool:
@@ -69,16 +77,23 @@ def settings_in(out: Path) -> dict[str, Any]:
     if is_begun(out):
         identity, preset = identity_in(out / CHECKPOINT)
         identity.pop("fingerprint", None)
-        return _completed(identity) | {"preset": preset}
+        return _completed(identity, out / CHECKPOINT) | {"preset": preset}
     if holds_set(out):
         card = _load(out).card
-        return _completed(card["config"]) | {"preset": card.get("preset")}
+        return _completed(card["config"], out / CARD) | {"preset": card.get("preset")}
     raise ValueError(f"{out} holds no checkpoint yet: give the whole command, with --dataset, again")
 
 
-def _completed(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """With what is not written down where it is as it ever was, see `LATER`."""
+def _completed(kept: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """With what is not written down where it is as it ever was, see `LATER`.
+
+    Raises:
+        ValueError: there are others than a result depends on, which a stranger may have added.
+    """
     own = {each.name for each in fields(methods.load(str(kept.get("method"))).Config)}
+    strange = sorted(set(kept) - own - _OF_ALL_METHODS)
+    if strange:
+        raise ValueError(f"{file} is damaged or of a newer version: {strange[0]!r} is no setting of a result")
     unwritten = {k: v for k, v in LATER.items() if k in own or k in ("deterministic", "shard")}
     return {**unwritten, **kept}
 
@@ -112,8 +127,8 @@ def check_target(
 def sweep(out: Path) -> None:
     """Remove temporary files of killed distillations; call it under the folder's lock."""
     remove_stale_temporaries(out, _OURS)
-    for path in out.glob(f"{STAGED}*"):
-        if path.is_dir() and not path.is_symlink():
+    for path in out.iterdir():
+        if _is_staged(path):
             shutil.rmtree(path)
 
 
@@ -174,7 +189,19 @@ def _is_strangers(out: Path) -> bool:
 
 def _is_left_over(path: Path) -> bool:
     """A folder that a killed process was writing to, or what an unfinished labelling has trained."""
-    return path.name.startswith((".export-", STAGED, TEACHER))
+    return path.name.startswith(".export-") or _is_staged(path) or is_teacher(path)
+
+
+def _is_staged(path: Path) -> bool:
+    """A folder in which a killed process had a new set: it holds files of one and nothing else."""
+    if not path.name.startswith(STAGED) or path.is_symlink() or not path.is_dir():
+        return False
+    return all(each.name in _SET or is_temporary(each) for each in path.iterdir())
+
+
+def is_teacher(path: Path) -> bool:
+    """Whether it is called as what a labelling keeps of a teacher."""
+    return _A_TEACHER.fullmatch(path.name) is not None and path.is_file()
 
 
 def _require_writable(folder: Path) -> None:

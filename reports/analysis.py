@@ -92,7 +92,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         counts=counts,
         scores=scores,
         savings=savings,
-        wall_seconds=wall_seconds(run),
+        wall_seconds=wall_seconds(run, chosen),
         cpu_seconds=cpu_seconds(run, chosen),
         notes=write_notes(run, counts, savings, repeats=repeats, networks=networks),
         cautions=write_cautions(run, savings, said=luck if luck and luck in verdict.sentence else None),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from reports.document import RulerCosts, StageSeconds
 from reports.savings import Costs
 from reports.schema import Run
-from reports.scores import COUNTED
+from reports.scores import COUNTED, EARLY_STOPPING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +71,18 @@ def ranked_by(run: Run, score: str) -> list[str]:
     return [source.removeprefix(":") or "proxy" for source in _sources(run, score)]
 
 
+def uses_set(run: Run, score: str) -> bool:
+    """Whether what it takes to rank by a score looks at the synthetic set, which then has to be made."""
+    return any(_looks_at_set(run, name) for name in ranked_by(run, score))
+
+
+def _looks_at_set(run: Run, estimator: str) -> bool:
+    if estimator == "proxy":
+        return True
+    info = run.info.estimators.get(estimator)
+    return estimator != EARLY_STOPPING and (info is None or info.images != "real")
+
+
 def other_costs(run: Run, score: str) -> RulerCosts | None:
     """What the estimators took that a ranking by the score has no need of; None if there are none."""
     spent, _ = compute_seconds(run)
@@ -92,6 +104,7 @@ def measured_costs(run: Run, score: str) -> Costs:
     """What was spent to rank by a score, on the reference, and on the architectures that have both."""
     kind = run.info.reference.kind
     spent, distill = compute_seconds(run)
+    distill = distill if uses_set(run, score) else 0.0
     trials = run.trials.assign(**{spent: ranking_seconds(run, score, spent)})
     proxy = trials[spent].tolist()
     if kind != "real":
@@ -126,11 +139,11 @@ def compute_seconds(run: Run) -> tuple[str, float | None]:
     return "seconds", run.info.synthetic.distill_seconds
 
 
-def wall_seconds(run: Run) -> StageSeconds:
-    """Of each stage, as waited for."""
+def wall_seconds(run: Run, score: str) -> StageSeconds:
+    """Of each stage that it takes to rank by the score, as waited for."""
     info = run.info
     return StageSeconds(
-        distill=info.synthetic.distill_seconds,
+        distill=info.synthetic.distill_seconds if uses_set(run, score) else 0.0,
         search=info.search_wall_seconds,
         reference=info.reference_wall_seconds,
         confirm=None if run.confirmed.empty else info.confirm_wall_seconds,
@@ -141,7 +154,7 @@ def cpu_seconds(run: Run, score: str) -> StageSeconds:
     """Of each stage, over all cores; of the search, what it took to rank by the score."""
     measured = run.info.reference.kind == "real"
     return StageSeconds(
-        distill=run.info.synthetic.distill_cpu_seconds,
+        distill=run.info.synthetic.distill_cpu_seconds if uses_set(run, score) else 0.0,
         search=float(ranking_seconds(run, score, "cpu_seconds").sum()),
         reference=float(run.reference["cpu_seconds"].sum()) if measured else None,
         confirm=None if run.confirmed.empty else float(run.confirmed["cpu_seconds"].sum()),

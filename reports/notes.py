@@ -52,6 +52,7 @@ def write_notes(
         _early_stopping(run),
         _noise(run),
         _repeats(repeats),
+        _without_set(savings),
         *_cost_notes(run, savings),
     ]
     return [note for note in candidates if note is not None]
@@ -72,11 +73,10 @@ def _slower(savings: Savings) -> str | None:
     """Said where the reference would have been the cheaper ranking."""
     if savings.speedup_total is None or savings.speedup_total >= 1:
         return None
+    what = "distilling and ranking" if savings.distill_seconds else "ranking"
     longer = f"{1 / savings.speedup_total:.1f} times as long as training on real data for the reference"
     pays = break_even(savings.break_even_architectures, savings.break_even_reason)
-    return (
-        f"No time was saved: distilling and ranking these architectures took {longer} (break-even: {pays})."
-    )
+    return f"No time was saved: {what} these architectures took {longer} (break-even: {pays})."
 
 
 def _incomplete(run: Run) -> str | None:
@@ -242,6 +242,12 @@ def _repeats(found: Reliability | None) -> str | None:
         f"Spearman {single}; so a ranking by {found.seeds} others would agree with this one at {mean}, and a "
         f"reference without noise at no more than {decimals(math.sqrt(found.mean.value))}, if not by luck."
     )
+
+
+def _without_set(savings: Savings) -> str | None:
+    if savings.distill_seconds != 0:
+        return None
+    return "This ranking looks at no synthetic image, so that distilling counts for nothing here."
 
 
 def _cost_notes(run: Run, savings: Savings) -> list[str | None]:

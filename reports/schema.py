@@ -117,6 +117,7 @@ class EstimatorInfo(_Part):
     training_images: Images | None = None
     validation_images: Images | None = None
     test_images: Images | None = None
+    images: Literal["real", "synthetic"] | None = None
 
 
 class ReferenceInfo(_Part):

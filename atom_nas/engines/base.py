@@ -109,6 +109,7 @@ class Job:
         scored_as: the architecture whose network is scored, if that is the same network by another name.
         known: the scores of that network, where they are known: costs alone are to be counted.
         limit: seconds after which it has failed, if its process can be ended; None: it takes what it takes.
+        used: seconds of the limit that earlier jobs have taken.
     """
 
     estimator: str
@@ -118,6 +119,7 @@ class Job:
     scored_as: str | None = None
     known: Mapping[str, float] | None = field(default=None, hash=False)
     limit: float | None = None
+    used: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ server that has imported torch and done nothing yet: they start at once and shar
 280 MiB each with torch's CUDA build. Elsewhere they are spawned.
 """
 
+import os
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import connection as channels
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from pathlib import Path
 from typing import Any
 
 # torch's variant teaches the pickler to pass tensors by shared memory.
@@ -56,6 +58,7 @@ class _Worker:
         self.ready = False
         self.job: Job | None = None
         self.started = 0.0
+        self.cpu_before: float | None = None
 
     def give(self, job: Job) -> bool:
         """Send a job; False if the process has died meanwhile."""
@@ -63,13 +66,20 @@ class _Worker:
             self.channel.send(job)
         except OSError:
             return False
-        self.job, self.started = job, time.perf_counter()
+        self.job, self.started, self.cpu_before = job, time.perf_counter(), _cpu_seconds(self.process)
         return True
+
+    def cpu_seconds(self) -> float | None:
+        """Of its job so far; None where the system does not say."""
+        now = _cpu_seconds(self.process)
+        return None if now is None or self.cpu_before is None else now - self.cpu_before
 
     def is_overdue(self) -> bool:
         """Whether its job has had the time that it may take, and no answer is there."""
-        limit = self.job.limit if self.job else None
-        return limit is not None and time.perf_counter() - self.started > limit and not self.channel.poll()
+        if self.job is None or self.job.limit is None:
+            return False
+        taken = self.job.used + time.perf_counter() - self.started
+        return taken > self.job.limit and not self.channel.poll()
 
     def stop(self) -> None:
         self.process.terminate()
@@ -214,19 +224,19 @@ class LocalEngine:
 
     def _ended(self, worker: _Worker) -> Outcome:
         """End a worker whose job takes longer than it may."""
-        job, seconds = worker.job, time.perf_counter() - worker.started
+        job, seconds, cpu_seconds = worker.job, time.perf_counter() - worker.started, worker.cpu_seconds()
         assert job is not None
         self._drop(worker)
-        return self._failed(job, f"{OVERDUE} {job.limit:g} seconds, the limit", seconds)
+        return self._failed(job, f"{OVERDUE} {job.limit:g} seconds, the limit", seconds, cpu_seconds)
 
-    def _failed(self, job: Job, reason: str, seconds: float) -> Outcome:
-        """Of a job whose process could not tell."""
+    def _failed(self, job: Job, reason: str, seconds: float, cpu_seconds: float | None = None) -> Outcome:
+        """Of a job whose process could not tell; its one thread was busy all the time if nobody knows."""
         return Outcome(
             job=job,
             reason=reason,
             scores={},
             seconds=seconds,
-            cpu_seconds=seconds,
+            cpu_seconds=seconds if cpu_seconds is None else cpu_seconds,
             peak_memory_mb=None,
             device=self._config.device.partition(":")[0],
         )
@@ -298,6 +308,15 @@ def _clear_start_errors() -> Iterator[None]:
             "the images do not fit into shared memory: make /dev/shm larger (in a container: --shm-size=2g), "
             f"or use fewer real images ({error})"
         ) from error
+
+
+def _cpu_seconds(process: _Process) -> float | None:
+    """That a process has used so far, all its threads; None where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
 
 
 def _cause_of_death(exit_code: int | None) -> str:

@@ -164,6 +164,11 @@ def subset(split: Split, classes: int, count: int | None, *key: int | str) -> Sp
     return split.take(stratified_subset(split, classes, count, stream(*key)))
 
 
+def validation_subset(data: "SearchData", count: int | None, seed: int = 0) -> Split:
+    """The validation images that the proxy, and whatever is compared with it, scores on."""
+    return subset(data.validation, data.classes, count, seed, "validation subset")
+
+
 def fingerprint(*tensors: Tensor) -> str:
     """`sha256:` and the digest of the tensors' shapes, types and bytes."""
     digest = hashlib.sha256()

@@ -12,8 +12,8 @@ from atom_nas.estimators.base import (
     configure,
     fingerprint,
     preprocessing_fingerprint,
-    subset,
     train_and_score,
+    validation_subset,
 )
 from distill.leg import Leg
 from distill.training import TrainingConfig
@@ -53,9 +53,7 @@ class ProxyEstimator:
         self._labels = data.synthetic_labels if data.soft_labels is None else data.soft_labels
         self._images_an_epoch: int | None = None
         self._preprocessing = data.preprocessing
-        self._validation = subset(
-            data.validation, data.classes, config.validation_images, config.subset_seed, "validation subset"
-        )
+        self._validation = validation_subset(data, config.validation_images, config.subset_seed)
 
     def settings(self) -> dict[str, Any]:
         """The training config, and digests of all images that bear on a score."""

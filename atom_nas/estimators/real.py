@@ -14,6 +14,7 @@ from atom_nas.estimators.base import (
     preprocessing_fingerprint,
     subset,
     train_and_score,
+    validation_subset,
 )
 from distill.leg import Leg
 from distill.training import TrainingConfig, evaluate
@@ -54,9 +55,7 @@ class RealEstimator:
         self._test, self._preprocessing = data.test, data.preprocessing
         seed, classes = config.subset_seed, data.classes
         self._fit = subset(data.fit, classes, config.train_images, seed, "training subset")
-        self._validation = subset(
-            data.validation, classes, config.validation_images, seed, "validation subset"
-        )
+        self._validation = validation_subset(data, config.validation_images, seed)
 
     def settings(self) -> dict[str, Any]:
         """The training config, and digests of all images that bear on a score."""

@@ -10,7 +10,7 @@ from distill.files import printable
 from distill.seeding import stream
 from distill.sources import folder_path
 from distill.sources.decoded import kept
-from distill.sources.images import common_size, decode, image_files
+from distill.sources.images import common_size, decode, grey_bits, image_files
 
 _TEST_FRACTION = 0.2
 # What the folder of a split may be called, in any case.
@@ -65,12 +65,14 @@ def assemble(
 ) -> RealDataset:
     """Decode both listings to one size and one number of channels."""
     paths = [path for path, _ in (*training, *test)]
+    bits = int(kept(paths, "bits", lambda: np.full((len(paths), 1, 1, 1), grey_bits(paths), np.uint8)).max())
     images = torch.from_numpy(
-        kept(paths, f"side {image_size}", lambda: decode(paths, image_size or common_size(paths)))
+        kept(paths, f"side {image_size}", lambda: decode(paths, image_size or common_size(paths), bits))
     )
     labels = torch.from_numpy(np.array([label for _, label in (*training, *test)], dtype=np.int64))
     cut = len(training)
-    return RealDataset(name, classes, Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:]))
+    splits = Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
+    return RealDataset(name, classes, *splits, grey_bits=bits)
 
 
 def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -105,7 +107,17 @@ def _filled_folders(root: Path) -> tuple[str, ...]:
         raise ValueError(
             f"the class folder {root / printable(strange[0])} has a name that is not UTF-8; rename it"
         )
+    _refuse_one_twice([root / name for name in names])
     return names
+
+
+def _refuse_one_twice(folders: list[Path]) -> None:
+    """The same images would be of two classes, some of them for training and for testing."""
+    known: dict[Path, Path] = {}
+    for folder in folders:
+        first = known.setdefault(folder.resolve(), folder)
+        if first != folder:
+            raise ValueError(f"{folder} and {first} are one folder by two names: remove the link of them")
 
 
 def _class_names(root: Path) -> tuple[str, ...]:

@@ -60,11 +60,11 @@ def common_size(paths: Sequence[Path]) -> int:
     )
 
 
-def decode(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
+def decode(paths: Sequence[Path], side: int, bits: int) -> NDArray[np.uint8]:
     """Read images, cover a `side` x `side` square with each and crop its centre.
 
-    Greys of more than 8 bits are all scaled alike, by the brightest of them: see `_bits`.
-
+    Args:
+        bits: of greys of more than 8 bits, which are all scaled alike: see `grey_bits`.
     Returns:
         uint8 (N, C, side, side); C is 1 if every file is grey, else 3.
     Raises:
@@ -73,7 +73,6 @@ def decode(paths: Sequence[Path], side: int) -> NDArray[np.uint8]:
     """
     _require_memory(len(paths), side)
     pixels = np.empty((len(paths), 3, side, side), dtype=np.uint8)
-    bits = _bits(paths)
 
     def place(index: int) -> bool:
         pixels[index], grey = _read(paths[index], side, bits)
@@ -132,7 +131,7 @@ def _size(path: Path) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
-def _bits(paths: Sequence[Path]) -> int:
+def grey_bits(paths: Sequence[Path]) -> int:
     """How many bits the deep greys among the images use: of 8, 12 and 16 those that hold the brightest pixel.
 
     Files say how many bits they store, and often use fewer: one file alone would not tell. Warns where there
@@ -175,7 +174,10 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
         # Pillow clips deep greys to 255 instead of scaling them.
         values = np.asarray(image, dtype=np.int64) >> (bits - 8)
         if values.max() > 255:
-            raise ValueError("pixels of more than 16 bits have no known range; convert them to 8 bits")
+            known = (
+                "have no known range" if bits == _DEPTHS[-1] else "are brighter than those trained on can be"
+            )
+            raise ValueError(f"pixels of more than {bits} bits {known}; convert them to 8 bits")
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         layer = image.convert("RGBA")

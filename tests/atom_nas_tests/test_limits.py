@@ -1,6 +1,8 @@
 """Architectures that take longer than they may."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from test_local_engine import engine, job
@@ -9,6 +11,9 @@ from typer.testing import CliRunner
 
 from atom_nas.cli import app
 from atom_nas.engines import local
+from atom_nas.engines.base import Job, Outcome
+from atom_nas.halving import Rung
+from atom_nas.runner import Progress
 from atom_nas.search import SearchSettings, run_search
 
 
@@ -66,3 +71,57 @@ def test_what_a_strategy_has_learnt_from_is_not_tried_again(
     run_search(replace(settings, trial_limit=1e-6))
     assert run_search(replace(settings, trial_limit=60.0, resume=True)).failed == 4
     assert len(stored(settings.out, "proxy")) == 4
+
+
+def test_what_is_tried_again_stays_until_it_is_done_and_costs_both(
+    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(quick, samples=2, epochs=20, reference="none", workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "_WAIT_SECONDS", 0.0)
+        run_search(replace(settings, trial_limit=1e-6))
+    ended = stored(quick.out, "proxy")
+
+    def stop(progress: Progress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(replace(settings, resume=True), progress=stop)
+    first, second = stored(quick.out, "proxy")
+    assert (first.status, second) == ("done", ended[1])
+    alone = run_search(replace(settings, out=quick.out.with_name("alone")))
+    run_search(replace(settings, resume=True))
+    for trial, before, other in zip(
+        stored(quick.out, "proxy"), ended, stored(alone.path, "proxy"), strict=True
+    ):
+        assert trial.seconds > before.seconds
+        assert trial.cpu_seconds > before.cpu_seconds
+        assert trial.scores == other.scores
+
+
+def test_rungs_share_one_limit(quick: SearchSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Job] = []
+    run = local.LocalEngine.run
+
+    def recorded(self: local.LocalEngine, jobs: list[Job], on_wait: Any = None) -> Iterator[Outcome]:
+        given.extend(jobs)
+        return run(self, jobs, on_wait)
+
+    monkeypatch.setattr(local.LocalEngine, "run", recorded)
+    halving = {"strategy": "successive-halving", "strategy_options": {"eta": 2, "rungs": 2}}
+    run_search(replace(quick, samples=4, epochs=4, reference="none", trial_limit=900.0, **halving))
+    first = {trial.architecture: trial for trial in stored(quick.out, Rung(2).stored_as)}
+    later = [job for job in given if job.leg and job.leg.until == 4]
+    assert len(first) == 4
+    assert {job.used for job in given if job not in later} == {0.0}
+    assert [job.used for job in later] == [first[job.architecture].seconds for job in later] != []
+    assert {job.limit for job in given} == {900.0}
+
+
+def test_a_limit_that_is_nearly_used_up_ends_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_STOP_SECONDS", 0.2)
+    with engine(CountingEstimator()) as workers:
+        (outcome,) = workers.run([replace(job("hangs"), limit=900.0, used=899.5)])
+    assert outcome.reason == "not done after 900 seconds, the limit"
+    assert outcome.cpu_seconds < outcome.seconds < 60

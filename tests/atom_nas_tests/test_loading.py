@@ -4,19 +4,23 @@ import json
 import os
 import shutil
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from trial_helpers import stored
 
 import atom_nas
+import distill
 from atom_nas.confirmation import best
 from atom_nas.search import SearchSettings, run_search
+from distill.settings import DistillSettings
 from distill.sources import load_dataset
 from reports.confirmed import FOLDER, weights_file
 
@@ -69,6 +73,7 @@ def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, t
     found = model.probabilities(images)
     assert torch.allclose(found, expected)
     assert model.predict(images) == [model.classes[k] for k in expected.argmax(1)]
+    assert model.predict(images.numpy()) == model.predict(images)
     files = []
     for number, pixels in enumerate(images):
         files.append(tmp_path / f"{number}.png")
@@ -95,12 +100,46 @@ def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, 
         (tmp_path / "red.png", "in colour, and the network was trained on grey ones"),
         (tmp_path / "absent.png", "cannot read the image .*absent.png"),
         ([], "no image was given"),
+        (Image.new("L", (8, 8)), "give paths of image files, or uint8 pixels .*, not Image"),
+        ([pixels], "give paths of image files, .*, not Tensor"),
+        (None, "give paths of image files, .*, not NoneType"),
     ]
     for images, message in wrong:
         with pytest.raises(ValueError, match=message):
             model.predict(images)
     with pytest.raises(ValueError, match="a torch tensor, not ndarray"):
         model.preprocessing(pixels.numpy())  # type: ignore[arg-type]
+
+
+def test_deep_greys_are_read_as_those_trained_on_were(tmp_path: Path) -> None:
+    """Whatever files stand beside them, which a dataset's images are scaled by."""
+    root, numbers = tmp_path / "deep", np.random.default_rng(0)
+    for name, low in (("dim", 1_000), ("bright", 30_000)):
+        for number in range(10):
+            file = root / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = numbers.integers(low, low + 1_000, (8, 8)).astype(np.uint16)
+            Image.fromarray(pixels).save(file)
+    options: dict[str, Any] = {"samples": 1, "epochs": 1, "reference": "none", "confirm": 1, "workers": 1}
+    with pytest.warns(UserWarning, match="taken for 16 bits"):
+        distill.distill(
+            DistillSettings(dataset=f"folder:{root}", method="random", ipc=2, out=tmp_path / "set")
+        )
+    with pytest.warns(UserWarning, match="taken for 16 bits"):
+        run_search(
+            SearchSettings(synthetic=tmp_path / "set", out=tmp_path / "run", confirm_epochs=3, **options)
+        )
+    model = atom_nas.load_architecture(tmp_path / "run")
+    files = sorted((root / "dim").iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone, together = model.probabilities(files[:1]), model.probabilities([*files, root / "bright/0.png"])
+    assert torch.allclose(alone[0], together[0])
+    card = {**model.card, "grey_bits": 8}
+    with pytest.raises(
+        ValueError, match=r"0\.png \(pixels of more than 8 bits are brighter than those trained"
+    ):
+        replace(model, card=card).predict(files[:1])
 
 
 @pytest.mark.usefixtures("ran")

@@ -103,3 +103,14 @@ def test_how_to_confirm_without_what_to_confirm_is_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="add --confirm K"):
         search_settings({"confirm_epochs"}, synthetic=tmp_path, out=tmp_path, resume=False, command="",
                         confirm_epochs=3)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["reference_samples", "reference_images", "reference_epochs"])
+def test_no_reference_is_not_told_how_to_train(tmp_path: Path, name: str) -> None:
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(ValueError, match=f"{option} says how the reference is trained, and --reference none"):
+        search_settings({name}, synthetic=tmp_path, out=tmp_path, resume=False, command="", reference="none",
+                        **{name: 3})  # fmt: skip
+    with pytest.raises(ValueError, match="--set-reference says how"):
+        search_settings({"reference_training"}, synthetic=tmp_path, out=tmp_path, resume=False, command="",
+                        reference="table.csv", reference_training={"epochs": 3})  # fmt: skip

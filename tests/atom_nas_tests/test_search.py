@@ -16,6 +16,7 @@ from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
 from atom_nas.trials import TrialStore
 from distill.precision import runs_bfloat16
+from distill.sources import load_dataset
 from reports import write_report
 
 Ran = list[tuple[str, str]]
@@ -333,3 +334,14 @@ def test_a_learning_strategy_may_go_on_to_more_samples(settings: SearchSettings,
     later = outcomes(settings.out, "proxy")
     assert (len(first), len(later)) == (6, 12)
     assert later[:6] == first
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("count", [None, 20, 10**6])
+def test_the_largest_class_is_of_the_images_scored_on(settings: SearchSettings, count: int | None) -> None:
+    run_search(replace(settings, reference="none", validation_images=count))
+    labels = load_dataset("digits").carve_validation(0.1, 0)[1].labels
+    whole = int(labels.bincount().max()) / len(labels)
+    record = read_record(settings.out)["dataset"]["largest_class"]
+    assert record["validation"] == (0.1 if count == 20 else whole)
+    assert whole > 0.1

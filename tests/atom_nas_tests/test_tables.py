@@ -18,7 +18,7 @@ def file(tmp_path: Path, *lines: str) -> Path:
 
 
 def test_a_reference_is_read_by_column_name(tmp_path: Path) -> None:
-    path = file(tmp_path, "epochs, score, architecture", f"12, 91.5, {A}", "", f"12,1e-3,{B}")
+    path = file(tmp_path, "epochs, score, architecture", f"12, 91.5, {A}", "", " , ,", "  ", f"12,1e-3,{B}")
     assert read_reference(path, SPACE).scores == {A: 91.5, B: 0.001}
 
 

@@ -1,6 +1,7 @@
 """Soft labels: the teachers' predictions, kept with the set, resumed to the bit, and what networks learn."""
 
 import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 
@@ -123,6 +124,22 @@ def test_teachers_of_other_settings_are_not_taken_up(plain, real, tmp_path):
     other = label(plain, real, tmp_path / "soft", one, device=CPU)
     straight = label(plain, real, tmp_path / "straight", one, device=CPU)
     assert torch.equal(other.soft_labels, straight.soft_labels)
+
+
+@pytest.mark.parametrize(
+    "name", ["teacher-notes.txt", "teacher-photos/x", ".new-stuff/x", ".atom-nas-new-stuff/x", ".export/x"]
+)
+def test_files_of_others_are_no_left_overs(plain, real, tmp_path, name):
+    """However much they are called like ours: neither is the folder taken, nor are they removed."""
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(ValueError, match="holds no synthetic set; name another --out"):
+        label(plain, real, tmp_path / "out", TWO, device=CPU)
+    (tmp_path / "out" / "README.md").unlink(missing_ok=True)
+    shutil.copytree(plain.path, tmp_path / "out", dirs_exist_ok=True)
+    label(plain, real, tmp_path / "out", TWO, device=CPU, overwrite=True)
+    assert file.read_text() == "mine"
 
 
 def test_what_cannot_be_labelled_is_refused(plain, real, soft, tmp_path):

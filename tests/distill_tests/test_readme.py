@@ -308,13 +308,13 @@ def test_a_set_that_is_to_be_replaced_stays_until_the_new_one_is_written(tmp_pat
         with pytest.raises(OSError, match="No space left"):
             distill.distill(other, overwrite=True)
     assert torch.equal(distill.load(out).images, old.images)
-    assert not list(out.glob(".new-*"))
-    (out / ".new-killed").mkdir()
+    assert not list(out.glob(".atom-nas-new-*"))
+    (out / ".atom-nas-new-killed").mkdir()
     again = distill.distill(other, resume=True, on_progress=lambda progress: done.append(progress.done))
     assert done == []  # the last state was kept
     assert torch.equal(again.images, distill.distill(settings(tmp_path / "new", seed=7)).images)
     assert again.path == out
-    assert not list(out.glob(".new-*"))
+    assert not list(out.glob(".atom-nas-new-*"))
 
 
 def test_overwriting_replaces_the_old_readme(tmp_path):

@@ -224,6 +224,13 @@ def test_links_that_lead_back_up_are_walked_once(tmp_path):
     assert len(data.train) + len(data.test) == 10
 
 
+def test_one_folder_is_not_two_classes(tmp_path):
+    root = folder(tmp_path, "", count=5)
+    (root / "kitten").symlink_to(root / "cat")
+    with pytest.raises(ValueError, match=r"kitten and .*cat are one folder by two names"):
+        load_dataset(f"folder:{root}")
+
+
 def test_pixels_without_a_known_range_are_refused(tmp_path):
     root = folder(tmp_path, "train", "test")
     Image.fromarray(np.zeros((8, 8), dtype=np.float32)).save(root / "train" / "cat" / "float.tiff")

@@ -57,7 +57,8 @@ def test_the_guide(synthetic, here):
     assert record["estimators"]["spread"]["code"].startswith("sha256:")
     # The code runs only where it is named, and what it has scored stays.
     (here / "my_scores.py").write_text("raise SystemExit('run')")
-    done("search", synthetic, "--resume", "--samples", 5, "--estimators", "snip", "--out", run)
+    with pytest.warns(UserWarning, match="spread is an estimator of your own"):
+        done("search", synthetic, "--resume", "--samples", 5, "--estimators", "snip", "--out", run)
     later = {row["architecture"]: row for row in ranking(run)}
     assert [later[row["architecture"]]["spread"] for row in rows] == [row["spread"] for row in rows]
     assert sum(row["spread"] == "" for row in later.values()) == 1
@@ -169,4 +170,26 @@ def test_other_code_does_not_go_on_with_its_scores(synthetic, here):
     done(*words, "--samples", 1, *QUICK)
     file = here / "my_scores.py"
     file.write_text(file.read_text() + "\n# another\n")
-    assert "estimators.spread.code was" in refused(*words, "--resume", "--samples", 2)
+    said = refused(*words, "--resume", "--samples", 2)
+    assert "the code of spread has changed since" in said
+    assert "call the function otherwise" in said
+
+
+def test_code_that_only_failed_may_be_mended(synthetic, here):
+    words = ["search", synthetic, "--estimators", "mistakes.py:nothing", "--out", here / "run"]
+    assert "nothing failed for 2 arch" in done(*words, "--samples", 2, *QUICK).stderr
+    file = here / "mistakes.py"
+    file.write_text(file.read_text().replace("return None", "return 7.0"))
+    done(*words, "--resume")
+    assert [row["nothing"] for row in ranking(here / "run")] == ["7.0", "7.0"]
+
+
+def test_what_is_new_has_no_score_of_code_that_is_not_named(synthetic, here):
+    words = ["search", synthetic, "--out", here / "run"]
+    done(*words, "--estimators", "my_scores.py:spread", "--samples", 1, *QUICK)
+    with pytest.warns(UserWarning, match=r"spread is an estimator .* \(--estimators FILE.py:spread\)"):
+        done(*words, "--resume", "--samples", 2)
+    with pytest.warns(UserWarning, match="what is new here is not scored by it"):
+        done(*words, "--resume", "--samples", 3)
+    done(*words, "--resume", "--estimators", "my_scores.py:spread")
+    assert all(row["spread"] for row in ranking(here / "run"))

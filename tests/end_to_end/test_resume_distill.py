@@ -63,3 +63,15 @@ def test_what_was_not_begun_or_is_damaged_is_said(tmp_path: Path) -> None:
     started(tmp_path / "cut", after=1)
     (tmp_path / "cut" / "checkpoint.safetensors").write_bytes(b"nothing")
     assert "is no checkpoint of this program" in refused("distill", "--out", tmp_path / "cut", "--resume")
+
+
+def test_a_set_does_not_say_what_is_no_setting_of_a_result(tmp_path: Path) -> None:
+    """As where to write, or to download to: a stranger's would be followed."""
+    out = tmp_path / "set"
+    done("distill", "--dataset", "digits", "--method", "random", "--ipc", 1, "--out", out)
+    card = json.loads((out / "card.json").read_text())
+    card["config"]["tensorboard"] = str(tmp_path / "elsewhere")
+    (out / "card.json").write_text(json.dumps(card))
+    said = refused("distill", "--out", out, "--resume")
+    assert "card.json is damaged or of a newer version: 'tensorboard' is no setting of a result" in said
+    assert not (tmp_path / "elsewhere").exists()

@@ -96,3 +96,26 @@ def test_all_estimators_are_in_the_table_of_costs(make_run: Any) -> None:
     text = (run / "report" / "report.md").read_text()
     assert "| ranking (proxy, SynFlow) | 20 | 1 min 20 s |" in text
     assert "| other rulers (ZiCo) | 20 | 1 min 0 s | 1 min 0 s | with the ranking |" in text
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_distilling_counts_for_rulers_that_look_at_its_images(
+    make_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(estimators={"synflow": {"images": "real"}, "zico": {"images": "synthetic"}})
+    with sqlite3.connect(run / "trials.sqlite") as store:
+        store.execute(ADD, {"name": "synflow", "each": 2.0})
+        store.execute(ADD, {"name": "zico", "each": 2.0})
+    store.close()
+    real, synthetic = (write_report(run, score=score) for score in ("synflow", "zico"))
+    distilled = synthetic.report.cpu_seconds.distill
+    assert distilled == synthetic.report.savings.distill_seconds
+    assert distilled > 0
+    costs = real.report
+    assert costs.savings.distill_seconds == costs.cpu_seconds.distill == costs.wall_seconds.distill == 0
+    said = "This ranking looks at no synthetic image, so that distilling counts for nothing here."
+    assert [said in written.report.notes for written in (real, synthetic)] == [True, False]
+    show_essence(real)
+    assert "core-seconds: synflow 40.0 s, reference" in capsys.readouterr().out
+    show_essence(synthetic)
+    assert "s, zico 40.0 s, reference" in capsys.readouterr().out
