@@ -33,13 +33,9 @@ class OwnNetwork:
     @property
     def title(self) -> str:
         """FILE.py:FUNCTION, what it is called by in tables, in records and as a seed."""
-        return title_of(self.where)
-
-
-def title_of(where: str) -> str:
-    """/PATH/FILE.py:FUNCTION without the folders."""
-    path, _, function = where.rpartition(":")
-    return f"{Path(path).name}:{function}"
+        where, _, function = self.where.rpartition(":")
+        path = Path(where)
+        return f"{path.parent.name if path.name == '__init__.py' else path.name}:{function}"
 
 
 def found(name: str) -> OwnNetwork:
@@ -97,3 +93,7 @@ class Builder:
         if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, classes):
             gives = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"{name} makes {gives} of 2 images of {classes} classes, not (2, {classes})")
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise ValueError(f"{name} has no parameters to train")
+        if not bool(torch.isfinite(logits).all()):
+            raise ValueError(f"{name} makes logits of blank images that are not finite")

@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,9 +72,14 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     return settings
 
 
-def how_to_confirm(synthetic: Path | str, out: Path | str, space: Any = "") -> str:
-    """The command that trains the best of a run that is there; `space` is what its record calls the space."""
+def how_to_confirm(
+    synthetic: Path | str, out: Path | str, space: Any = "", estimators: Sequence[Any] = ()
+) -> str:
+    """The command that trains the best of a run that is there; with what its record calls space and
+    estimators, where those are the user's code, which only a command names."""
     own = ["--space", space] if isinstance(space, str) and is_own(space) else []
+    if any(isinstance(name, str) and is_own(name) for name in estimators):
+        own += ["--estimators", ",".join(map(str, estimators))]
     words = ["atom-nas", "search", str(synthetic), "--out", str(out), *own, "--resume", "--confirm", "3"]
     return shlex.join(words)
 

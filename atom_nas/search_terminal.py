@@ -123,5 +123,5 @@ def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None
             f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
         )
     elif not summary.confirmed:
-        command = how_to_confirm(settings.synthetic, settings.out, settings.space)
+        command = how_to_confirm(settings.synthetic, settings.out, settings.space, settings.estimators)
         stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)

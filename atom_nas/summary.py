@@ -22,12 +22,16 @@ _NARROW = 0.05
 
 def show_essence(written: "WrittenReport") -> None:
     """Print the best architectures of one run, or each run's agreement, and the verdicts."""
+    from reports.comparison import describe_tasks
+
     if len(written.sections) == 1:
         _show_ranking(written.sections[0])
         _show_scores(written.report)
         _show_confirmed(written.sections[0])
     else:
         _show_runs(written.sections)
+        if tasks := describe_tasks(written.report.comparison or ()):
+            stdout.print(tasks, markup=False)
     for label, report in zip(written.labels, written.reports, strict=True):
         name = f"{label}: " if len(written.sections) > 1 else ""
         for line in (

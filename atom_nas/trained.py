@@ -68,6 +68,7 @@ class _Set(BaseModel):
 class _Settings(BaseModel):
     synthetic: str | None = None
     space: str | None = None
+    estimators: list[str] = []
 
 
 class _Record(BaseModel):
@@ -112,7 +113,11 @@ class Architecture:
         images = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
         pixels = images if isinstance(images, Tensor) else self._read(images)
         size = list(self.card["image_shape"][1:])
-        if pixels.ndim == 4 and list(pixels.shape[2:]) != size:
+        if (
+            pixels.ndim == 4
+            and pixels.shape[1] == self.card["image_shape"][0]
+            and list(pixels.shape[2:]) != size
+        ):
             shown = ["x".join(map(str, each)) for each in (pixels.shape[2:], size)]
             raise ValueError(f"images are {shown[0]}, and the network takes {shown[1]}: resize them")
         device = next(self.network.parameters()).device
@@ -144,8 +149,14 @@ class Architecture:
         if not paths:
             raise ValueError("no image was given")
         pixels = torch.from_numpy(decode(paths, height, self.card.get("grey_bits", 8)))
-        if pixels.shape[1] > channels:
-            raise ValueError("there are images in colour, and the network was trained on grey ones")
+        if pixels.shape[1] > channels:  # greys may be stored as colours
+            coloured = (pixels != pixels[:, :1]).flatten(1).any(dim=1)
+            if coloured.any():
+                raise ValueError(
+                    f"{paths[int(coloured.nonzero()[0])]} is in colour, and the network was trained on grey "
+                    "images: convert it"
+                )
+            pixels = pixels[:, :1]
         return pixels.expand(-1, channels, -1, -1)
 
     def __repr__(self) -> str:
@@ -372,5 +383,6 @@ def _choose(names: Sequence[str], rank: int, architecture: str | None, run: str,
 def _how(run: Path) -> str:
     """How to get a confirmed architecture."""
     record = _record(run)
-    command = how_to_confirm(record.synthetic.directory, run, record.settings.space or "")
+    settings = record.settings
+    command = how_to_confirm(record.synthetic.directory, run, settings.space or "", settings.estimators)
     return f": train the best by '{command}' (weights=False gives the network of any ranked one without)"

@@ -35,6 +35,9 @@ def choose_score(run: Run, score: str | None) -> str:
         near = difflib.get_close_matches(score, allowed, n=3, cutoff=0.5)
         near += [name for name in allowed if name not in near and score and score in name]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
+        if score in SCORES:
+            add = f"search ... --resume --estimators {score}"
+            hint = f"it was not recorded ('atom-nas {add}' adds what is training-free); "
         raise ValueError(
             f"run {run.name} has no score {score!r}: {hint}choose from {', '.join(allowed) or 'none'}"
         )

@@ -99,10 +99,11 @@ def load_function(name: str) -> tuple[Callable[..., Any], str]:
     own = [
         each
         for each, value in vars(imported.module).items()
-        if inspect.isfunction(value) and value.__module__ == imported.module.__name__
+        if (inspect.isfunction(value) or inspect.isclass(value))
+        and value.__module__ == imported.module.__name__
     ]
-    choose(f"function of {path}", function, own)
-    raise ValueError(f"{function} of {path} is no function")
+    choose(f"function or class of {path}", function, own)
+    raise ValueError(f"{function} of {path} is no function or class")
 
 
 def json_text(options: Mapping[str, Any]) -> str:

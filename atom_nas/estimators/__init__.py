@@ -70,7 +70,10 @@ def combined(text: str, own: Sequence[str] = ()) -> tuple[str, ...]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     allowed = (*SCORES, *TRAINING_FREE, *own)
-    chosen = dict.fromkeys(choose("score to combine", name, allowed) for name in names)
+    try:
+        chosen = dict.fromkeys(choose("score to combine", name, allowed) for name in names)
+    except ValueError as error:
+        raise ValueError(f"{error}; one of your own has to be named too: --estimators FILE.py:NAME") from None
     if len(chosen) == 1:
         raise ValueError(f"a combination takes at least two scores, not {names[0]!r} alone")
     if chosen and not set(chosen) & set(OF_TRAINING):

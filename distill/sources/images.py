@@ -174,10 +174,9 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
         # Pillow clips deep greys to 255 instead of scaling them.
         values = np.asarray(image, dtype=np.int64) >> (bits - 8)
         if values.max() > 255:
-            known = (
-                "have no known range" if bits == _DEPTHS[-1] else "are brighter than those trained on can be"
-            )
-            raise ValueError(f"pixels of more than {bits} bits {known}; convert them to 8 bits")
+            deepest = bits == _DEPTHS[-1]
+            why = "have no known range" if deepest else "are brighter than those trained on can be"
+            raise ValueError(f"pixels of more than {bits} bits {why}; convert them to 8 bits")
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         layer = image.convert("RGBA")

@@ -92,12 +92,18 @@ def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, 
     model = atom_nas.load_architecture(settings.out)
     pixels = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (8, 8), "gray").save(tmp_path / "grey.png")
+    assert torch.allclose(model.probabilities(tmp_path / "grey.png"), model.probabilities(pixels[:1] + 128))
     wrong: list[tuple[Any, str]] = [
         (pixels / 255, "pixels are uint8 from 0 to 255, not torch.float32"),
         (pixels.expand(-1, 3, -1, -1), r"images have the shape \(N, 1, H, W\), not \(2, 3, 8, 8\)"),
         (pixels[0], r"not \(1, 8, 8\)"),
         (torch.zeros(2, 1, 9, 9, dtype=torch.uint8), "images are 9x9, and the network takes 8x8"),
-        (tmp_path / "red.png", "in colour, and the network was trained on grey ones"),
+        (
+            [tmp_path / "grey.png", tmp_path / "red.png"],
+            r"red\.png is in colour, and the network was trained on",
+        ),
+        (pixels.permute(0, 2, 3, 1), r"images have the shape \(N, 1, H, W\), not \(2, 8, 8, 1\)"),
         (tmp_path / "absent.png", "cannot read the image .*absent.png"),
         ([], "no image was given"),
         (Image.new("L", (8, 8)), "give paths of image files, or uint8 pixels .*, not Image"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cli_helpers import done, refused
 
+import atom_nas
 import search_spaces
 
 QUICK = ["--epochs", 1, "--reference", "none", "--workers", 1, "--device", "cpu", "--set-space", "width=[32]"]
@@ -69,7 +70,10 @@ def test_it_can_be_ranked_by(synthetic, here):
     run, own = here / "run", ["--estimators", "my_scores.py:spread"]
     combined = ["--score", "mean_of_ranks", "--combine", "final_training_loss,spread"]
     words = ["search", synthetic, "--out", run]
-    done(*words, "--samples", 4, *QUICK, *own, *combined)
+    shown = done(*words, "--samples", 4, *QUICK, *own, *combined).stderr
+    assert f"--estimators {here / 'my_scores.py'}:spread --resume --confirm 3" in shown.replace("\n", "")
+    with pytest.raises(ValueError, match=r"my_scores.py:spread --resume --confirm 3"):
+        atom_nas.load_architecture(run)
     rows = ranking(run)
 
     def place(name, sign):
@@ -85,6 +89,7 @@ def test_it_can_be_ranked_by(synthetic, here):
     assert all(row["spread"] and row["mean_of_ranks"] for row in ranking(run))
     said = refused("search", synthetic, *QUICK, *combined, "--out", here / "other")
     assert "unknown score to combine 'spread'" in said
+    assert "one of your own has to be named too: --estimators FILE.py:NAME" in said
 
 
 def test_it_is_given_a_fresh_network_and_the_minibatch(synthetic, here):
@@ -152,7 +157,7 @@ def test_reasons_of_failures_are_counted(synthetic, here):
     [
         ("my_scores.py:spred", "did you mean 'spread'?"),
         ("mistakes.py:synflow", "synflow is a name that atom-nas has: call the function otherwise"),
-        ("mistakes.py:NUMBER", "unknown function of"),
+        ("mistakes.py:NUMBER", "unknown function or class of"),
         ("others.py:spread", "there is no file"),
         ("no_module_of_mine:spread", "there is no module"),
         ("my_scores.py:spread,copy.py:spread", "have one name: call one of them otherwise"),

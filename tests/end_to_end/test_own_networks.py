@@ -35,6 +35,14 @@ def too_small(image_shape, classes):
 def nothing(image_shape, classes):
     return None
 
+def none(image_shape, classes):
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.ConstantPad1d((0, classes - 1), 0.0))
+
+def endless(image_shape, classes):
+    layer = nn.Linear(64, classes)
+    nn.init.constant_(layer.bias, float("inf"))
+    return nn.Sequential(nn.Flatten(), layer)
+
 def fails(image_shape, classes):
     raise RuntimeError("not today\\nnor tomorrow")
 """
@@ -96,10 +104,15 @@ def test_weights_are_as_it_draws_them_by_the_seed_alone(synthetic, here):
         ("others.py:fails", "others.py:fails fails: RuntimeError: not today"),
         ("others.py:too_few", "others.py:too_few makes (2, 9) of 2 images of 10 classes, not (2, 10)"),
         ("others.py:too_small", "others.py:too_small fails on 1x8x8 images: RuntimeError"),
+        ("others.py:none", "others.py:none has no parameters to train"),
+        ("others.py:endless", "others.py:endless makes logits of blank images that are not finite"),
+        ("package:tiny,others.py:Ne", "unknown function or class of"),
         ("others.py:Net,there/others.py:Net", "has the name of another network"),
     ],
 )
 def test_mistakes(synthetic, here, name, said):
     (here / "there").mkdir()
     (here / "there" / "others.py").write_text(OTHERS)
+    (here / "package").mkdir()
+    (here / "package" / "__init__.py").write_text("def tiny(image_shape, classes): ...")
     assert said in refused("evaluate", synthetic, *QUICK, "--networks", name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from atom_nas.summary import show_essence
 from reports import read_run, write_report
 from reports.analysis import analyse
 from reports.comparison import compare_runs
@@ -135,9 +136,14 @@ def test_the_first_run_with_a_reference_is_the_baseline(make_run: MakeRun) -> No
 
 
 @pytest.mark.usefixtures("without_drawing")
-def test_runs_on_different_datasets_are_called_so(make_run: MakeRun) -> None:
+def test_runs_on_different_datasets_are_called_so(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = [make_run("atom"), make_run("other", dataset={"name": "cifar10"})]
     written = write_report(runs)
+    show_essence(written)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "These runs are on different datasets (digits, cifar10): their correlations are with" in said
     for name in ("index.html", "report.md"):
         text = (written.folder / name).read_text(encoding="utf-8")
         assert "These runs are on different datasets (digits, cifar10)" in text
