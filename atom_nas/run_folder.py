@@ -192,7 +192,9 @@ def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
     """
     settings = _entry(now, "estimators") or {}
     changed = [
-        name for name, of in settings.items() if name in known and of.get("code") != known[name].get("code")
+        name
+        for name, of in known.items()
+        if name in settings and settings[name].get("code") != of.get("code")
     ]
     if not changed or not (path / STORE).is_file():
         return changed
