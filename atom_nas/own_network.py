@@ -18,17 +18,8 @@ from search_spaces.foreign import told
 ImageShape = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class OwnNetwork:
-    """Where a network is made.
-
-    Attributes:
-        where: /PATH/FILE.py:FUNCTION.
-        code: the digest of the files that it is made of.
-    """
-
-    where: str
-    code: str
+class OwnNetwork(own.UsersFunction):
+    """Where a network is made."""
 
     @property
     def title(self) -> str:
@@ -69,10 +60,7 @@ class Builder:
         """
         if name not in self.own:
             return networks.build(name, image_shape, classes, generator)
-        here = self.own[name]
-        function, code = own.load_function(here.where)
-        if code != here.code:
-            raise ValueError(f"{here.where} has changed meanwhile: repeat the command")
+        function = self.own[name].current("meanwhile: repeat the command")
         with torch.random.fork_rng(devices=[]), told(f"{name} fails"):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             network = function(tuple(image_shape), classes)

@@ -85,6 +85,30 @@ def load(name: str, options: Mapping[str, Any], image_shape: ImageShape, classes
     return _load(Path(path), kind, _current(Path(path)).code, given, tuple(image_shape), classes)
 
 
+@dataclass(frozen=True)
+class UsersFunction:
+    """A function of the user's in any process; its files must be as they were when it was found.
+
+    Attributes:
+        where: /PATH/FILE.py:FUNCTION.
+        code: the digest of the files that it is made of.
+    """
+
+    where: str
+    code: str
+
+    def current(self, then: str) -> Callable[..., Any]:
+        """The function itself.
+
+        Raises:
+            ValueError: its files have changed, what `then` is to be done; or as `load_function`.
+        """
+        function, code = load_function(self.where)
+        if code != self.code:
+            raise ValueError(f"{self.where} has changed {then}")
+        return function
+
+
 def load_function(name: str) -> tuple[Callable[..., Any], str]:
     """The function that a name stands for, and one digest of the user's files that it is made of.
 

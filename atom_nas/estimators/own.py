@@ -4,7 +4,6 @@ module:FUNCTION, of network, images and labels.
 The file is run in this process and in every worker, as `search_spaces.own` has it.
 """
 
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -15,22 +14,11 @@ from atom_nas.estimators.base import SearchData, configure
 from search_spaces import own
 
 
-@dataclass(frozen=True)
-class Function:
-    """The user's function in any process; its files must be as they were when the search began.
-
-    Attributes:
-        where: /PATH/FILE.py:FUNCTION.
-        code: the digest of the files that it is made of.
-    """
-
-    where: str
-    code: str
+class Function(own.UsersFunction):
+    """The user's function as a measure."""
 
     def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
-        function, code = own.load_function(self.where)
-        if code != self.code:
-            raise ValueError(f"{self.where} has changed while the search ran: go on with it by --resume")
+        function = self.current("while the search ran: go on with it by --resume")
         value = function(network, images, labels)
         if isinstance(value, Tensor) and value.numel() == 1:
             value = value.item()

@@ -1,5 +1,8 @@
 """Commands as a user types them, in the test's own process."""
 
+import re
+from pathlib import Path
+
 from typer.testing import CliRunner
 
 from atom_nas.cli import app
@@ -25,3 +28,10 @@ def refused(*arguments):
     assert len(lines) == 1, result.output
     assert "Traceback" not in result.output
     return lines[0]
+
+
+def file_of_readme(name):
+    """What the README says to put into a file of that name."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"`{re.escape(name)}`.*?```python\n(.*?)```", text, flags=re.DOTALL)
+    return code

@@ -2,13 +2,11 @@
 
 import csv
 import json
-import re
 import sqlite3
-from pathlib import Path
 
 import pytest
 import torch
-from cli_helpers import done, refused
+from cli_helpers import done, file_of_readme, refused
 
 import atom_nas
 import search_spaces
@@ -35,9 +33,7 @@ NUMBER = 3
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A working directory with the README's file in it, and one of mistakes."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"`my_scores.py`.*?```python\n(.*?)```", text, flags=re.DOTALL)
-    (tmp_path / "my_scores.py").write_text(code)
+    (tmp_path / "my_scores.py").write_text(file_of_readme("my_scores.py"))
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     monkeypatch.chdir(tmp_path)
     return tmp_path

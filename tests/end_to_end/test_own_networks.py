@@ -1,12 +1,10 @@
 """A set judged by a network of one's own, as the README shows it, and the lines that mistakes get."""
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 import torch
-from cli_helpers import done, refused
+from cli_helpers import done, file_of_readme, refused
 
 from distill.seeding import stream
 
@@ -51,9 +49,7 @@ def fails(image_shape, classes):
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A working directory with the README's file in it, and another."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"`my_networks.py`.*?```python\n(.*?)```", text, flags=re.DOTALL)
-    (tmp_path / "my_networks.py").write_text(code)
+    (tmp_path / "my_networks.py").write_text(file_of_readme("my_networks.py"))
     (tmp_path / "others.py").write_text(OTHERS)
     monkeypatch.chdir(tmp_path)
     return tmp_path
