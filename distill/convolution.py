@@ -72,34 +72,52 @@ def _area(maps: Tensor, tile: int) -> int:
 
 
 class Constant:
-    """A convolution of constant parameters, without gradients, to be applied many times on one thread.
+    """A convolution of constant parameters by kernels, called many times on one thread.
 
     Args:
         conv: the convolution.
-        maps: like what it will be given: its size, type and device decide the way.
+        shape: (C, H, W) of the maps that it will be given.
+        back: whether gradients will be carried back through it.
     """
 
-    def __init__(self, conv: nn.Conv2d, maps: Tensor) -> None:
-        self._conv, self._way = conv, _way(maps, conv)
-        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-        self._bias = bias
-        if self._way is _Winograd:
-            self._filters = _points(weight, turned=False)
-        elif self._way is _Patches:
-            self._filters = _with_bias(weight, bias)
+    def __init__(self, conv: nn.Conv2d, shape: tuple[int, int, int], *, back: bool) -> None:
+        self.shape, self.outputs = shape, conv.out_channels
+        self._winograd = _way(_example(shape), conv) is _Winograd
+        weight = conv.weight.detach()
+        self._bias = None if conv.bias is None else conv.bias.detach()
+        self._filters = _points(weight, turned=False) if self._winograd else _with_bias(weight, self._bias)
+        if back:
+            self._turned = _points(weight, turned=True) if self._winograd else _turned_rows(weight)
 
-    def __call__(self, maps: Tensor, out: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, K, H, W); in `out`, channels-last of that size, where there is a fast way."""
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        sizes = (1, *_sizes(maps, self._conv.out_channels)[1:])
-        if self._way is _Winograd:
-            given = _addresses(maps, self._filters, self._bias, out)
-            kernels.library().winograd_forward(*sizes, *given)
-        elif self._way is _Patches:
-            kernels.library().patches_forward(*sizes, *_addresses(maps, self._filters, out))
+    @staticmethod
+    def suits(conv: nn.Conv2d, shape: tuple[int, int, int]) -> bool:
+        """Whether there is a kernel for maps of this shape."""
+        return _way(_example(shape), conv) is not None
+
+    def forward(self, count: int, maps: int, out: int) -> None:
+        """Addresses of channels-last maps (count, C, H, W) and of their results (count, K, H, W)."""
+        channels, height, width = self.shape
+        sizes = (1, count, height, width, channels, self.outputs)
+        if self._winograd:
+            filters, bias = _addresses(self._filters, self._bias)
+            kernels.library().winograd_forward(*sizes, maps, filters, bias, out)
         else:
-            return convolve(maps, self._conv)
-        return out
+            kernels.library().patches_forward(*sizes, maps, self._filters.data_ptr(), out)
+
+    def backward(self, count: int, gradient: int, out: int) -> None:
+        """Addresses of the results' gradients (count, K, H, W) and of the maps' (count, C, H, W)."""
+        channels, height, width = self.shape
+        turned = self._turned.data_ptr()
+        if self._winograd:
+            sizes = (1, count, height, width, self.outputs, channels)
+            kernels.library().winograd_forward(*sizes, gradient, turned, None, out)
+        else:
+            sizes = (1, count, height, width, channels, self.outputs)
+            kernels.library().patches_backward(*sizes, self._turned.shape[1], gradient, turned, out)
+
+
+def _example(shape: tuple[int, int, int]) -> Tensor:
+    return torch.empty((1, *shape), device="cpu")
 
 
 class _Winograd(torch.autograd.Function):
@@ -161,8 +179,7 @@ class _Patches(torch.autograd.Function):
         for_maps = for_weight = None
         threads, *sizes = _sizes(maps, len(weight))
         if ctx.needs_input_grad[0]:
-            columns = _as_rows(weight).T
-            filled = F.pad(columns, (0, -columns.shape[1] % LANES)).contiguous()
+            filled = _turned_rows(weight)
             for_maps = torch.empty_like(maps)
             given = _addresses(gradient, filled, for_maps)
             kernels.library().patches_backward(threads, *sizes, filled.shape[1], *given)
@@ -176,6 +193,12 @@ class _Patches(torch.autograd.Function):
 def _with_bias(weight: Tensor, bias: Tensor | None) -> Tensor:
     last = weight.new_zeros(len(weight)) if bias is None else bias.detach()
     return torch.cat([_as_rows(weight), last[None]])
+
+
+def _turned_rows(weight: Tensor) -> Tensor:
+    """(K, C, 3, 3) to (K, L): a patch's numbers in a row, filled up with zeros to whole vectors."""
+    columns = _as_rows(weight).T
+    return F.pad(columns, (0, -columns.shape[1] % LANES)).contiguous()
 
 
 def _as_rows(weight: Tensor) -> Tensor:

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "parallel.h"
@@ -21,13 +22,15 @@ inline float total(Vector value) {
     return sum;
 }
 
-enum Power { kAbsent = 0, kOne = 1, kTwo = 2, kAny = 3 };
+constexpr int kGroup = 128 / kWidth;  // vectors of channels taken together: a whole pixel of the usual ConvNet
 
-// f^p for f >= 0, and its derivative. 4, which papers use, without std::pow, which takes several times as long.
+enum Power { kAbsent = 0, kOne = 1, kTwo = 2, kFour = 4, kAny = 5 };
+
+// f^p for f >= 0, and its derivative. Those that papers use without std::pow, which takes several times as long.
 template <int P>
 inline Vector power(Vector f, float p) {
     if (P == kTwo) return f * f;
-    if (P == kAny && p == 4.0f) return (f * f) * (f * f);
+    if (P == kFour) return (f * f) * (f * f);
     if (P == kAny)
         for (int i = 0; i < kWidth; ++i) f[i] = std::pow(f[i], p);
     return f;
@@ -36,7 +39,7 @@ template <int P>
 inline Vector slope(Vector f, float p) {
     if (P == kOne) return Vector{} + 1.0f;
     if (P == kTwo) return f + f;
-    if (p == 4.0f) return f * f * f * 4.0f;
+    if (P == kFour) return f * f * f * 4.0f;
     for (int i = 0; i < kWidth; ++i) f[i] = p * std::pow(f[i], p - 1.0f);
     return f;
 }
@@ -52,25 +55,41 @@ struct Block {
     }
 };
 
+// Calls run(channel, G) for G vectors of channels at a time, as a constant of compile time, until all are done.
+template <typename F>
+inline void by_vectors(int64_t channels, F run) {
+    int64_t c = 0;
+    for (; c + kGroup * kWidth <= channels; c += kGroup * kWidth) run(c, std::integral_constant<int, kGroup>{});
+    for (; c < channels; c += kWidth) run(c, std::integral_constant<int, 1>{});
+}
+
 // Mean and 1 / deviation of each channel of one image.
 template <typename T>
 void measure(const Block& b, const T* image, float* mean, float* rstd) {
     const float share = 1.0f / static_cast<float>(b.pixels());
-    for (int64_t c = 0; c < b.c; c += kWidth) {
+    by_vectors(b.c, [&](int64_t c, auto G) {
         // Deviations from the first pixel: squares of small numbers do not cancel.
-        const Vector origin = load(image + c);
-        Vector sum{}, squares{};
-        for (int64_t pixel = 1; pixel < b.pixels(); ++pixel) {
-            const Vector e = load(image + pixel * b.c + c) - origin;
-            sum += e;
-            squares += e * e;
+        Vector origin[G()], sum[G()], squares[G()];
+        for (int k = 0; k < G(); ++k) {
+            origin[k] = load(image + c + k * kWidth);
+            sum[k] = squares[k] = Vector{};
         }
-        const Vector shift = sum * share;
-        const Vector variance = (squares - sum * shift) * share;
-        store(mean + c, origin + shift);
-        for (int i = 0; i < kWidth; ++i)
-            rstd[c + i] = 1.0f / std::sqrt((variance[i] < 0.0f ? 0.0f : variance[i]) + b.eps);
-    }
+        for (int64_t pixel = 1; pixel < b.pixels(); ++pixel) {
+            for (int k = 0; k < G(); ++k) {
+                const Vector e = load(image + pixel * b.c + c + k * kWidth) - origin[k];
+                sum[k] += e;
+                squares[k] += e * e;
+            }
+        }
+        for (int k = 0; k < G(); ++k) {
+            const Vector shift = sum[k] * share;
+            const Vector variance = (squares[k] - sum[k] * shift) * share;
+            const int64_t channel = c + k * kWidth;
+            store(mean + channel, origin[k] + shift);
+            for (int i = 0; i < kWidth; ++i)
+                rstd[channel + i] = 1.0f / std::sqrt((variance[i] < 0.0f ? 0.0f : variance[i]) + b.eps);
+        }
+    });
 }
 
 // f = v * scale + shift before the ReLU.
@@ -81,81 +100,118 @@ inline void fold(const Block& b, const float* mean, const float* rstd, float* sc
     }
 }
 
+// Pixels (y..y+S, x..x+S) of an image: sums, and where there are four of them the mean for pooling.
+template <typename T, int P, int Q, int S>
+inline void activate(const Block& b, const T* image, int64_t y, int64_t x, const float* scale, const float* shift,
+                     T* pooled, float* spatial, float* sums) {
+    Vector rows[S * S]{};
+    for (int64_t c = 0; c < b.c; c += kWidth) {
+        const Vector times = load(scale + c), plus = load(shift + c);
+        Vector sum{}, powers{};
+        for (int i = 0; i < S * S; ++i) {
+            Vector f = load(image + ((y + i / S) * b.w + x + i % S) * b.c + c) * times + plus;
+            f = masked(f, ~(f <= 0.0f));
+            sum += f;
+            if (P != kAbsent) rows[i] += power<P>(f, b.p);
+            if (Q != kAbsent) powers += power<Q>(f, b.q);
+        }
+        if (Q != kAbsent) store(sums + c, load(sums + c) + powers);
+        if (S == 2) store(pooled + b.window(y, x) * b.c + c, sum * 0.25f);
+    }
+    if (P != kAbsent)
+        for (int i = 0; i < S * S; ++i) spatial[(y + i / S) * b.w + x + i % S] = total(rows[i]);
+}
+
 template <typename T, int P, int Q>
 void forward(const Block& b, int64_t first, int64_t last, const T* in, T* pooled, float* spatial, float* channel,
              float* mean, float* rstd) {
     const int64_t C = b.c, windows = (b.h / 2) * (b.w / 2);
-    std::vector<float> buffer(3 * C + windows * C);
-    float *scale = buffer.data(), *shift = scale + C, *sums = shift + C, *pool = sums + C;
+    std::vector<float> buffer(3 * C);
+    float *scale = buffer.data(), *shift = scale + C, *sums = shift + C;
     for (int64_t n = first; n < last; ++n) {
         const T* image = in + n * b.pixels() * C;
+        T* pool = pooled + n * windows * C;
+        float* rows = P != kAbsent ? spatial + n * b.pixels() : nullptr;
         measure(b, image, mean + n * C, rstd + n * C);
         fold(b, mean + n * C, rstd + n * C, scale, shift);
-        std::fill(sums, pool + windows * C, 0.0f);
-        for (int64_t y = 0; y < b.h; ++y) {
-            for (int64_t x = 0; x < b.w; ++x) {
-                const int64_t pixel = y * b.w + x, window = b.window(y, x);
-                Vector row{};
-                for (int64_t c = 0; c < C; c += kWidth) {
-                    Vector f = load(image + pixel * C + c) * load(scale + c) + load(shift + c);
-                    f = masked(f, ~(f <= 0.0f));
-                    if (P != kAbsent) row += power<P>(f, b.p);
-                    if (Q != kAbsent) store(sums + c, load(sums + c) + power<Q>(f, b.q));
-                    if (window >= 0) store(pool + window * C + c, load(pool + window * C + c) + f);
+        std::fill(sums, sums + C, 0.0f);
+        for (int64_t y = 0; y < b.h; y += 2) {
+            for (int64_t x = 0; x < b.w; x += 2) {
+                if (b.window(y, x) >= 0) {
+                    activate<T, P, Q, 2>(b, image, y, x, scale, shift, pool, rows, sums);
+                    continue;
                 }
-                if (P != kAbsent) spatial[n * b.pixels() + pixel] = total(row);
+                for (int64_t i = y; i < std::min(y + 2, b.h); ++i)
+                    for (int64_t j = x; j < std::min(x + 2, b.w); ++j)
+                        activate<T, P, Q, 1>(b, image, i, j, scale, shift, pool, rows, sums);
             }
         }
         if (Q != kAbsent) std::memcpy(channel + n * C, sums, C * sizeof(float));
-        for (int64_t k = 0; k < windows * C; k += kWidth)
-            store(pooled + n * windows * C + k, load(pool + k) * 0.25f);
     }
+}
+
+// Gradients with respect to one image's map: G vectors of channels, from the first one's. Twice over the pixels, since
+// sums over all of them are needed for each; what they are sums of costs less to compute again than to keep.
+template <typename T, int P, int Q, int G>
+void back(const Block& b, int64_t first, const T* image, const float* mean, const float* rstd, const float* scale,
+          const float* shift, const T* dpooled, const float* dspatial, const float* dchannel, T* out) {
+    const float share = 1.0f / static_cast<float>(b.pixels());
+    Vector m[G], times[G], plus[G], dc[G], s1[G], s2[G];
+    for (int k = 0; k < G; ++k) {
+        const int64_t c = first + k * kWidth;
+        m[k] = load(mean + c), times[k] = load(scale + c), plus[k] = load(shift + c);
+        dc[k] = Q != kAbsent ? load(dchannel + c) : Vector{};
+        s1[k] = s2[k] = Vector{};
+    }
+    // visit(pixel's place in the map, k, v, d): values of the map, gradients behind the ReLU.
+    const auto each = [&](auto visit) {
+        for (int64_t y = 0; y < b.h; ++y) {
+            for (int64_t x = 0; x < b.w; ++x) {
+                const int64_t pixel = y * b.w + x, window = b.window(y, x);
+                const float gs = P != kAbsent ? dspatial[pixel] : 0.0f;
+                for (int k = 0; k < G; ++k) {
+                    const int64_t c = first + k * kWidth, place = pixel * b.c + c;
+                    const Vector v = load(image + place);
+                    const Vector f = v * times[k] + plus[k];
+                    Vector g{};
+                    if (window >= 0) g = load(dpooled + window * b.c + c) * 0.25f;
+                    if (P != kAbsent) g += slope<P>(f, b.p) * gs;
+                    if (Q != kAbsent) g += slope<Q>(f, b.q) * dc[k];
+                    visit(place, k, v, masked(g, f > 0.0f));
+                }
+            }
+        }
+    };
+    each([&](int64_t, int k, Vector v, Vector d) {
+        s1[k] += d;
+        s2[k] += d * (v - m[k]);
+    });
+    // dv = rstd * weight * (d - mean(d) - zhat * mean(d * zhat)), zhat = (v - mean) * rstd.
+    for (int k = 0; k < G; ++k) {
+        const Vector rs = load(rstd + first + k * kWidth);
+        s1[k] *= share;
+        s2[k] *= rs * rs * share;
+    }
+    each([&](int64_t place, int k, Vector v, Vector d) {
+        store(out + place, (d - s1[k] - (v - m[k]) * s2[k]) * times[k]);
+    });
 }
 
 template <typename T, int P, int Q>
 void backward(const Block& b, int64_t first, int64_t last, const T* in, const float* mean, const float* rstd,
               const T* dpooled, const float* dspatial, const float* dchannel, T* out) {
-    const int64_t C = b.c, windows = (b.h / 2) * (b.w / 2);
-    std::vector<float> buffer(4 * C + b.pixels() * C);
-    float *scale = buffer.data(), *shift = scale + C, *s1 = shift + C, *s2 = s1 + C, *d = s2 + C;
-    const float share = 1.0f / static_cast<float>(b.pixels());
+    const int64_t C = b.c, size = b.pixels() * C, windows = (b.h / 2) * (b.w / 2);
+    std::vector<float> buffer(2 * C);
+    float *scale = buffer.data(), *shift = scale + C;
     for (int64_t n = first; n < last; ++n) {
-        const T* image = in + n * b.pixels() * C;
         const float *m = mean + n * C, *r = rstd + n * C;
+        const float* rows = P != kAbsent ? dspatial + n * b.pixels() : nullptr;
+        const float* columns = Q != kAbsent ? dchannel + n * C : nullptr;
         fold(b, m, r, scale, shift);
-        std::fill(s1, s2 + C, 0.0f);
-        for (int64_t y = 0; y < b.h; ++y) {
-            for (int64_t x = 0; x < b.w; ++x) {
-                const int64_t pixel = y * b.w + x, window = b.window(y, x);
-                const float gs = P != kAbsent ? dspatial[n * b.pixels() + pixel] : 0.0f;
-                for (int64_t c = 0; c < C; c += kWidth) {
-                    const Vector v = load(image + pixel * C + c);
-                    const Vector f = v * load(scale + c) + load(shift + c);
-                    Vector g{};
-                    if (window >= 0) g = load(dpooled + (n * windows + window) * C + c) * 0.25f;
-                    if (P != kAbsent) g += slope<P>(f, b.p) * gs;
-                    if (Q != kAbsent) g += slope<Q>(f, b.q) * load(dchannel + n * C + c);
-                    g = masked(g, f > 0.0f);
-                    store(d + pixel * C + c, g);
-                    store(s1 + c, load(s1 + c) + g);
-                    store(s2 + c, load(s2 + c) + g * (v - load(m + c)));
-                }
-            }
-        }
-        // dv = rstd * weight * (d - mean(d) - zhat * mean(d * zhat)), zhat = (v - mean) * rstd.
-        for (int64_t c = 0; c < C; c += kWidth) {
-            const Vector rs = load(r + c);
-            store(s1 + c, load(s1 + c) * share);
-            store(s2 + c, load(s2 + c) * rs * rs * share);
-        }
-        T* target = out + n * b.pixels() * C;
-        for (int64_t pixel = 0; pixel < b.pixels(); ++pixel) {
-            for (int64_t c = 0; c < C; c += kWidth) {
-                const Vector deviation = load(image + pixel * C + c) - load(m + c);
-                const Vector g = load(d + pixel * C + c) - load(s1 + c) - deviation * load(s2 + c);
-                store(target + pixel * C + c, g * load(scale + c));
-            }
-        }
+        by_vectors(C, [&](int64_t c, auto G) {
+            back<T, P, Q, G()>(b, c, in + n * size, m, r, scale, shift, dpooled + n * windows * C, rows, columns,
+                               out + n * size);
+        });
     }
 }
 
@@ -178,23 +234,28 @@ void backward_parallel(const Block& b, int threads, const void* in, const float*
     });
 }
 
-int kind(const float* sums, float p) { return !sums ? kAbsent : p == 1.0f ? kOne : p == 2.0f ? kTwo : kAny; }
+int kind(const float* sums, float p) {
+    return !sums ? kAbsent : p == 1.0f ? kOne : p == 2.0f ? kTwo : p == 4.0f ? kFour : kAny;
+}
 
-// Calls run(P, Q) with the two kinds as constants of compile time.
-template <int P, typename F>
-void with_channel_kind(int q, F run) {
-    using Constant = std::integral_constant<int, P>;
-    if (q == kAbsent) return run(Constant{}, std::integral_constant<int, kAbsent>{});
-    if (q == kOne) return run(Constant{}, std::integral_constant<int, kOne>{});
-    if (q == kTwo) return run(Constant{}, std::integral_constant<int, kTwo>{});
-    run(Constant{}, std::integral_constant<int, kAny>{});
+// Calls run(P, Q) with the two kinds as constants of compile time. Two different ones both become kAny, which is slower:
+// papers do not mix them, and each pair takes its time to compile.
+template <int K, typename F>
+void with_kind(bool spatial, bool channel, F run) {
+    using Absent = std::integral_constant<int, kAbsent>;
+    using Kind = std::integral_constant<int, K>;
+    if (!channel) return run(Kind{}, Absent{});
+    if (!spatial) return run(Absent{}, Kind{});
+    run(Kind{}, Kind{});
 }
 template <typename F>
 void with_kinds(int p, int q, F run) {
-    if (p == kAbsent) return with_channel_kind<kAbsent>(q, run);
-    if (p == kOne) return with_channel_kind<kOne>(q, run);
-    if (p == kTwo) return with_channel_kind<kTwo>(q, run);
-    with_channel_kind<kAny>(q, run);
+    const int common = p == q || q == kAbsent ? p : p == kAbsent ? q : kAny;
+    if (common == kAbsent) return run(std::integral_constant<int, kAbsent>{}, std::integral_constant<int, kAbsent>{});
+    if (common == kOne) return with_kind<kOne>(p, q, run);
+    if (common == kTwo) return with_kind<kTwo>(p, q, run);
+    if (common == kFour) return with_kind<kFour>(p, q, run);
+    with_kind<kAny>(p, q, run);
 }
 
 }  // namespace

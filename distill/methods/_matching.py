@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from distill.acceleration import Auto, Work, decide
-from distill.attention import attention_sums, runs_fused
+from distill.attention import AttentionSums, runs_fused
 from distill.augment import Augmentation, draw, parse_strategy
 from distill.graphs import UnrecordableError
 from distill.matching import LossWeights, MatchingLoss, Statistics, reduce_sums, statistics
@@ -163,11 +163,13 @@ class _Engine:
         self._network = config.network(problem).requires_grad_(False)
         self._reduce = self._statistics
         self._replayed: Replayed | None = None
+        self._sums: AttentionSums | None = None
         if problem.device.type == "cuda" and not problem.deterministic:
             self._replay()
         elif config.compile:
             self._compile()
         elif runs_fused(config.width, problem.device):
+            self._sums = AttentionSums(self._network, weights, config.precision)
             self._reduce = self._fused_statistics
 
     def descend(self, state: State) -> MatchingLoss:
@@ -258,5 +260,5 @@ class _Engine:
         return statistics(maps, embedding, classes=classes, weights=self._weights)
 
     def _fused_statistics(self, images: Tensor, classes: int) -> Statistics:
-        sums = attention_sums(self._network, images, self._weights, self._config.precision)
-        return reduce_sums(sums, classes=classes, weights=self._weights)
+        assert self._sums is not None
+        return reduce_sums(self._sums(images), classes=classes, weights=self._weights)

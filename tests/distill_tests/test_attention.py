@@ -5,12 +5,12 @@ import torch
 from distill_helpers import problem
 from torch import Tensor
 
-from distill import attention, kernels, methods
-from distill.attention import attention_sums, runs_fused
+from distill import attention, kernels, methods, portions
+from distill.attention import AttentionSums, runs_fused
 from distill.matching import LossWeights, Sums, channel_sums, matching_loss, reduce_sums, spatial_sums
 from distill.methods import _matching
 from distill.methods._pixels import initial_state
-from distill.networks import ConvNet, convnet
+from distill.networks import ConvNet, convnet, reinitialise
 from distill.precision import runs_bfloat16
 from distill.seeding import stream
 from distill.session import Session
@@ -64,9 +64,7 @@ def compared(shape, width, depth, weights, precision) -> tuple[float, float]:
     exact = loss_and_gradient(
         lambda x: exact_sums(network.double(), x, weights), real.double(), synthetic.double(), weights
     )
-    found = loss_and_gradient(
-        lambda x: attention_sums(network.float(), x, weights, precision), real, synthetic, weights
-    )
+    found = loss_and_gradient(AttentionSums(network.float(), weights, precision), real, synthetic, weights)
     difference = float((found[1] - exact[1]).norm() / exact[1].norm())
     return abs(found[0] - exact[0]) / exact[0], difference
 
@@ -87,35 +85,96 @@ def test_bfloat16_is_as_near_as_its_rounding_lets_it(weights):
     assert gradient < 0.2
 
 
-def test_portions_and_threads_change_no_bit(monkeypatch):
-    network = network_of((3, 16, 16), 16, 2)
-    images = torch.randn(9, 3, 16, 16, generator=stream(2, "images"))
+def outputs_and_gradient(sums: AttentionSums, images: Tensor) -> list[Tensor]:
+    leaf = images.clone().requires_grad_(True)
+    outputs = listed(sums(leaf))
+    (gradient,) = torch.autograd.grad(sum(output.square().sum() for output in outputs), leaf)
+    return [*outputs, gradient]
 
-    def result() -> list[Tensor]:
-        leaf = images.clone().requires_grad_(True)
-        sums = attention_sums(network, leaf, WEIGHTS["atom"], "float32")
-        outputs = [*sums.spatial, *sums.channel, sums.embedding]
-        (gradient,) = torch.autograd.grad(sum(output.square().sum() for output in outputs), leaf)
-        return [*outputs, gradient]
 
-    whole = result()
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3 if threads != 3 else 2)
-        other = result()
-    finally:
-        torch.set_num_threads(threads)
-    monkeypatch.setattr(attention, "PORTION_BYTES", 4 * 16 * 16 * 16 * 2)  # two images
-    cut = result()
-    assert all(torch.equal(a, b) for a, b in zip(whole, other, strict=True))
+def listed(sums: Sums) -> list[Tensor]:
+    return [*sums.spatial, *sums.channel, sums.embedding]
+
+
+def same_bits(some: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
+KERNELS = pytest.mark.parametrize(
+    ("width", "shape"), [(32, (3, 16, 16)), (64, (1, 9, 13)), (16, (3, 16, 16))]
+)
+"""Of 16 channels the second convolution has no kernel: torch's, with autograd."""
+
+
+@KERNELS
+def test_threads_change_no_bit(width, shape, monkeypatch):
+    images = torch.randn(9, *shape, generator=stream(2, "images"))
+    sums = AttentionSums(network_of(shape, width, 2), WEIGHTS["atom"], "float32")
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(outputs_and_gradient(sums, images))
+    assert same_bits(found[0], found[1])
+    assert same_bits(found[0], found[2])
+
+
+@KERNELS
+@pytest.mark.parametrize("bytes_a_portion", [1, 2 * 32 * 16 * 16 * 4, 2**30])
+def test_portions_change_no_bit_but_by_torchs_convolutions(width, shape, bytes_a_portion, monkeypatch):
+    images = torch.randn(9, *shape, generator=stream(2, "images"))
+    sums = AttentionSums(network_of(shape, width, 2), WEIGHTS["powers 2 and 4"], "float32")
+    whole = outputs_and_gradient(sums, images)
+    monkeypatch.setattr(portions, "CACHED_BYTES", bytes_a_portion)
+    monkeypatch.setattr(attention, "PORTION_BYTES", bytes_a_portion)
+    cut = outputs_and_gradient(sums, images)
     assert all((a - b).norm() <= 1e-5 * a.norm() for a, b in zip(whole, cut, strict=True))
+    assert width == 16 or same_bits(whole, cut)
+
+
+@KERNELS
+def test_images_without_gradients_give_the_same_bits(width, shape):
+    images = torch.randn(7, *shape, generator=stream(1, "images"))
+    sums = AttentionSums(network_of(shape, width, 2), WEIGHTS["powers 2 and 4"], "float32")
+    assert same_bits(listed(sums(images)), outputs_and_gradient(sums, images)[:-1])
+
+
+def test_memory_used_again_holds_nothing_of_before():
+    shape = (3, 16, 16)
+    sums = AttentionSums(network_of(shape, 32, 2), WEIGHTS["atom"], "float32")
+    many, few = (torch.randn(n, *shape, generator=stream(3, "images", n)) for n in (9, 4))
+    fresh = [outputs_and_gradient(sums, images) for images in (few, many, few)]
+    assert same_bits(fresh[0], fresh[2])
+    leaves = [images.clone().requires_grad_(True) for images in (many, few)]
+    at_once = [sums(leaf) for leaf in leaves]  # both before either gradient is taken
+    for leaf, found, expected in zip(leaves, at_once, (fresh[1], fresh[0]), strict=True):
+        (gradient,) = torch.autograd.grad(sum(each.square().sum() for each in listed(found)), leaf)
+        assert torch.equal(gradient, expected[-1])
+
+
+def test_gradients_are_there_once():
+    sums = AttentionSums(network_of((3, 16, 16), 32, 2), WEIGHTS["dm"], "float32")
+    leaf = torch.randn(2, 3, 16, 16).requires_grad_(True)
+    total = sums(leaf).embedding.sum()
+    torch.autograd.grad(total, leaf, retain_graph=True)
+    with pytest.raises(RuntimeError, match="taken before"):
+        torch.autograd.grad(total, leaf)
+
+
+def test_the_parameters_are_those_of_the_call():
+    network, images = network_of((3, 16, 16), 32, 2), torch.randn(2, 3, 16, 16)
+    sums = AttentionSums(network, WEIGHTS["atom"], "float32")
+    before = listed(sums(images))
+    reinitialise(network, stream(5, "network"))
+    after = listed(sums(images))
+    assert not same_bits(before, after)
+    assert same_bits(after, listed(AttentionSums(network, WEIGHTS["atom"], "float32")(images)))
 
 
 def test_what_is_not_a_number_stays_none():
     network = network_of((1, 8, 8), 16, 2)
     images = torch.randn(2, 1, 8, 8)
     images[0, 0, 3, 3] = float("nan")
-    sums = attention_sums(network, images, WEIGHTS["atom"], "float32")
+    sums = AttentionSums(network, WEIGHTS["atom"], "float32")(images)
     for layer in (*sums.spatial, *sums.channel, sums.embedding):
         assert layer[0].isnan().any()
         assert layer[1].isfinite().all()
@@ -129,10 +188,11 @@ def test_widths_without_kernels_and_machines_without_a_compiler_are_eager(monkey
     assert not runs_fused(128, CPU)
 
 
+@pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("name", ["atom", "datadam", "dm"])
-def test_a_distillation_comes_out_as_the_eager_one(name, monkeypatch):
+def test_a_distillation_comes_out_as_the_eager_one(name, width, monkeypatch):
     posed, module = problem(), methods.load(name)
-    config = module.Config(iterations=5, width=16, batch_real=16)
+    config = module.Config(iterations=5, width=width, batch_real=16)
     fused = module.distill(posed, config, Session())
     monkeypatch.setattr(_matching, "runs_fused", lambda *_: False)
     eager = module.distill(posed, config, Session())
@@ -141,7 +201,8 @@ def test_a_distillation_comes_out_as_the_eager_one(name, monkeypatch):
     assert not torch.equal(fused, eager)  # else one of them was not what it is called
 
 
-def test_kernels_are_called_a_fixed_number_of_times(monkeypatch):
+@pytest.mark.parametrize("cached_portions", [1, 2])
+def test_kernels_are_called_a_fixed_number_of_times(cached_portions, monkeypatch):
     """A guard on speed that no clock decides: a call a block, portion and direction, whatever the classes."""
     calls = []
     library = kernels.library()
@@ -154,28 +215,16 @@ def test_kernels_are_called_a_fixed_number_of_times(monkeypatch):
 
             return call
 
+    posed, module, width = problem(), methods.load("atom"), 32
+    real, synthetic = 16 * len(posed.classes), posed.ipc * len(posed.classes)
+    map_bytes = 4 * width * posed.image_shape[1] * posed.image_shape[2]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(portions, "CACHED_BYTES", -(-real // cached_portions) * map_bytes)
     monkeypatch.setattr(attention.kernels, "library", Counting)
-    module = methods.load("atom")
-    module.distill(problem(), module.Config(iterations=3, width=16, batch_real=16), Session())
+    module.distill(posed, module.Config(iterations=3, width=width, batch_real=16), Session())
     depth = 2
-    assert calls.count("attention_forward") == 3 * 2 * depth  # real and synthetic images
+    assert synthetic * cached_portions <= real  # they are one portion
+    assert calls.count("attention_forward") == 3 * depth * (cached_portions + 1)
     assert calls.count("attention_backward") == 3 * depth
-
-
-@pytest.mark.parametrize(("width", "shape"), [(32, (3, 16, 16)), (16, (1, 9, 13))])
-def test_images_without_gradients_give_the_same_bits_in_any_portions_on_any_threads(
-    width, shape, monkeypatch
-):
-    network, weights = network_of(shape, width, 2), WEIGHTS["powers 2 and 4"]
-    images = torch.randn(7, *shape, generator=stream(1, "images"))
-    wanted = attention_sums(network, images.clone().requires_grad_(True), weights, "float32")
-    for threads, size in ((1, attention.CACHED_BYTES), (1, 1), (3, 2 * width * shape[1] * shape[2] * 4)):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        monkeypatch.setattr(attention, "CACHED_BYTES", size)
-        found = attention_sums(network, images, weights, "float32")
-        for one, other in zip(
-            (*found.spatial, *found.channel, found.embedding),
-            (*wanted.spatial, *wanted.channel, wanted.embedding),
-            strict=True,
-        ):
-            assert torch.equal(one, other.detach())
+    assert calls.count("winograd_filters") == 3 * 3  # of the second block: twice for forward, once for back
+    assert calls.count("winograd_forward") == 3 * (cached_portions + 2)
