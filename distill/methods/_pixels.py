@@ -40,8 +40,9 @@ class PixelConfig:
             height and width; 1 is none. All starts but `noise` then take as many real images, shrunk.
         depth: blocks of the ConvNet; 0 chooses the field's depth for the image size.
         width: channels of each block.
-        precision: of the network's convolutions; bfloat16 is faster on processors and GPUs that have it, on
-            others `atom-nas distill` falls back to float32 and says so.
+        precision: of the network's convolutions; bfloat16 may be faster on GPUs and processors that have it
+            (on a CPU not for atom, datadam and dm), on others `atom-nas distill` falls back to float32 and
+            says so.
     """
 
     iterations: int = 1000
