@@ -29,7 +29,7 @@ _RESUME = "; what was finished is stored: repeat the command with --resume to go
 _RUN = {"prog_name": "atom-nas", "standalone_mode": False}
 _WAY_ON = {
     "distill": _RESUME,
-    "search": _RESUME,
+    "search": f"{_RESUME}; 'atom-nas report RUN' shows what is there",
     "quickstart": _RESUME,
     "label": "; finished epochs are stored: repeat the command to go on",
     "evaluate": "; finished trainings are stored: repeat the command to go on",

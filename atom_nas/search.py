@@ -393,6 +393,7 @@ def _matched(table: Mapping[str, float], scored: Sequence[Trial], source: str) -
     if not matched:
         raise ValueError(
             f"none of the {len(scored)} scored architectures is among the {len(table)} of {source}: the run "
-            "is kept; go on by --resume with another --reference, or with more --samples"
+            "is kept; go on by --resume with another --reference (none: no judgement of the ranking), or "
+            "with more --samples"
         )
     return matched

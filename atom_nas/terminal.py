@@ -105,8 +105,14 @@ def show_label(
     from distill.settings import resolve_device
     from distill.synthetic import load
     from distill.training import TrainingConfig
+    from search_spaces import is_own
 
     if "network" in options:
+        if is_own(options["network"]):
+            allowed = ", ".join(NETWORKS)
+            raise ValueError(
+                f"--network takes no network of your own, which is for evaluate; allowed: {allowed}"
+            )
         choose("network", options["network"], NETWORKS)
     unlabelled, resolved = load(directory), resolve_device(device)
     chosen = construct(TrainingConfig, {**teacher_training().as_dict(), **training})

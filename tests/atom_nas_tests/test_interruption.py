@@ -142,6 +142,7 @@ def test_a_stopped_command_says_how_to_go_on_and_leaves_no_worker(
     assert process.returncode == 130
     assert "Traceback" not in said
     assert "repeat the command with --resume" in said.splitlines()[-1]
+    assert "'atom-nas report RUN' shows what is there" in said.splitlines()[-1]
     wait_until_gone(process.pid)
     assert read_record(out)["complete"] is False
 

@@ -57,6 +57,9 @@ def test_a_folder_of_pictures_has_no_room_for_soft_labels(soft, synthetic, tmp_p
 
 def test_mistakes_are_one_line(synthetic, soft, tmp_path):
     out = tmp_path / "out"
+    assert "--network takes no network of your own" in refused(
+        "label", synthetic, "--network", "mine.py:make", "--out", out
+    )
     assert "unknown network 'convnet33'" in refused(
         "label", synthetic, "--network", "convnet33", "--out", out
     )
