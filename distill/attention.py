@@ -120,19 +120,14 @@ class _Attend(torch.autograd.Function):
 
 
 def _call(
-    maps: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    powers: tuple[float, float],
-    threads: int | None = None,
+    maps: Tensor, weight: Tensor, bias: Tensor, eps: float, powers: tuple[float, float]
 ) -> tuple[Any, ...]:
     """The arguments that both directions begin with; as many threads as torch has by default."""
     count, channels, height, width = maps.shape
     half = int(maps.dtype == torch.bfloat16)
     shape = (count, height, width, channels)
     pointers = (maps.data_ptr(), weight.data_ptr(), bias.data_ptr())
-    return half, threads or torch.get_num_threads(), *shape, eps, *powers, *pointers
+    return half, torch.get_num_threads(), *shape, eps, *powers, *pointers
 
 
 def _present(sums: Tensor) -> Tensor | None:

@@ -53,8 +53,14 @@ class Portions:
 
         None where some convolution has no kernel. Differentiable in the images, once; the network's
         parameters are taken as constants, as they are now.
+
+        Raises:
+            ValueError: images of another form than the network takes.
         """
-        images = images.contiguous(memory_format=torch.channels_last)
+        channels = self._blocks[0].conv.in_channels
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ValueError(f"images are {tuple(images.shape)}: the network takes (N, {channels}, H, W)")
+        images = images.float().contiguous(memory_format=torch.channels_last)
         convs = self._convolutions(images)
         if convs is None:
             return None
@@ -82,7 +88,8 @@ class _Block:
     """A block with constant parameters, as kernels take it: convolution, norm, ReLU, sums, pooling."""
 
     def __init__(self, block: ConvBlock, conv: Constant, powers: tuple[float, float]) -> None:
-        self.conv, self.powers, self._norm = conv, powers, block.norm
+        self.conv, self.powers, self._eps = conv, powers, block.norm.eps
+        self._weight, self._bias = (each.detach().clone() for each in (block.norm.weight, block.norm.bias))
         self.channels, self.height, self.width = conv.outputs, *conv.shape[1:]
         self.map_bytes = _FLOAT * self.channels * self.height * self.width
 
@@ -98,8 +105,8 @@ class _Block:
         """Memory for spatial and channel sums of so many images; empty for those that are not used."""
         pixels = self.height * self.width
         return (
-            torch.empty(count, pixels if self.powers[0] else 0),
-            torch.empty(count, self.channels if self.powers[1] else 0),
+            _floats(count, pixels if self.powers[0] else 0),
+            _floats(count, self.channels if self.powers[1] else 0),
         )
 
     def attend(self, count: int, maps: int, *results: int | None) -> None:
@@ -112,10 +119,10 @@ class _Block:
 
     def _call(self, count: int) -> tuple[Any, ...]:
         shape = (count, self.height, self.width, self.channels)
-        return 0, 1, *shape, self._norm.eps, *self.powers
+        return 0, 1, *shape, self._eps, *self.powers
 
     def _given(self, maps: int) -> tuple[int, int, int]:
-        return maps, self._norm.weight.data_ptr(), self._norm.bias.data_ptr()
+        return maps, self._weight.data_ptr(), self._bias.data_ptr()
 
 
 class _Kept(NamedTuple):
@@ -130,19 +137,16 @@ class _Memory:
     """What was kept and is needed no more: memory that is new to a process costs as much as what fills it."""
 
     def __init__(self) -> None:
-        self._free: list[list[_Kept]] = []
+        self._free: list[_Kept] = []
 
     def take(self, blocks: Sequence[_Block], count: int) -> list[_Kept]:
         """Of each block, for at least so many images."""
-        while self._free:
-            kept = self._free.pop()
-            shapes = [block.maps(0).shape[1:] for block in blocks]
-            if len(kept[0].maps) >= count and [own.maps.shape[1:] for own in kept] == shapes:
-                return kept
-        return _memory(blocks, count)
+        kept, self._free = self._free, []
+        fits = [own.maps.shape[1:] for own in kept] == [block.maps(0).shape[1:] for block in blocks]
+        return kept if fits and len(kept[0].maps) >= count else _memory(blocks, count)
 
     def give_back(self, kept: list[_Kept]) -> None:
-        self._free.append(kept)
+        self._free = kept
 
 
 class _Through(torch.autograd.Function):
@@ -179,7 +183,7 @@ def _shared_out(count: int, blocks: Sequence[_Block], work: Callable[[range], No
     """work(starts of portions) on every thread, for a share of the images; a portion ends where the next, or
     the share, does."""
     size = max(1, CACHED_BYTES // max(block.map_bytes for block in blocks))
-    each = -(-count // torch.get_num_threads())
+    each = max(1, -(-count // torch.get_num_threads()))
     bounds = [(first, min(first + each, count)) for first in range(0, count, each)]
     _on_threads([partial(work, range(first, last, size)) for first, last in bounds])
 
@@ -236,7 +240,7 @@ def _backward(
 
 def _memory(blocks: Sequence[_Block], count: int) -> list[_Kept]:
     return [
-        _Kept(block.maps(count), torch.empty(count, block.channels), torch.empty(count, block.channels))
+        _Kept(block.maps(count), _floats(count, block.channels), _floats(count, block.channels))
         for block in blocks
     ]
 
@@ -251,4 +255,8 @@ def _present_row(tensor: Tensor, image: int) -> int | None:
 
 
 def _channels_last(*shape: int) -> Tensor:
-    return torch.empty(shape, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=torch.float32, memory_format=torch.channels_last)
+
+
+def _floats(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32)

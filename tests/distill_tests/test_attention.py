@@ -163,11 +163,24 @@ def test_gradients_are_there_once():
 def test_the_parameters_are_those_of_the_call():
     network, images = network_of((3, 16, 16), 32, 2), torch.randn(2, 3, 16, 16)
     sums = AttentionSums(network, WEIGHTS["atom"], "float32")
-    before = listed(sums(images))
+    *before, wanted = outputs_and_gradient(sums, images)
+    leaf = images.clone().requires_grad_(True)
+    total = sum(output.square().sum() for output in listed(sums(leaf)))
     reinitialise(network, stream(5, "network"))
+    assert torch.equal(torch.autograd.grad(total, leaf)[0], wanted)
     after = listed(sums(images))
     assert not same_bits(before, after)
     assert same_bits(after, listed(AttentionSums(network, WEIGHTS["atom"], "float32")(images)))
+
+
+def test_images_of_another_form():
+    shape = (3, 16, 16)
+    sums = AttentionSums(network_of(shape, 32, 2), WEIGHTS["atom"], "float32")
+    images = torch.randn(2, *shape, generator=stream(4, "images"))
+    assert same_bits(listed(sums(images.double())), listed(sums(images)))
+    assert [len(each) for each in listed(sums(images[:0]))] == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"the network takes \(N, 3, H, W\)"):
+        sums(images[:, :1])
 
 
 def test_what_is_not_a_number_stays_none():
