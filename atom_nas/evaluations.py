@@ -94,8 +94,10 @@ def evaluate(
     jobs = {job: plan.key(subject, job.architecture, job.seed) for job, subject in _jobs(plan).items()}
     left = [job for job, key in jobs.items() if key not in known]
     reused = len(jobs) - len(left)
-    if left:
-        real = plan.sets[0].real_dataset(data_dir, dataset)
+    # A dataset that is named is checked even where nothing is left to do on it.
+    named = dataset is not None or data_dir is not None
+    real = plan.sets[0].real_dataset(data_dir, dataset) if left or named else None
+    if real is not None and left:
         spared = reused * plan.config.epochs
         tell = (lambda done: on_epoch(spared + done)) if on_epoch else None
         failed = []

@@ -349,4 +349,8 @@ def test_a_set_can_be_used_after_its_folder_has_moved(tmp_path):
     (tmp_path / "a").rename(tmp_path / "b")
     command = ("evaluate", tmp_path / "s", "--epochs", 1, "--repeats", 1, "--json")
     assert "--dataset folder:PATH" in refused(*command)
-    assert json.loads(done(*command, "--dataset", f"folder:{tmp_path / 'b'}").stdout)["networks"]
+    moved = (*command, "--dataset", f"folder:{tmp_path / 'b'}")
+    found = json.loads(done(*moved).stdout)
+    assert json.loads(done(*moved).stdout) == {**found, "reused": 2}
+    (tmp_path / "b" / "train" / "dark" / "5.png").unlink()
+    assert "is not the data that" in refused(*moved)  # though nothing is left to train on it
