@@ -18,7 +18,7 @@ from distill.convolution import convolve
 from distill.kernels import LANES
 from distill.matching import LossWeights, Sums
 from distill.networks import ConvNet
-from distill.portions import Portions, convolution_blocks, powers
+from distill.portions import Portions, arguments, convolution_blocks, powers
 from distill.precision import Precision
 
 PORTION_BYTES = 32 * 2**20
@@ -123,11 +123,8 @@ def _call(
     maps: Tensor, weight: Tensor, bias: Tensor, eps: float, powers: tuple[float, float]
 ) -> tuple[Any, ...]:
     """The arguments that both directions begin with; as many threads as torch has by default."""
-    count, channels, height, width = maps.shape
-    half = int(maps.dtype == torch.bfloat16)
-    shape = (count, height, width, channels)
-    pointers = (maps.data_ptr(), weight.data_ptr(), bias.data_ptr())
-    return half, torch.get_num_threads(), *shape, eps, *powers, *pointers
+    half, threads = maps.dtype == torch.bfloat16, torch.get_num_threads()
+    return arguments(maps.shape, weight, bias, eps, powers, maps.data_ptr(), half=half, threads=threads)
 
 
 def _present(sums: Tensor) -> Tensor | None:

@@ -39,6 +39,30 @@ def convolution_blocks(network: ConvNet) -> list[ConvBlock]:
     return [block for block in network.blocks if isinstance(block, ConvBlock)]
 
 
+def arguments(
+    shape: Sequence[int],
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    powers: tuple[float, float],
+    maps: int,
+    *,
+    half: bool = False,
+    threads: int = 1,
+) -> tuple[Any, ...]:
+    """What both directions of the kernel behind a convolution take first.
+
+    Args:
+        shape: (N, C, H, W) of the maps.
+        weight, bias, eps: of the norm.
+        powers: see `powers`.
+        maps: their address, in float32 or, `half`, bfloat16.
+    """
+    count, channels, height, width = shape
+    sizes = (count, height, width, channels)
+    return half, threads, *sizes, eps, *powers, maps, weight.data_ptr(), bias.data_ptr()
+
+
 class Portions:
     """A ConvNet that many images go through: the memory of what is kept for the way back is used again."""
 
@@ -111,18 +135,15 @@ class _Block:
 
     def attend(self, count: int, maps: int, *results: int | None) -> None:
         """`results`: addresses of pooled maps, spatial and channel sums, means, inverse deviations."""
-        kernels.library().attention_forward(*self._call(count), *self._given(maps), *results)
+        kernels.library().attention_forward(*self._arguments(count, maps), *results)
 
     def attend_back(self, count: int, maps: int, *gradients: int | None) -> None:
         """`gradients`: addresses of means, inverse deviations, gradients of pooled maps and sums, result."""
-        kernels.library().attention_backward(*self._call(count), *self._given(maps), *gradients)
+        kernels.library().attention_backward(*self._arguments(count, maps), *gradients)
 
-    def _call(self, count: int) -> tuple[Any, ...]:
-        shape = (count, self.height, self.width, self.channels)
-        return 0, 1, *shape, self._eps, *self.powers
-
-    def _given(self, maps: int) -> tuple[int, int, int]:
-        return maps, self._weight.data_ptr(), self._bias.data_ptr()
+    def _arguments(self, count: int, maps: int) -> tuple[Any, ...]:
+        shape = (count, self.channels, self.height, self.width)
+        return arguments(shape, self._weight, self._bias, self._eps, self.powers, maps)
 
 
 class _Kept(NamedTuple):
