@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 from atom_nas.run_folder import CHECKPOINTS
 from atom_nas.runner import Stage
@@ -39,8 +40,15 @@ class Rung:
         return f"proxy after {self.epochs} epochs"
 
 
-class Halving:
-    """What a strategy's proposals are answered from, all of them at once.
+class MakeStage(Protocol):
+    """Makes the stage of a rung for so many architectures, given each one's leg and the seconds that it took
+    before; `more` is what else a `Stage` takes."""
+
+    def __call__(self, rung: Rung, total: int, leg: Legs, used: Seconds, **more: Any) -> Stage: ...
+
+
+class Rungs:
+    """What searches that stop trainings early have in common: what is stored of each rung, who is where.
 
     Args:
         config: how many go on.
@@ -48,10 +56,9 @@ class Halving:
         score: the recorded score by which they go on.
         folder: of the run.
         store: its trials.
-        stage: makes the stage of a rung for so many architectures, given each one's leg and the seconds that
-            it took before.
-        same_as: an architecture -> the one whose network it is by another name: all names of a network are in
-            one bracket and go on together, as one.
+        stage: see `MakeStage`.
+        same_as: an architecture -> the one whose network it is by another name: all names of a network begin
+            and go on together, as one.
     """
 
     def __init__(
@@ -62,46 +69,54 @@ class Halving:
         score: str,
         folder: Path,
         store: TrialStore,
-        stage: Callable[[Rung, int, Legs, Seconds], Stage],
+        stage: MakeStage,
         same_as: Callable[[str], str] = str,
     ) -> None:
-        self._config, self._score, self._store, self._stage = config, score, store, stage
+        self.config, self._score, self._store, self._make_stage = config, score, store, stage
         self._same_as = same_as
         self._rungs = [Rung(each) for each in config.epochs(epochs)]
         self._checkpoints = folder / CHECKPOINTS
 
     def evaluate(self, architectures: Sequence[Architecture]) -> list[float | None]:
-        """Each one's place, higher is better, or None where it failed."""
+        """What a strategy's proposals are answered by, all of them at once.
+
+        Returns:
+            Each one's place, higher is better, or None where it failed.
+        """
         names = list(dict.fromkeys(map(str, architectures)))
-        positions = {name: position for position, name in enumerate(names)}
-        ends: dict[str, list[Trial]] = {name: [] for name in names}
-        reached: dict[str, Rung] = {}
-        places: dict[str, float] = {}
         networks: dict[str, list[str]] = {}
         for name in names:
             networks.setdefault(self._same_as(name), []).append(name)
-        beginning = iter(networks)
-        brackets: list[list[str]] = []
-        sizes = self._config.brackets(len(networks), len(self._rungs))
-        for number, (rung, size) in enumerate(zip(self._rungs, sizes, strict=True)):
-            brackets.append(list(islice(beginning, size)))
-            running = [name for bracket in brackets for network in bracket for name in networks[network]]
-            stage = self._stage(rung, len(running), partial(self._leg, rung), partial(self._used, rung))
-            stage.ensure({name: positions[name] for name in running})
-            trials = {name: self._stored(rung, name) for name in running}
-            reached |= dict.fromkeys(running, rung)
-            for name, trial in trials.items():
-                ends[name].append(trial)
-            worths = {name: trial.worth(self._score) for name, trial in trials.items()}
-            values = {name: worth for name, worth in worths.items() if worth is not None}
-            places |= {name: number + _beaten(name, values) for name in values}
-            places = {name: place for name, place in places.items() if ends[name][-1].done}
-            best = _of_networks(values, networks)
-            brackets = [self._best(bracket, best) for bracket in brackets]
-        for name in names:
-            self._store.add(self._whole(ends[name][-1], reached[name], places.get(name)))
+        places = self._rank(self._train(names, networks))
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         return [places.get(str(architecture)) for architecture in architectures]
+
+    def _train(
+        self, names: Sequence[str], networks: Mapping[str, Sequence[str]]
+    ) -> list[Mapping[str, Trial]]:
+        """The trials at each rung of what was proposed, in that order, given the names of each network."""
+        raise NotImplementedError
+
+    def stage(self, rung: Rung, total: int, **more: Any) -> Stage:
+        """A rung's stage, for so many architectures; `more` is what else a `Stage` takes."""
+        return self._make_stage(rung, total, partial(self._leg, rung), partial(self._used, rung), **more)
+
+    def _rank(self, reached: Sequence[Mapping[str, Trial]]) -> dict[str, float]:
+        """Each one's place; stores its trial with all that it cost."""
+        last = {name: number for number, trials in enumerate(reached) for name in trials}
+        places: dict[str, float] = {}
+        for number, trials in enumerate(reached):
+            values = self.values(trials)
+            places |= {name: number + _beaten(name, values) for name in values}
+        places = {name: place for name, place in places.items() if reached[last[name]][name].done}
+        for name in last:
+            self._store.add(self._whole(name, last[name], places.get(name)))
+        return places
+
+    def values(self, trials: Mapping[str, Trial]) -> dict[str, float]:
+        """By which trials are compared, higher is better; those left out that have no score."""
+        worths = {name: trial.worth(self._score) for name, trial in trials.items()}
+        return {name: worth for name, worth in worths.items() if worth is not None}
 
     def _leg(self, rung: Rung, name: str) -> Leg:
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
@@ -112,32 +127,60 @@ class Halving:
         stored = [self._store.get(each.stored_as, name) for each in self._rungs if each.epochs < rung.epochs]
         return sum(trial.seconds for trial in stored if trial is not None)
 
-    def _stored(self, rung: Rung, name: str) -> Trial:
-        trial = self._store.get(rung.stored_as, name)
-        assert trial is not None
-        return trial
+    def stored(self, rung: Rung, names: Sequence[str]) -> dict[str, Trial]:
+        """The trials of architectures that have done a rung."""
+        trials = {}
+        for name in names:
+            trial = self._store.get(rung.stored_as, name)
+            assert trial is not None
+            trials[name] = trial
+        return trials
+
+    def _whole(self, name: str, last: int, place: float | None) -> Trial:
+        """The last rung's trial with the costs of all; of rungs too that fewer samples had let it reach."""
+        stored = [self._store.get(rung.stored_as, name) for rung in self._rungs]
+        parts = [part for part in stored if part is not None]
+        peaks = [part.peak_memory_mb for part in parts if part.peak_memory_mb is not None]
+        own = {} if place is None else {PLACE: place, EPOCHS: float(self._rungs[last].epochs)}
+        end = self.stored(self._rungs[last], [name])[name]
+        return replace(
+            end,
+            estimator="proxy",
+            scores={**end.scores, **own},
+            seconds=sum(part.seconds for part in parts),
+            cpu_seconds=sum(part.cpu_seconds for part in parts),
+            peak_memory_mb=max(peaks, default=None),
+        )
+
+
+class Halving(Rungs):
+    """One rung after the other: those that go on are chosen when all have done it."""
+
+    def _train(
+        self, names: Sequence[str], networks: Mapping[str, Sequence[str]]
+    ) -> list[Mapping[str, Trial]]:
+        positions = {name: position for position, name in enumerate(names)}
+        beginning = iter(networks)
+        brackets: list[list[str]] = []
+        reached: list[Mapping[str, Trial]] = []
+        sizes = self.config.brackets(len(networks), len(self._rungs))
+        for rung, size in zip(self._rungs, sizes, strict=True):
+            brackets.append(list(islice(beginning, size)))
+            running = [name for bracket in brackets for network in bracket for name in networks[network]]
+            # What took longest so far comes first, so that no worker is left alone with it at the rung's end.
+            costliest = sorted(running, key=lambda name, rung=rung: -self._used(rung, name))  # type: ignore[misc]
+            self.stage(rung, len(running)).ensure({name: positions[name] for name in costliest})
+            reached.append(self.stored(rung, running))
+            best = _of_networks(self.values(reached[-1]), networks)
+            brackets = [self._best(bracket, best) for bracket in brackets]
+        return reached
 
     def _best(self, bracket: Sequence[str], values: Mapping[str, float]) -> list[str]:
         """Those of a bracket's networks that go on, in their order; of equals those proposed first."""
         scored = [network for network in bracket if network in values]
         ranked = sorted(scored, key=lambda network: -values[network])
-        chosen = set(ranked[: self._config.promoted(len(scored))])
+        chosen = set(ranked[: self.config.promoted(len(scored))])
         return [network for network in scored if network in chosen]
-
-    def _whole(self, last: Trial, reached: Rung, place: float | None) -> Trial:
-        """The last rung's trial with the costs of all; of rungs too that fewer samples had let it reach."""
-        stored = [self._store.get(rung.stored_as, last.architecture) for rung in self._rungs]
-        parts = [part for part in stored if part is not None]
-        peaks = [part.peak_memory_mb for part in parts if part.peak_memory_mb is not None]
-        own = {} if place is None else {PLACE: place, EPOCHS: float(reached.epochs)}
-        return replace(
-            last,
-            estimator="proxy",
-            scores={**last.scores, **own},
-            seconds=sum(part.seconds for part in parts),
-            cpu_seconds=sum(part.cpu_seconds for part in parts),
-            peak_memory_mb=max(peaks, default=None),
-        )
 
 
 def _beaten(name: str, values: dict[str, float]) -> float:

@@ -133,6 +133,8 @@ def _strategy(plan: Plan) -> dict[str, Any]:
     options = {"fingerprint": _fingerprint(listed.architectures)}
     if plan.halving:
         options |= asdict(plan.halving)
+        # Without a name it is successive halving, which was there first.
+        options |= {} if settings.strategy == "successive-halving" else {"halving": settings.strategy}
     return {
         "name": "list",
         "options": options,

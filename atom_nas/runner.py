@@ -186,6 +186,8 @@ class Stage:
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
     _overdue: dict[str, Trial] = field(init=False, default_factory=dict)
+    _positions: dict[str, int] = field(init=False, default_factory=dict)
+    _spent: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     _unit: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -208,47 +210,19 @@ class Stage:
             OSError: the store cannot be written; everything before is stored.
         """
         wanted = [name for name in positions if name not in self._seen]
-        left = [name for name in wanted if not self._take(name, positions[name])]
+        left = [name for name in wanted if not self.take(name, positions[name])]
         firsts = {self.same_as(name): name for name in reversed(left)}
-        self._run([name for name in left if firsts[self.same_as(name)] == name], positions)
-        self._run([name for name in left if firsts[self.same_as(name)] != name], positions)
+        self._run([name for name in left if firsts[self.same_as(name)] == name])
+        self._run([name for name in left if firsts[self.same_as(name)] != name])
 
-    def _run(self, names: Sequence[str], positions: Mapping[str, int]) -> None:
-        jobs = [self._job(name) for name in names]
-        before = {
-            job.architecture: self.spent(job.leg)
-            for job in jobs
-            if self.spent and job.leg and job.known is None
-        }
-        for outcome in self.engine.run(jobs, self.on_wait):
-            job = outcome.job
-            trial = self._trial(outcome, positions[job.architecture])
-            seconds, cpu_seconds = before.get(job.architecture, (0.0, 0.0))
-            trial = replace(
-                trial, seconds=trial.seconds + seconds, cpu_seconds=trial.cpu_seconds + cpu_seconds
-            )
-            trial = self.finish(trial) if self.finish else trial
-            if (earlier := self._overdue.pop(job.architecture, None)) is not None:
-                self._replace(earlier, trial)
-            else:
-                self._keep(trial)
-            # What another name's training paid for has no cost of its own, by which other runs could count.
-            if self.cache and job.known is None:
-                self.cache.add(trial)
+    def _run(self, names: Sequence[str]) -> None:
+        for outcome in self.engine.run([self.job(name) for name in names], self.on_wait):
+            self.settle(outcome)
 
-    def _replace(self, earlier: Trial, trial: Trial) -> None:
-        """Keep a trial in the place of one that had less time, whose seconds were spent as well."""
-        seconds, cpu_seconds = trial.seconds + earlier.seconds, trial.cpu_seconds + earlier.cpu_seconds
-        whole = replace(trial, seconds=seconds, cpu_seconds=cpu_seconds)
-        self.store.replace(whole)
-        self._tell(whole)
-
-    def _keep(self, trial: Trial) -> None:
-        self.store.add(trial)
-        self._tell(trial)
-
-    def _take(self, architecture: str, position: int) -> bool:
-        """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest."""
+    def take(self, architecture: str, position: int) -> bool:
+        """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest, of
+        which each needs its `job` done and the outcome given to `settle`."""
+        self._positions[architecture] = position
         stored = self.store.get(self.name, architecture)
         if stored and self._may_take_longer(stored):
             self._overdue[architecture] = stored  # it stays until there is another
@@ -264,8 +238,42 @@ class Stage:
             return True
         reason = self.misfit(architecture)
         if reason:
-            self._keep(self._misfit_trial(architecture, position, reason))
+            self._keep(self._misfit_trial(architecture, reason))
         return reason is not None
+
+    def job(self, architecture: str) -> Job:
+        """What is to be run for an architecture that `take` did not settle; of those that are one network the
+        second after the first is settled, whose scores it gets."""
+        job = self._job(architecture)
+        if self.spent and job.leg and job.known is None:
+            self._spent[architecture] = self.spent(job.leg)
+        return job
+
+    def settle(self, outcome: Outcome) -> None:
+        """Store what became of a job."""
+        job = outcome.job
+        trial = self._trial(outcome)
+        seconds, cpu_seconds = self._spent.pop(job.architecture, (0.0, 0.0))
+        trial = replace(trial, seconds=trial.seconds + seconds, cpu_seconds=trial.cpu_seconds + cpu_seconds)
+        trial = self.finish(trial) if self.finish else trial
+        if (earlier := self._overdue.pop(job.architecture, None)) is not None:
+            self._replace(earlier, trial)
+        else:
+            self._keep(trial)
+        # What another name's training paid for has no cost of its own, by which other runs could count.
+        if self.cache and job.known is None:
+            self.cache.add(trial)
+
+    def _replace(self, earlier: Trial, trial: Trial) -> None:
+        """Keep a trial in the place of one that had less time, whose seconds were spent as well."""
+        seconds, cpu_seconds = trial.seconds + earlier.seconds, trial.cpu_seconds + earlier.cpu_seconds
+        whole = replace(trial, seconds=seconds, cpu_seconds=cpu_seconds)
+        self.store.replace(whole)
+        self._tell(whole)
+
+    def _keep(self, trial: Trial) -> None:
+        self.store.add(trial)
+        self._tell(trial)
 
     def _may_take_longer(self, stored: Trial) -> bool:
         """Whether an earlier session ended a trial sooner than this one would."""
@@ -287,11 +295,11 @@ class Stage:
             used=self.used(scored) if self.used else 0.0,
         )
 
-    def _trial(self, outcome: Outcome, position: int) -> Trial:
+    def _trial(self, outcome: Outcome) -> Trial:
         return Trial(
             estimator=self.name,
             architecture=outcome.job.architecture,
-            position=position,
+            position=self._positions[outcome.job.architecture],
             status="failed" if outcome.reason else "done",
             reason=outcome.reason,
             scores=outcome.scores,
@@ -303,7 +311,7 @@ class Stage:
             device=outcome.device,
         )
 
-    def _misfit_trial(self, architecture: str, position: int, reason: str) -> Trial:
+    def _misfit_trial(self, architecture: str, reason: str) -> Trial:
         outcome = Outcome(
             job=self._job(architecture),
             reason=f"does not fit the images: {reason}",
@@ -313,7 +321,7 @@ class Stage:
             peak_memory_mb=None,
             device=self.device,
         )
-        return self._trial(outcome, position)
+        return self._trial(outcome)
 
     def _tell(self, trial: Trial, *, reused: int = 0) -> None:
         before = self._progress

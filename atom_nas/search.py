@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from atom_nas import engines
+from atom_nas.asha import Asha
 from atom_nas.confirmation import Confirmation, first, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
-from atom_nas.halving import Halving, Legs, Rung, Seconds
+from atom_nas.halving import Halving, Legs, Rung, Rungs, Seconds
 from atom_nas.plan import Plan, prepare
 from atom_nas.record import code_before, first_record
 from atom_nas.references import ReferenceCache
@@ -29,7 +30,7 @@ from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Stage, costliest_first, expected_costs
 from atom_nas.same import SameNetworks
 from atom_nas.settings import SearchSettings
-from atom_nas.strategies import LEARNING, run_strategy
+from atom_nas.strategies import LEARNING, AshaConfig, run_strategy
 from atom_nas.tables import ReferenceTable, reference_csv
 from atom_nas.trials import Trial
 from distill import kernels
@@ -132,10 +133,9 @@ def _engine(plan: Plan) -> Engine:
     )
     smaller = replace(build, options={**settings.space_options, **settings.proxy_space})
     optional = [estimator for estimator in (plan.reference, plan.confirm) if estimator]
-    chosen = (plan.proxy, *plan.others, *optional)
     workload = Workload(
         build=build,
-        estimators=chosen,
+        estimators=(plan.proxy, *plan.others, *optional),
         image_shape=shape,
         proxies=dict.fromkeys(AS_PROXY, smaller) if settings.proxy_space else {},
         repeats=dict.fromkeys(AS_PROXY, settings.repeats),
@@ -200,7 +200,9 @@ class _Session:
             return Proposals(
                 self._stage("proxy", plan.proxy, score, plan.expected, final=final), score
             ).evaluate
-        return Halving(
+        asynchronous = isinstance(plan.halving, AshaConfig)
+        halved: Callable[..., Rungs] = partial(Asha, tell=self._tell) if asynchronous else Halving
+        return halved(
             plan.halving,
             epochs=self._settings.epochs,
             score=score,
@@ -210,11 +212,10 @@ class _Session:
             same_as=self._same.representative,
         ).evaluate
 
-    def _rung(self, rung: Rung, total: int, leg: Legs, used: Seconds) -> Stage:
-        title, score = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion
-        how = {"stored_as": rung.stored_as, "leg": leg, "used": used}
-        how["spent"] = partial(spent_on, repeats=self._settings.repeats)
-        return self._stage(title, self._plan.proxy, score, total, **how)
+    def _rung(self, rung: Rung, total: int, leg: Legs, used: Seconds, **more: Any) -> Stage:
+        title, criterion = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion
+        more |= {"leg": leg, "used": used, "spent": partial(spent_on, repeats=self._settings.repeats)}
+        return self._stage(title, self._plan.proxy, criterion, total, stored_as=rung.stored_as, **more)
 
     def refer(self) -> None:
         """Get the reference scores of what was scored."""
@@ -382,8 +383,8 @@ def _definition(space: Space) -> dict[str, Any]:
 def _foreign(table: ReferenceTable | None) -> str | None:
     if table is None or not table.foreign:
         return None
-    rows = table.foreign + len(table.scores)
-    return f"{table.foreign} of {rows} rows of the reference are not of this space ({table.why_foreign})"
+    of = f"{table.foreign} of {table.foreign + len(table.scores)} rows of the reference"
+    return f"{of} are not of this space ({table.why_foreign})"
 
 
 def _matched(table: Mapping[str, float], scored: Sequence[Trial], source: str) -> dict[str, float]:

@@ -190,6 +190,28 @@ class HyperbandConfig(HalvingConfig):
         return tuple(sizes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AshaConfig(HalvingConfig):
+    """Asynchronous successive halving: Li et al., "A system for massively parallel hyperparameter tuning",
+    MLSys 2020 (arXiv:1810.05934).
+
+    An architecture goes on as soon as it is among the best so far, so that no worker waits for a rung to end.
+    In the paper "so far" is what the workers happen to have done. Here trainings end in the order that they
+    would if every epoch took equally long in so many slots, and none counts before its turn: a search gives
+    the same scores whatever it runs on.
+
+    Attributes:
+        slots: architectures in training at once. It is not the number of workers: results are the same
+            however many there are, but more workers than slots have nothing to do.
+    """
+
+    slots: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("slots", self.slots, at_least=1)
+
+
 StrategyConfig = RandomConfig | GridConfig | EvolutionConfig | TpeConfig | HalvingConfig | HyperbandConfig
 
 # Name -> options and summary.
@@ -211,6 +233,10 @@ STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
     "hyperband": (
         HyperbandConfig,
         "successive halving from several first rungs, so that slow beginners have a chance",
+    ),
+    "asha": (
+        AshaConfig,
+        "successive halving in which the best so far go on at once: for many workers",
     ),
 }
 

@@ -176,7 +176,7 @@ def _halving(info: RunInfo) -> dict[str, Any]:
     """How trainings were stopped early, if they were, whether architectures were sampled or listed."""
     if info.score != "halving_place":
         return {}
-    return info.strategy.how
+    return {"by": info.strategy.halving, **info.strategy.how}
 
 
 def _grouped(members: Sequence[_Member], keys: Sequence[Any]) -> list[list[_Member]]:

@@ -97,7 +97,7 @@ def _stopped_early(run: Run) -> str | None:
     were = by_count(stopped, "was", "were")
     return (
         f"{stopped} of {plural(len(epochs), 'training')} {were} stopped before epoch {longest:.0f}: the "
-        "place in successive halving ranks them all, those that got further before those that were stopped "
+        "place by rung ranks them all, those that got further before those that were stopped "
         "earlier; other scores compare trainings of different lengths."
     )
 

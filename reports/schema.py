@@ -80,7 +80,7 @@ class SpaceInfo(_Part):
     fitting: Count | None = None
 
 
-_OF_A_LIST = ("fingerprint", "duplicates", "among")
+_OF_A_LIST = ("fingerprint", "duplicates", "among", "halving")
 
 
 class StrategyInfo(_Part):
@@ -89,6 +89,13 @@ class StrategyInfo(_Part):
     name: str
     options: dict[str, Any] = {}
     samples: Count | None = None
+
+    @property
+    def halving(self) -> str | None:
+        """The strategy by which trainings are stopped early; None where they are not."""
+        if "rungs" not in self.options:
+            return None
+        return str(self.options.get("halving", "successive-halving")) if self.name == "list" else self.name
 
     @property
     def how(self) -> dict[str, Any]:

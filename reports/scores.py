@@ -27,7 +27,7 @@ SCORES: dict[str, Score] = {
     "tail_training_loss": Score("training loss, last tenth", higher_is_better=False),
     "ema_training_loss": Score("training loss, weighted to the end", higher_is_better=False),
     "training_loss_decay": Score("training loss decay"),
-    "halving_place": Score("place in successive halving"),
+    "halving_place": Score("place by rung"),
     "trained_epochs": Score("epochs trained"),
     "parameters": Score("parameters"),
     "flops": Score("FLOPs"),

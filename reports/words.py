@@ -126,9 +126,12 @@ def _strategy(strategy: StrategyInfo) -> str:
     """successive-halving (eta 3, rungs 3) among listed architectures."""
     options = ", ".join(f"{name} {value}" for name, value in strategy.how.items() if value is not None)
     among = " among listed architectures" if (strategy.model_extra or {}).get("among") else ""
-    if strategy.name == "list":
-        return "none, all that were listed"
-    return f"{strategy.name}{f' ({options})' * bool(options)}{among}"
+    name = strategy.name
+    if name == "list":
+        if strategy.halving is None:
+            return "none, all that were listed"
+        name, among = strategy.halving, " of all that were listed"
+    return f"{name}{f' ({options})' * bool(options)}{among}"
 
 
 def describe_difference(difference: Difference | RulerDifference | None) -> str:

@@ -144,14 +144,21 @@ class Outcome:
     device: str
 
 
+More = Callable[[], Sequence[Job]]
+
+
 class Engine(Protocol):
     """Runs jobs; each failure is one outcome with a reason, never an exception."""
 
-    def run(self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None, more: More | None = None
+    ) -> Iterator[Outcome]:
         """Yield the outcome of every job as it finishes, in any order.
 
         Args:
             on_wait: called now and then while jobs run.
+            more: gives the jobs that have come up since it was called last; called at the start and after
+                each outcome. Without any, and once all jobs are done, the run ends.
         Raises:
             EngineError: the engine itself cannot work.
         """

@@ -24,7 +24,7 @@ from typing import Any
 import torch.multiprocessing as multiprocessing
 
 from atom_nas.engines._worker import Broken, Ready, Result, serve
-from atom_nas.engines.base import OVERDUE, EngineError, Job, Outcome, Work
+from atom_nas.engines.base import OVERDUE, EngineError, Job, More, Outcome, Work
 
 _Process = SpawnProcess | ForkServerProcess
 _MAX_FAILED_STARTS = 3
@@ -105,7 +105,9 @@ class LocalEngine:
         self._starved: deque[Job] = deque()
         self._alone = False
 
-    def run(self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None) -> Iterator[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None, more: More | None = None
+    ) -> Iterator[Outcome]:
         """See `Engine.run`.
 
         Args:
@@ -116,21 +118,29 @@ class LocalEngine:
         self._pending, self._lost_seconds = deque(jobs), {}
         self._starved, self._alone = deque(), self._config.workers == 1
         try:
-            yield from self._drain(on_wait)
-            if self._starved:
+            yield from self._drain(on_wait, more)
+            while self._starved:
                 self.close()
-                self._pending, self._alone = self._starved, True
-                yield from self._drain(on_wait)
+                self._pending, self._starved, self._alone = self._starved, deque(), True
+                yield from self._drain(on_wait, None)
+                self._alone = self._config.workers == 1
+                yield from self._drain(on_wait, more)
         finally:
             # Left early (an error in the caller, Ctrl-C): nobody waits for these outcomes any more.
             for worker in self._busy():
                 self._drop(worker)
 
-    def _drain(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome]:
-        while self._pending or self._busy():
+    def _drain(self, on_wait: Callable[[], None] | None, more: More | None) -> Iterator[Outcome]:
+        """All that is pending; as long as outcomes make more of it, that too."""
+        while self._extended(more) or self._busy():
             self._start_missing(len(self._pending))
             self._hand_out(self._pending)
             yield from self._collect(on_wait)
+
+    def _extended(self, more: More | None) -> deque[Job]:
+        if more:
+            self._pending.extend(more())
+        return self._pending
 
     def close(self) -> None:
         """Terminate all workers, busy or not."""

@@ -288,6 +288,10 @@ def test_a_list_can_be_halved(settings: SearchSettings, ran: Ran, tmp_path: Path
     run_search(replace(settings, architectures=listed, samples=None))
     assert list(stored(settings.out)) == names
     assert sorted(trial.scores[EPOCHS] for trial in stored(settings.out).values()) == [1, 2, 4]
+    strategy = "successive-halving (eta 2, rungs 3, criterion validation_accuracy) of all that were listed"
+    assert strategy in write_report([settings.out]).page.read_text()
+    with pytest.raises(ValueError, match=r"options\.halving was not set there and is 'hyperband' now"):
+        run_search(replace(settings, architectures=listed, samples=None, strategy="hyperband", resume=True))
 
 
 def test_what_a_checkpoint_must_be(tmp_path: Path) -> None:

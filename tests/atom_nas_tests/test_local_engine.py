@@ -112,6 +112,28 @@ def test_what_finds_no_memory_beside_others_is_tried_again_alone(
     assert str(run(warm, [second])[second].reason).startswith("MemoryError")  # it was alone the first time
 
 
+def test_jobs_that_come_up_meanwhile_are_run_too(
+    pair: LocalEngine, warm: LocalEngine, tmp_path: Path
+) -> None:
+    starved, follows = (
+        f"starved-{tmp_path / 'memory'}",
+        {"fine-1": ["fine-3"], "fine-3": ["fine-4", "fine-5"]},
+    )
+    follows[starved] = ["fine-6"]  # by when everything else is done, and it has run alone
+    new, outcomes = [job("fine-1"), job(starved)], {}
+
+    def more() -> list[Job]:
+        given = list(new)
+        new.clear()
+        return given
+
+    for outcome in pair.run([job("fine-2")], more=more):
+        outcomes[outcome.job.architecture] = outcome.reason
+        new += [job(name) for name in follows.get(outcome.job.architecture, [])]
+    assert outcomes == dict.fromkeys([*(f"fine-{number}" for number in range(1, 7)), starved])
+    assert [outcome.job.architecture for outcome in warm.run((), more=more)] == []
+
+
 def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:
     def process(name: str) -> float:
         return dict(next(warm.run([job(name)])).scores).get("process", 0.0)

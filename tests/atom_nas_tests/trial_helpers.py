@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from atom_nas.bench.turns import Finished, Turns, Way
 from atom_nas.engines._trial import run_trial
-from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.engines.base import Job, More, Outcome, Workload
 from atom_nas.estimators.base import SearchData
 from atom_nas.trials import Trial, TrialStore
 from distill.data import Split
@@ -206,8 +207,12 @@ class InlineEngine:
         self._workload = workload
         self._ran = ran
 
-    def run(self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None) -> Iterator[Outcome]:
-        for job in jobs:
+    def run(
+        self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None, more: More | None = None
+    ) -> Iterator[Outcome]:
+        pending = deque(jobs)
+        while pending.extend(more() if more else ()) or pending:
+            job = pending.popleft()
             if on_wait:
                 on_wait()
             self._ran.append((job.estimator, job.architecture))

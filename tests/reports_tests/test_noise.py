@@ -114,15 +114,17 @@ def test_means_of_ranks_of_other_scores_are_other_rulers(repeat: Make) -> None:
 
 def test_halving_repeats_halving_of_the_same_kind(repeat: Make) -> None:
     def halved(name: str, seed: int, strategy: str, eta: int, **options: Any) -> Path:
-        described = {"name": strategy, "options": {"eta": eta, **options}, "criterion": "validation_loss"}
+        described = {"name": strategy, "options": {"eta": eta, "rungs": 3, **options}}
         return repeat(name, seed, score="halving_place", strategy=described)
 
     first = halved("one", 0, "successive-halving", 3)
     listed = halved("listed", 1, "list", 3, fingerprint="sha256:ab", duplicates=0)
     other = halved("other", 2, "successive-halving", 2)
-    (noise,) = noise_of([first, listed, other])
-    assert noise.references == ["one", "listed", "other"]
-    assert [proxy.runs for proxy in noise.proxies] == [["one", "listed"]]
+    banded = halved("banded", 3, "hyperband", 3)
+    all_banded = halved("all", 4, "list", 3, halving="hyperband", fingerprint="sha256:ab", duplicates=0)
+    (noise,) = noise_of([first, listed, other, banded, all_banded])
+    assert noise.references == ["one", "listed", "other", "banded", "all"]
+    assert [proxy.runs for proxy in noise.proxies] == [["one", "listed"], ["banded", "all"]]
 
 
 def test_four_runs_have_two_rulers_and_one_reference(repeat: Make) -> None:
