@@ -1,5 +1,6 @@
 """What `evaluate` found, as a table, as JSON values and as the cells of a picture."""
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ from atom_nas.evaluations import Found
 from distill.evaluation import Accuracy, as_json
 
 Entry = dict[str, Any]
+_LEARNT = 0.02
+"""Of the way from guessing a class to always being right."""
 
 
 def title(plan: Plan) -> str:
@@ -27,6 +30,16 @@ def table(found: Found) -> tuple[list[str], list[list[str]]]:
         for network, accuracy in accuracies.items()
     ]
     return ["network", "trained on", "mean", "std", "n"], rows
+
+
+def at_chance(found: Found) -> list[str]:
+    """The networks that learnt hardly more from any of the sets than to guess a class."""
+    guess = 1 / len(found.plan.sets[0].classes)
+    best: dict[str, float] = {}
+    for subject, accuracies in found.accuracies.items():
+        for name, accuracy in accuracies.items() if subject.kind == "synthetic" else ():
+            best[name] = max(best.get(name, 0.0), statistics.fmean(accuracy.values))
+    return [name for name, mean in best.items() if mean - guess < _LEARNT * (1 - guess)]
 
 
 def as_record(found: Found) -> Entry:

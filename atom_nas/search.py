@@ -31,7 +31,7 @@ from atom_nas.runner import Progress, SpaceBuilder, Stage, costliest_first, expe
 from atom_nas.same import SameNetworks
 from atom_nas.settings import SearchSettings
 from atom_nas.strategies import LEARNING, AshaConfig, run_strategy
-from atom_nas.tables import ReferenceTable, reference_csv
+from atom_nas.tables import reference_csv
 from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
@@ -44,6 +44,10 @@ from search_spaces.foreign import NniSpace
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
 
 Report = Callable[[Progress], None]
+_GO_ON = (
+    "the run is kept; go on by --resume with another --reference (none: no judgement of the ranking), or "
+    "with more --samples"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +175,21 @@ class _Session:
                 listed = plan.listed.architectures if plan.listed else ()
                 evaluate([plan.space.parse(name) for name in listed])
                 return
+
+            def checked(proposed: Sequence[Architecture]) -> Sequence[float | None]:
+                # Those that learn propose a few at a time: later ones may be of the table.
+                if plan.table and settings.strategy not in LEARNING:
+                    names = [str(each) for each in proposed]
+                    plan.table.of(names, settings.reference, _GO_ON)
+                return evaluate(proposed)
+
             run_strategy(
                 settings.strategy,
                 plan.drawn,
                 plan.data.image_shape,
                 samples=plan.samples,
                 seed=settings.seed,
-                evaluate=evaluate,
+                evaluate=checked,
                 options=plan.strategy_options,
             )
 
@@ -224,7 +236,8 @@ class _Session:
         if self._plan.table is None:
             table.unlink(missing_ok=True)
         else:
-            matched = _matched(self._plan.table.scores, scored, self._settings.reference)
+            names = [trial.architecture for trial in scored]
+            matched = self._plan.table.of(names, self._settings.reference, _GO_ON)
             write_text(table, reference_csv(matched))
             self._folder.record["reference"]["matched"] = len(matched)
         if self._plan.reference and scored:
@@ -262,7 +275,7 @@ class _Session:
             confirmed=sum(trial.done for trial in confirmed),
             confirm_failed=sum(not trial.done for trial in confirmed),
             confirm_reason=next((trial.reason for trial in confirmed if not trial.done), None),
-            foreign=_foreign(self._plan.table),
+            foreign=self._plan.table.left_out if self._plan.table else None,
             fallback=self._plan.fallback,
             unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
         )
@@ -378,23 +391,3 @@ def _definition(space: Space) -> dict[str, Any]:
     if isinstance(space, NniSpace):
         return {"space_digest": space.digest, "space_code": space.code}
     return {"scored": "once a network, for its first name"} if isinstance(space, Repeating) else {}
-
-
-def _foreign(table: ReferenceTable | None) -> str | None:
-    if table is None or not table.foreign:
-        return None
-    of = f"{table.foreign} of {table.foreign + len(table.scores)} rows of the reference"
-    return f"{of} are not of this space ({table.why_foreign})"
-
-
-def _matched(table: Mapping[str, float], scored: Sequence[Trial], source: str) -> dict[str, float]:
-    matched = {
-        trial.architecture: table[trial.architecture] for trial in scored if trial.architecture in table
-    }
-    if not matched:
-        raise ValueError(
-            f"none of the {len(scored)} scored architectures is among the {len(table)} of {source}: the run "
-            "is kept; go on by --resume with another --reference (none: no judgement of the ranking), or "
-            "with more --samples"
-        )
-    return matched

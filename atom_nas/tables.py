@@ -41,6 +41,31 @@ class ReferenceTable:
     foreign: int = 0
     why_foreign: str | None = None
 
+    @property
+    def left_out(self) -> str | None:
+        """A word on the rows that are not of the space; None if all are."""
+        if not self.foreign:
+            return None
+        of = f"{self.foreign} of {self.foreign + len(self.scores)} rows of the reference"
+        return f"{of} are not of this space ({self.why_foreign})"
+
+    def of(self, architectures: Sequence[str], source: str, way_out: str) -> dict[str, float]:
+        """The scores of those among `architectures` that it has.
+
+        Args:
+            source: where it came from.
+            way_out: what to do if there are none.
+        Raises:
+            ValueError: there are none.
+        """
+        known = {name: self.scores[name] for name in architectures if name in self.scores}
+        if not known:
+            raise ValueError(
+                f"none of the {len(architectures)} architectures of this search is among the "
+                f"{len(self.scores)} of {source}: {way_out}"
+            )
+        return known
+
 
 def read_architectures(path: Path, space: Space) -> ArchitectureList:
     """Read the column `architecture` of a CSV file.

@@ -232,7 +232,7 @@ def require_picture(option: str, file: Path) -> None:
 def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:
     """Evaluate with a bar, and show what came of it; `options` are those of `evaluations.evaluate`."""
     from atom_nas.console import table
-    from atom_nas.evaluation_tables import as_record, matrix, title
+    from atom_nas.evaluation_tables import as_record, at_chance, matrix, title
     from atom_nas.evaluation_tables import table as rows
     from atom_nas.evaluations import evaluate
     from atom_nas.names import harmless
@@ -244,6 +244,11 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
         done = plural(found.reused, "training")
         stderr.print(f"done before, and not repeated: {done} (--fresh trains again)", markup=False)
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
+    for name in at_chance(found):
+        classes = plural(len(plan.sets[0].classes), "class", "classes")
+        stderr.print(
+            f"{name} does no better than guessing one of {classes}: more --epochs may help", markup=False
+        )
     if output.picture:
         from reports.matrix import save_matrix
 

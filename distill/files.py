@@ -66,6 +66,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         with temporary.open("xb") as file:  # made here, so that no link leads elsewhere
             file.write(content)
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # what the user knows of
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

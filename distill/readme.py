@@ -139,7 +139,8 @@ _OWN_USAGE = """import atom_nas
 
 synthetic = atom_nas.load(".")  # where these files are, e.g. what huggingface_hub.snapshot_download returns
 synthetic.images, synthetic.labels, synthetic.classes
-synthetic.preprocessing(pixels)  # real uint8 images into model space; .pictures(images) leads back
+synthetic.preprocessing  # called on real images, uint8 (N, C, H, W), it brings them into model space
+synthetic.preprocessing.pictures(synthetic.images)  # and this leads back, to what can be looked at
 """
 
 

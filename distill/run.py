@@ -77,11 +77,17 @@ def distill(
             observer=observer,
             preset=settings.preset,
         )
-        if overwrite and (holds_set(out) or is_begun(out)):
+        replaces = holds_set(out) or is_begun(out)
+        if not session.goes_on:
             session.begin_anew()
         tell(f"distilling with {settings.method}")
-        with _reproducible(problem):
-            images = methods.load(settings.method).distill(problem, settings.config, session)
+        try:
+            with _reproducible(problem):
+                images = methods.load(settings.method).distill(problem, settings.config, session)
+        except ValueError:
+            if not replaces:
+                session.forget_beginning()
+            raise
         card = _card(settings, data, problem, session, made_with)
         return write_set(out, images, problem.labels, problem.preprocessing, card)
 

@@ -201,13 +201,25 @@ class RecordedSession(Session):
         now = environment.peak_memory_mb(device)
         return None if now is None else max(now, self._observer.run_peak_mb)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a state to go on from that was not taken yet."""
+        return self._found is not None
+
     def begin_anew(self) -> None:
         """Empty the log, and put a checkpoint without images in the place of any earlier one.
 
-        From its first second a run that replaces a set can so be told from that set, and be resumed.
+        From its first second a run can so be resumed by its folder alone, and one that replaces a set be told
+        from that set.
         """
         self._rewrite_log([])
         self._save(State(0, torch.empty(0), torch.empty(0)))
+
+    def forget_beginning(self) -> None:
+        """Remove the checkpoint if it has no images: of a run that cannot work there is nothing to resume."""
+        path = self._folder / CHECKPOINT
+        if path.exists() and not len(_read_checkpoint(path)[0].images):
+            path.unlink()
 
     def restore(self) -> State | None:
         state, self._found = self._found, None
@@ -230,7 +242,7 @@ class RecordedSession(Session):
                 f"{path} belongs to another run ({difference}); use the same settings, start afresh with "
                 "--overwrite, or name another --out"
             )
-        self._earlier = (float(metadata["wall_seconds"]), float(metadata["cpu_seconds"]))
+        self._earlier = _seconds(metadata)
         return state if len(state.images) else None
 
     def after(self, state: State, total: int) -> None:
@@ -321,14 +333,19 @@ def _read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
             metadata = file.metadata()
             dict(json.loads(metadata["identity"]))
             tensors = {name: file.get_tensor(name) for name in ("images", "momentum")}
-        state = State(
-            int(metadata["iteration"]), tensors["images"], tensors["momentum"], json.loads(metadata["curve"])
-        )
+        curve = [dict(point) for point in json.loads(metadata["curve"])]
+        state = State(int(metadata["iteration"]), tensors["images"], tensors["momentum"], curve)
+        _seconds(metadata)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(
             f"{path} is no checkpoint of this program ({error}); remove it to start afresh"
         ) from None
     return state, metadata
+
+
+def _seconds(metadata: dict[str, str]) -> tuple[float, float]:
+    """Wall and processor seconds up to a checkpoint."""
+    return float(metadata["wall_seconds"]), float(metadata["cpu_seconds"])
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

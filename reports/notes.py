@@ -74,7 +74,9 @@ def _slower(savings: Savings) -> str | None:
     if savings.speedup_total is None or savings.speedup_total >= 1:
         return None
     what = "distilling and ranking" if savings.distill_seconds else "ranking"
-    longer = f"{1 / savings.speedup_total:.1f} times as long as training on real data for the reference"
+    times = f"{1 / savings.speedup_total:.1f}"
+    took = "about" if times == "1.0" else f"{times} times"
+    longer = f"{took} as long as training on real data for the reference"
     pays = break_even(savings.break_even_architectures, savings.break_even_reason)
     return f"No time was saved: {what} these architectures took {longer} (break-even: {pays})."
 

@@ -21,6 +21,8 @@ from distill.precision import PRECISIONS, Precision, require
 from distill.seeding import stream
 from distill.session import Session, State
 
+LARGEST = 1000.0
+"""Of values in model space, where real images have a deviation of 1: beyond it a set has diverged."""
 Initialization = Literal["real", "herding", "kcenter", "noise"]
 Loss = TypeVar("Loss")
 
@@ -126,22 +128,43 @@ def iterate(
     Returns:
         float32 (K*I, C, H, W) in model space, on the CPU.
     Raises:
-        ValueError: if the images are not finite in the end; and what `point` raises.
+        ValueError: if the images diverge, the checkpoint does not fit the problem; and what `point` raises.
     """
-    state = session.restore() or initial_state(problem, config.initialization, config.factor, session)
+    state = session.restore()
+    if state is None:
+        state = initial_state(problem, config.initialization, config.factor, session)
+    else:
+        _require_fitting(state, problem, config.iterations)
     state.images, state.momentum = (t.to(problem.device) for t in (state.images, state.momentum))
     while state.iteration < config.iterations:
         loss = descend(state)
         state.iteration += 1
         if state.iteration % every == 0 or state.iteration == config.iterations:
             state.curve.append(point(state.iteration, loss))
+            _require_sane(state)
         session.after(state, config.iterations)
-    images = state.images.detach().cpu()
-    if not bool(torch.isfinite(images).all()):
+    return state.images.detach().cpu()
+
+
+def _require_fitting(state: State, problem: Problem, iterations: int) -> None:
+    """Refuse what a checkpoint of this run cannot hold, whoever wrote it there."""
+    shape = (len(problem.labels), *problem.image_shape)
+    found = {tuple(state.images.shape), tuple(state.momentum.shape)}
+    if found != {shape} or not 0 <= state.iteration <= iterations:
         raise ValueError(
-            f"the images are not finite after iteration {state.iteration}; a smaller learning_rate helps"
+            f"the checkpoint is damaged: of shape {sorted(found)} after {state.iteration} iterations, where "
+            f"{shape} and at most {iterations} belong; start afresh with --overwrite"
         )
-    return images
+
+
+def _require_sane(state: State) -> None:
+    """Refuse images that are no numbers or far from any image, which norms keep out of the loss."""
+    largest = float(state.images.detach().abs().max())
+    if not largest <= LARGEST:  # a number that is none too
+        raise ValueError(
+            f"the images have diverged at iteration {state.iteration}: values are up to {largest:.2g}, where "
+            "those of real images are about 1; a smaller learning_rate helps"
+        )
 
 
 def initial_state(

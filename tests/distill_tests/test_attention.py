@@ -25,6 +25,7 @@ WEIGHTS = {
     "powers 1.5 and 2": LossWeights(spatial=1.0, channel=2.0, mmd=0.1, spatial_power=1.5, channel_power=2.0),
     "spatial": LossWeights(spatial=3.0, channel=0.0, mmd=0.0),
     "channel": LossWeights(spatial=0.0, channel=3.0, mmd=0.0),
+    "channel, power 4": LossWeights(spatial=0.0, channel=3.0, mmd=0.0, channel_power=4.0),
     "dm": LossWeights(spatial=0.0, channel=0.0, mmd=1.0),
 }
 
@@ -56,9 +57,11 @@ def loss_and_gradient(reduce, real: Tensor, synthetic: Tensor, weights: LossWeig
     return float(loss.detach()), torch.autograd.grad(loss, synthetic)[0].double()
 
 
-def compared(shape, width, depth, weights, precision) -> tuple[float, float]:
-    """Relative error of loss and gradient against float64."""
+def compared(shape, width, depth, weights, precision, *, raised: float = 0.0) -> tuple[float, float]:
+    """Relative error of loss and gradient against float64; the norms' biases are `raised`."""
     network = network_of(shape, width, depth)
+    for block in network.blocks:
+        block.norm.bias.data += raised
     generator = stream(1, "images")
     real, synthetic = (torch.randn(n, *shape, generator=generator) for n in (12, 6))
     exact = loss_and_gradient(
@@ -75,6 +78,26 @@ def test_loss_and_gradient_follow_the_equations(shape, width, depth, weights):
     loss, gradient = compared(shape, width, depth, weights, "float32")
     assert loss < 1e-5
     assert gradient < 2e-3  # rounding may turn a unit on or off; without that it is 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS.keys() - {"channel"}))  # whose sums are then all the same
+def test_where_every_unit_is_on_gradients_are_exact(name):
+    loss, gradient = compared((3, 16, 16), 32, 2, WEIGHTS[name], "float32", raised=6.0)
+    assert loss < 5e-5
+    assert gradient < 1e-4
+
+
+@pytest.mark.parametrize("place", [(0, 0), (20, 0), (20, 20), (39, 39)], ids=str)
+@pytest.mark.parametrize("far", [0.0, 100.0, 1e4])
+def test_one_pixel_far_from_the_rest_costs_no_digits(place, far):
+    """As padding makes of a flat picture's corners."""
+    maps = torch.randn(1, 16, 40, 40, generator=stream(6, "maps"))
+    maps[:, :, place[0], place[1]] = far
+    weight, bias = torch.ones(16), torch.zeros(16)
+    _, _, sums = attention._Attend.apply(maps.clone().requires_grad_(True), weight, bias, 1e-5, (0.0, 1.0))
+    normal = torch.nn.functional.group_norm(maps.double(), 16, weight.double(), bias.double(), 1e-5)
+    exact = normal.relu().sum((2, 3))
+    assert (sums - exact).norm() < 2e-5 * exact.norm()
 
 
 @pytest.mark.skipif(not runs_bfloat16("cpu"), reason="no bfloat16 convolutions on this processor")
@@ -149,6 +172,29 @@ def test_memory_used_again_holds_nothing_of_before():
     for leaf, found, expected in zip(leaves, at_once, (fresh[1], fresh[0]), strict=True):
         (gradient,) = torch.autograd.grad(sum(each.square().sum() for each in listed(found)), leaf)
         assert torch.equal(gradient, expected[-1])
+
+
+def test_memory_of_another_size_of_images_is_not_used_again():
+    def sums() -> AttentionSums:
+        return AttentionSums(network_of((3, 16, 16), 32, 2), WEIGHTS["atom"], "float32")
+
+    shared = sums()
+    many, small = (
+        torch.randn(n, 3, side, side, generator=stream(7, "images", n)) for n, side in ((5, 16), (3, 8))
+    )
+    for images in (many, small, many):
+        # The features' number differs, not what is summed on the way.
+        assert same_bits(outputs_and_gradient(shared, images), outputs_and_gradient(sums(), images))
+
+
+def test_gradients_that_are_views_of_one_number():
+    images = torch.randn(3, 3, 16, 16, generator=stream(8, "images"))
+    sums = AttentionSums(network_of((3, 16, 16), 32, 2), WEIGHTS["atom"], "float32")
+    found = []
+    for gradient in (torch.ones(()).expand(3, 256), torch.ones(3, 256)):
+        leaf = images.clone().requires_grad_(True)
+        found.append(torch.autograd.grad(sums(leaf).spatial[0], leaf, gradient)[0])
+    assert torch.equal(*found)
 
 
 def test_gradients_are_there_once():

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from distill_helpers import problem
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from distill.methods import atom, datadam, dm, load
 from distill.methods._matching import MatchingConfig, match
@@ -106,6 +108,34 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_loss_that_explodes_names_iteration_and_class():
     with pytest.raises(ValueError, match=r"not finite at iteration \d+ \(class class-\d\)"):
         run("dm", learning_rate=1e30, iterations=10)
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_images_that_diverge_are_refused_though_norms_keep_the_loss_finite(width):
+    with pytest.raises(ValueError, match=r"diverged at iteration 10: .* smaller learning_rate|not finite"):
+        run("dm", learning_rate=1e6, iterations=30, width=width)
+
+
+def test_a_checkpoint_of_the_run_with_other_images_is_refused(tmp_path):
+    def stopped() -> dict[str, torch.Tensor]:
+        with pytest.raises(Interrupted):
+            run("dm", RecordedSession(tmp_path, {}, resume=False, should_stop=lambda: True))
+        with safe_open(file, framework="pt") as content:
+            metadata.update(content.metadata())
+        return load_file(file)
+
+    file, metadata = tmp_path / "checkpoint.safetensors", {}
+    for changed, message in (
+        (lambda tensors: {name: each[:-1] for name, each in tensors.items()}, "the checkpoint is damaged"),
+        (lambda tensors: tensors | {"momentum": tensors["momentum"][:-1]}, "the checkpoint is damaged"),
+        (lambda tensors: metadata.update(iteration="999999") or tensors, "after 999999 iterations"),
+        (lambda tensors: metadata.update(iteration="-5") or tensors, "after -5 iterations"),
+        (lambda tensors: metadata.update(curve="5") or tensors, "no checkpoint of this program"),
+        (lambda tensors: metadata.update(wall_seconds="abc") or tensors, "no checkpoint of this program"),
+    ):
+        save_file(changed(stopped()), file, metadata)
+        with pytest.raises(ValueError, match=message):
+            run("dm", RecordedSession(tmp_path, {}, resume=True))
 
 
 def test_initial_images_are_the_random_baseline():

@@ -13,6 +13,7 @@ from distill.files import lock_folder
 from distill.methods import load as load_method
 from distill.session import Interrupted
 from distill.settings import DistillSettings, resolve_device
+from distill.target import settings_in
 
 
 def settings(out, **changes):
@@ -233,6 +234,24 @@ def test_an_overwrite_killed_before_its_first_checkpoint_goes_on(tmp_path, monke
     assert torch.equal(found.images, distill.distill(settings(tmp_path / "new", **wanted)).images)
     assert (out / "export").exists()
     assert (out / "notes.txt").exists()
+
+
+def test_from_its_first_second_a_run_is_resumed_by_its_folder(tmp_path, monkeypatch):
+    out = tmp_path / "set"
+    with monkeypatch.context() as patch:
+        patch.setattr(load_method("dm"), "distill", lambda *_: {}["killed"])
+        with pytest.raises(KeyError):
+            distill.distill(settings(out))
+    assert settings_in(out)["ipc"] == 1
+    assert distill.distill(settings(out), resume=True).card["method"] == "dm"
+
+
+def test_what_cannot_work_leaves_nothing_to_resume(tmp_path):
+    out = tmp_path / "set"
+    bad = load_method("dm").Config(iterations=30, width=8, batch_real=8, learning_rate=1e30)
+    with pytest.raises(ValueError, match="learning_rate"):
+        distill.distill(settings(out, method_config=bad))
+    distill.distill(settings(out))
 
 
 @pytest.mark.parametrize("way", ["resume", "overwrite"])
