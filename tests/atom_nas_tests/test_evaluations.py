@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from atom_nas.evaluation_plan import Plan, choose_networks
-from atom_nas.evaluation_tables import as_record, matrix, table, title
+from atom_nas.evaluation_tables import as_record, at_chance, matrix, table, title
 from atom_nas.evaluations import Found, evaluate
 from distill.evaluation import Accuracy, Evaluator
 from distill.synthetic import SyntheticSet, load
@@ -195,6 +195,20 @@ def found(given: Plan) -> Found:
         for place, subject in enumerate(given.subjects)
     }
     return Found(given, accuracies, reused=1)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "idle"), [(0.1, 0.11, ["convnet2"]), (0.1, 0.2, []), (0.2, 0.1, [])]
+)
+def test_networks_that_learnt_from_no_set_are_named(
+    synthetic: SyntheticSet, own: float, other: float, idle: list[str]
+) -> None:
+    given = plan(synthetic, changed(synthetic, "b"))
+    means = [own, other, 0.9]  # the last of random real images, which do not count
+    by_subject = {
+        subject: {"convnet2": Accuracy((mean,))} for subject, mean in zip(given.subjects, means, strict=True)
+    }
+    assert at_chance(Found(given, by_subject, reused=0)) == idle
 
 
 def test_several_sets_stand_side_by_side(synthetic: SyntheticSet) -> None:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from distill.files import write_text
 
 
@@ -13,3 +15,12 @@ def test_no_link_takes_the_place_of_a_temporary_file(tmp_path: Path) -> None:
     write_text(tmp_path / "new", "text")
     assert (target.read_text(), (tmp_path / "new").read_text()) == ("as it was", "text")
     assert not (tmp_path / "new").is_symlink()
+
+
+def test_what_cannot_be_written_is_called_as_the_user_calls_it(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "none" / "file", tmp_path / "folder"):
+        with pytest.raises(OSError, match=r"No such file|Is a directory") as caught:
+            write_text(path, "text")
+        assert (caught.value.filename, caught.value.filename2) == (str(path), None)
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]

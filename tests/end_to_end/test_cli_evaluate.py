@@ -38,6 +38,7 @@ def test_evaluate_shows_several_sets_side_by_side(synthetic, tmp_path):
     assert "validation split" in shown.stdout
     assert [name in shown.stdout for name in ("set", "other", "random real", "alexnet")] == [True] * 4
     assert f"picture: {picture}" in shown.stderr
+    assert "alexnet does no better than guessing one of 10 classes: more --epochs may help" in shown.stderr
     assert b"<svg" in picture.read_bytes()
     found = json.loads(done(*command, "--json").stdout)
     assert found["reused"] == 6
