@@ -23,11 +23,18 @@ stdout = Console(highlight=False, soft_wrap=True)
 
 
 class Bar(Protocol):
-    """`bar(done, note, free, pieces)`: how much is done, a few words such as the latest loss, how much of
-    what is done cost nothing, being known from before; and, where some takes longer than other, how much it
-    is in pieces of mean length, in which `free` then is, too."""
+    """`bar(done, note, free, pieces, total)`: how much is done, a few words such as the latest loss, how much
+    of what is done cost nothing, being known from before; where some takes longer than other, how much it is
+    in pieces of mean length, in which `free` then is, too; and another total than before."""
 
-    def __call__(self, done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None: ...
+    def __call__(
+        self,
+        done: int,
+        note: str = "",
+        free: float = 0,
+        pieces: float | None = None,
+        total: int | None = None,
+    ) -> None: ...
 
 
 def clock(seconds: float) -> str:
@@ -44,7 +51,7 @@ class _Pace:
     """
 
     def __init__(self, total: int) -> None:
-        self._total = total
+        self.total = total
         self._reports: deque[tuple[float, float]] = deque()
 
     def __call__(self, done: float, free: float) -> str:
@@ -57,7 +64,7 @@ class _Pace:
             return ""
         rate = (paid - first) / (now - since)
         speed = f"{rate:.2f}/s" if rate >= 1 else f"{1 / rate:.2f} s each"
-        return f"{speed}, ETA {clock(max(0.0, self._total - done) / rate)}"
+        return f"{speed}, ETA {clock(max(0.0, self.total - done) / rate)}"
 
     def _is_old(self, when: float, paid: float) -> bool:
         now, latest = self._reports[-1]
@@ -69,30 +76,44 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
     """A bar on a terminal, plain lines elsewhere."""
     pace = _Pace(total)
     if not stderr.is_terminal:
-        yield _plain_lines(title, total, pace)
+        yield _plain_lines(title, pace)
         return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr) as progress:
         task = progress.add_task(title, total=total, note="")
 
-        def show(done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None:
+        def show(
+            done: int,
+            note: str = "",
+            free: float = 0,
+            pieces: float | None = None,
+            total: int | None = None,
+        ) -> None:
+            pace.total = total or pace.total
             behind = pace(done if pieces is None else pieces, free)
-            progress.update(task, completed=done, note=_joined(behind, note))
+            progress.update(task, completed=done, total=pace.total, note=_joined(behind, note))
 
         yield show
 
 
-def _plain_lines(title: str, total: int, pace: _Pace) -> Bar:
-    last, ended = time.monotonic() - _LINE_SECONDS, False
+def _plain_lines(title: str, pace: _Pace) -> Bar:
+    last, ended = time.monotonic() - _LINE_SECONDS, 0
 
-    def show(done: int, note: str = "", free: float = 0, pieces: float | None = None) -> None:
+    def show(
+        done: int,
+        note: str = "",
+        free: float = 0,
+        pieces: float | None = None,
+        total: int | None = None,
+    ) -> None:
         nonlocal last, ended
+        pace.total = total or pace.total
         text = pace(done if pieces is None else pieces, free)
-        if ended or (done < total and time.monotonic() - last < _LINE_SECONDS):
+        if ended >= pace.total or (done < pace.total and time.monotonic() - last < _LINE_SECONDS):
             return
-        ended = done >= total
+        ended = pace.total if done >= pace.total else 0
         last = time.monotonic()
-        stderr.print(_joined(f"{title}: {done}/{total}", text, note), markup=False, soft_wrap=True)
+        stderr.print(_joined(f"{title}: {done}/{pace.total}", text, note), markup=False, soft_wrap=True)
 
     return show
 

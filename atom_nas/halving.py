@@ -19,11 +19,12 @@ from atom_nas.runner import Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg
+from reports.scores import HALVING
 from search_spaces.base import Architecture
 
 Legs = Callable[[str], Leg]
 Seconds = Callable[[str], float]
-PLACE = "halving_place"
+PLACE = HALVING
 """The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there, of
 whatever bracket."""
 EPOCHS = "trained_epochs"

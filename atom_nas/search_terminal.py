@@ -42,7 +42,7 @@ class _StageBars:
             self._bar = self._stack.enter_context(progress_bar(progress.stage, progress.total))
         counted = progress.pieces is not None
         free = progress.free if counted else progress.cached + progress.reused
-        self._bar(progress.done, _note(progress), free, progress.pieces)
+        self._bar(progress.done, _note(progress), free, progress.pieces, progress.total)
 
     def close(self) -> None:
         """Close the bar that is open, if any."""

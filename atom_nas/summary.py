@@ -84,8 +84,8 @@ def _show_ranking(section: "Section") -> None:
     places, report = section.places(), section.report
     if not places:
         return
-    header = ["rank", "architecture", section.score.label]
-    rows = [[str(place.rank), shortened(place.architecture), place.score] for place in places]
+    header = ["rank", "architecture", *(each.label for each in (section.score, *section.beside.values()))]
+    rows = [[str(place.rank), shortened(place.architecture), place.score, *place.beside] for place in places]
     if report.reference_score is not None:
         header.append(section.reference.label)
         rows = [[*row, place.reference] for row, place in zip(rows, places, strict=True)]

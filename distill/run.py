@@ -77,17 +77,9 @@ def distill(
             observer=observer,
             preset=settings.preset,
         )
-        replaces = holds_set(out) or is_begun(out)
-        if not session.goes_on:
-            session.begin_anew()
         tell(f"distilling with {settings.method}")
-        try:
-            with _reproducible(problem):
-                images = methods.load(settings.method).distill(problem, settings.config, session)
-        except ValueError:
-            if not replaces:
-                session.forget_beginning()
-            raise
+        with _begun(session, replaces=holds_set(out) or is_begun(out)), _reproducible(problem):
+            images = methods.load(settings.method).distill(problem, settings.config, session)
         card = _card(settings, data, problem, session, made_with)
         return write_set(out, images, problem.labels, problem.preprocessing, card)
 
@@ -102,6 +94,19 @@ def _identity(settings: DistillSettings, data: Mapping[str, Any]) -> dict[str, A
     """What a checkpoint must agree with; settings that earlier versions lacked count where they are used."""
     used = {k: v for k, v in settings.resolved().items() if k not in LATER or v != LATER[k]}
     return {**used, "fingerprint": data["fingerprint"]}
+
+
+@contextmanager
+def _begun(session: RecordedSession, *, replaces: bool) -> Iterator[None]:
+    """Within, the run can be resumed; of one that cannot work and `replaces` nothing no trace is left."""
+    if not session.goes_on:
+        session.begin_anew()
+    try:
+        yield
+    except ValueError:
+        if not replaces:
+            session.forget_beginning()
+        raise
 
 
 @contextmanager

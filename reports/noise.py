@@ -15,7 +15,7 @@ from reports.formatting import plural
 from reports.ranking import reference_scores, ruler_scores
 from reports.reliability import Ceiling, Reliability, ceiling, reliability
 from reports.schema import Run, RunInfo
-from reports.scores import describe_score
+from reports.scores import HALVING, describe_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,7 +174,7 @@ def _proxy_key(member: _Member) -> Any:
 
 def _halving(info: RunInfo) -> dict[str, Any]:
     """How trainings were stopped early, if they were, whether architectures were sampled or listed."""
-    if info.score != "halving_place":
+    if info.score != HALVING:
         return {}
     return {"by": info.strategy.halving, **info.strategy.how}
 

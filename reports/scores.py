@@ -19,6 +19,8 @@ class Score:
         return 1 if self.higher_is_better else -1
 
 
+HALVING = "halving_place"
+"""By which searches rank that stop trainings early."""
 SCORES: dict[str, Score] = {
     "validation_accuracy": Score("validation accuracy", fraction=True),
     "validation_loss": Score("validation loss", higher_is_better=False),
@@ -27,7 +29,7 @@ SCORES: dict[str, Score] = {
     "tail_training_loss": Score("training loss, last tenth", higher_is_better=False),
     "ema_training_loss": Score("training loss, weighted to the end", higher_is_better=False),
     "training_loss_decay": Score("training loss decay"),
-    "halving_place": Score("place by rung"),
+    HALVING: Score("place by rung"),
     "trained_epochs": Score("epochs trained"),
     "parameters": Score("parameters"),
     "flops": Score("FLOPs"),

@@ -13,7 +13,7 @@ from reports.canvas import copy_picture, save_figure
 from reports.document import Report
 from reports.ranking import ranking_table, reference_scores, ruler_scores
 from reports.schema import Run
-from reports.scores import Score, describe_score
+from reports.scores import HALVING, Score, describe_score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +36,15 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One row of the ranking; score and reference as recorded, a loss not turned round, a dash if unknown."""
+    """One row of the ranking; scores and reference as recorded, a loss not turned round, a dash if unknown.
+
+    `beside` are the values of `Section.beside`.
+    """
 
     rank: int
     architecture: str
     score: str
+    beside: tuple[str, ...]
     reference: str
 
 
@@ -61,6 +65,14 @@ class Section:
     reference: Score
     fraction: bool
 
+    @property
+    def beside(self) -> dict[str, Score]:
+        """Scores that explain the one that ranks: of a place by rung the epochs, and what was compared."""
+        if self.report.score != HALVING:
+            return {}
+        names = ("trained_epochs", str((self.report.run.strategy.model_extra or {}).get("criterion")))
+        return {name: describe_score(name) for name in names if name in self.ranking.columns}
+
     def places(self) -> list[Place]:
         """The first rows of the ranking, as people read them."""
         ranked = self.ranking.dropna(subset="rank").head(SHOWN)
@@ -69,6 +81,10 @@ class Section:
                 rank=int(row["rank"]),
                 architecture=str(row["architecture"]),
                 score=_shown(row["score"], self.score, fraction=self.score.fraction),
+                beside=tuple(
+                    formatting.score_value(row[name], fraction=score.fraction)
+                    for name, score in self.beside.items()
+                ),
                 reference=_shown(row["reference"], self.reference, fraction=self.fraction),
             )
             for row in ranked.to_dict("records")

@@ -82,3 +82,16 @@ def test_the_end_is_said_once(clock: list[float], capsys: pytest.CaptureFixture[
         for clock[0], done in ((0.0, 0), (20.0, 2), (40.0, 2), (60.0, 2)):
             bar(done)
     assert capsys.readouterr().err.splitlines() == ["work: 0/2", "work: 2/2  10.00 s each, ETA 0:00"]
+
+
+def test_a_total_that_grows_and_shrinks(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress_bar("work", 2) as bar:
+        for clock[0], done, total in ((0.0, 0, 2), (20.0, 2, 2), (40.0, 2, 4), (60.0, 3, 4), (60.0, 3, 3)):
+            bar(done, total=total)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 0/2",
+        "work: 2/2  10.00 s each, ETA 0:00",
+        "work: 2/4  20.00 s each, ETA 0:40",
+        "work: 3/4  20.00 s each, ETA 0:20",
+        "work: 3/3  20.00 s each, ETA 0:00",
+    ]

@@ -133,6 +133,12 @@ def test_the_report_ranks_by_place_and_says_so(settings: SearchSettings, ran: Ra
     assert not (settings.out / CHECKPOINTS).exists()
     written = write_report([settings.out])
     assert "4 of 6 trainings were stopped before epoch 4" in written.page.read_text()
+    first = max(stored(settings.out).values(), key=lambda trial: trial.scores[PLACE])
+    accuracy = f"{first.scores['validation_accuracy']:.1%}"
+    lines = (settings.out / "report" / "report.md").read_text().splitlines()
+    head = lines.index("| rank | architecture | place by rung | epochs trained | validation accuracy |")
+    assert lines[head + 1] == "|--:|---|--:|--:|--:|"
+    assert lines[head + 2] == f"| 1 | `{first.architecture}` | {first.scores[PLACE]:.4g} | 4 | {accuracy} |"
     ranking = (settings.out / "report" / "ranking.csv").read_text().splitlines()
     places = [float(line.split(",")[2]) for line in ranking[1:]]
     assert places == sorted(places, reverse=True)
