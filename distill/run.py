@@ -21,7 +21,7 @@ from distill.settings import DistillSettings, resolve_device
 from distill.shards import Shard
 from distill.sources import load_dataset
 from distill.synthetic import SyntheticSet
-from distill.target import LATER, check_target, holds_set, is_begun, sweep, write_set
+from distill.target import LATER, check_target, sweep, write_set
 
 
 def distill(
@@ -78,7 +78,7 @@ def distill(
             preset=settings.preset,
         )
         tell(f"distilling with {settings.method}")
-        with _begun(session, replaces=holds_set(out) or is_begun(out)), _reproducible(problem):
+        with _begun(session), _reproducible(problem):
             images = methods.load(settings.method).distill(problem, settings.config, session)
         card = _card(settings, data, problem, session, made_with)
         return write_set(out, images, problem.labels, problem.preprocessing, card)
@@ -97,15 +97,14 @@ def _identity(settings: DistillSettings, data: Mapping[str, Any]) -> dict[str, A
 
 
 @contextmanager
-def _begun(session: RecordedSession, *, replaces: bool) -> Iterator[None]:
-    """Within, the run can be resumed; of one that cannot work and `replaces` nothing no trace is left."""
+def _begun(session: RecordedSession) -> Iterator[None]:
+    """Within, the run can be resumed; one that cannot work leaves nothing of the kind, but any older set."""
     if not session.goes_on:
         session.begin_anew()
     try:
         yield
     except ValueError:
-        if not replaces:
-            session.forget_beginning()
+        session.forget_beginning()
         raise
 
 

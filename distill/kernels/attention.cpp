@@ -63,30 +63,31 @@ inline void by_vectors(int64_t channels, F run) {
     for (; c < channels; c += kWidth) run(c, std::integral_constant<int, 1>{});
 }
 
-// Mean and 1 / deviation of each channel of one image: row by row about the row's middle pixel, rows put together as
-// Chan, Golub and LeVeque (1983) do. So what cancels is lost within a row at most, whatever is far from the rest: a
-// border beside padding is.
+// Mean and 1 / deviation of each channel of one image: row by row about the mean of the rows above, the first about its
+// own, put together as Chan, Golub and LeVeque (1983) do. So next to nothing cancels, whatever pixel is far from the
+// rest: a border beside padding is.
 template <typename T>
 void measure(const Block& b, const T* image, float* mean, float* rstd) {
     const float width = static_cast<float>(b.w), share = 1.0f / static_cast<float>(b.pixels());
     by_vectors(b.c, [&](int64_t c, auto G) {
         Vector average[G()]{}, squares[G()]{};
+        for (int64_t x = 0; x < b.w; ++x)
+            for (int k = 0; k < G(); ++k) average[k] += load(image + x * b.c + c + k * kWidth) * (1.0f / width);
         for (int64_t y = 0; y < b.h; ++y) {
             const T* row = image + y * b.w * b.c + c;
-            Vector origin[G()], sum[G()]{}, within[G()]{};
-            for (int k = 0; k < G(); ++k) origin[k] = load(row + b.w / 2 * b.c + k * kWidth);
+            Vector sum[G()]{}, within[G()]{};
             for (int64_t x = 0; x < b.w; ++x) {
                 for (int k = 0; k < G(); ++k) {
-                    const Vector e = load(row + x * b.c + k * kWidth) - origin[k];
+                    const Vector e = load(row + x * b.c + k * kWidth) - average[k];
                     sum[k] += e;
                     within[k] += e * e;
                 }
             }
             const float before = static_cast<float>(y), part = 1.0f / (before + 1.0f);
             for (int k = 0; k < G(); ++k) {
-                const Vector shift = sum[k] * (1.0f / width), off = origin[k] + shift - average[k];
-                squares[k] += within[k] - sum[k] * shift + off * off * (width * before * part);
-                average[k] += off * part;
+                const Vector shift = sum[k] * (1.0f / width);  // of the row's mean from that of those above
+                squares[k] += within[k] - sum[k] * shift + shift * shift * (width * before * part);
+                average[k] += shift * part;
             }
         }
         for (int k = 0; k < G(); ++k) {

@@ -246,12 +246,15 @@ def test_from_its_first_second_a_run_is_resumed_by_its_folder(tmp_path, monkeypa
     assert distill.distill(settings(out), resume=True).card["method"] == "dm"
 
 
-def test_what_cannot_work_leaves_nothing_to_resume(tmp_path):
+def test_what_cannot_work_leaves_nothing_to_resume_but_an_older_set(tmp_path):
     out = tmp_path / "set"
     bad = load_method("dm").Config(iterations=30, width=8, batch_real=8, learning_rate=1e30)
     with pytest.raises(ValueError, match="learning_rate"):
         distill.distill(settings(out, method_config=bad))
-    distill.distill(settings(out))
+    old = distill.distill(settings(out))
+    with pytest.raises(ValueError, match="learning_rate"):
+        distill.distill(settings(out, method_config=bad), overwrite=True)
+    assert distill.distill(settings(out), resume=True).card == old.card
 
 
 @pytest.mark.parametrize("way", ["resume", "overwrite"])
