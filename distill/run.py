@@ -103,7 +103,7 @@ def _begun(session: RecordedSession) -> Iterator[None]:
         session.begin_anew()
     try:
         yield
-    except ValueError:
+    except (ValueError, RuntimeError, MemoryError):  # the last two where memory is too small
         session.forget_beginning()
         raise
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reports.confirmed import ESTIMATOR
-from reports.scores import COUNTED, RANKING_COLUMNS, mean_of, score_of
+from reports.rungs import ranked_so_far
+from reports.scores import COUNTED, HALVING, RANKING_COLUMNS, mean_of, score_of
 from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
 
 if TYPE_CHECKING:
@@ -246,6 +247,8 @@ def read_run(folder: Path | str) -> Run:
         raise ValueError(f"no run folder at {folder}: give the folder that `atom-nas search --out` wrote")
     info = _read_info(folder / "run.json")
     rows = read_rows(folder / "trials.sqlite")
+    if info.score == HALVING and not info.complete:
+        rows += ranked_so_far(rows, str((info.strategy.model_extra or {}).get("criterion")))
     trials = _frame([row for row in rows if row["estimator"] == "proxy"])
     for name in info.estimators:
         if name in RANKING_COLUMNS:

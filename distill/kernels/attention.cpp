@@ -65,34 +65,37 @@ inline void by_vectors(int64_t channels, F run) {
 
 // Mean and 1 / deviation of each channel of one image: row by row about the mean of the rows above, the first about its
 // own, put together as Chan, Golub and LeVeque (1983) do. So next to nothing cancels, whatever pixel is far from the
-// rest: a border beside padding is.
+// rest: a border beside padding is. The mean is center + rest, or rows would round it one after the other.
 template <typename T>
 void measure(const Block& b, const T* image, float* mean, float* rstd) {
     const float width = static_cast<float>(b.w), share = 1.0f / static_cast<float>(b.pixels());
     by_vectors(b.c, [&](int64_t c, auto G) {
-        Vector average[G()]{}, squares[G()]{};
+        Vector center[G()]{}, rest[G()]{}, squares[G()]{};
         for (int64_t x = 0; x < b.w; ++x)
-            for (int k = 0; k < G(); ++k) average[k] += load(image + x * b.c + c + k * kWidth) * (1.0f / width);
+            for (int k = 0; k < G(); ++k) center[k] += load(image + x * b.c + c + k * kWidth) * (1.0f / width);
         for (int64_t y = 0; y < b.h; ++y) {
             const T* row = image + y * b.w * b.c + c;
             Vector sum[G()]{}, within[G()]{};
             for (int64_t x = 0; x < b.w; ++x) {
                 for (int k = 0; k < G(); ++k) {
-                    const Vector e = load(row + x * b.c + k * kWidth) - average[k];
+                    const Vector e = load(row + x * b.c + k * kWidth) - center[k];
                     sum[k] += e;
                     within[k] += e * e;
                 }
             }
             const float before = static_cast<float>(y), part = 1.0f / (before + 1.0f);
             for (int k = 0; k < G(); ++k) {
-                const Vector shift = sum[k] * (1.0f / width);  // of the row's mean from that of those above
-                squares[k] += within[k] - sum[k] * shift + shift * shift * (width * before * part);
-                average[k] += shift * part;
+                const Vector shift = sum[k] * (1.0f / width), off = shift - rest[k];
+                squares[k] += within[k] - sum[k] * shift + off * off * (width * before * part);
+                rest[k] += off * part;
+                const Vector moved = center[k] + rest[k];
+                rest[k] -= moved - center[k];
+                center[k] = moved;
             }
         }
         for (int k = 0; k < G(); ++k) {
             const int64_t channel = c + k * kWidth;
-            store(mean + channel, average[k]);
+            store(mean + channel, center[k] + rest[k]);
             for (int i = 0; i < kWidth; ++i) {
                 const float variance = squares[k][i] * share;
                 rstd[channel + i] = 1.0f / std::sqrt((variance < 0.0f ? 0.0f : variance) + b.eps);

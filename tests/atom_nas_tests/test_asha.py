@@ -19,6 +19,7 @@ from atom_nas.search import SearchSettings, run_search
 from atom_nas.strategies import AshaConfig, configure
 from atom_nas.trials import Trial, TrialStore
 from reports import write_report
+from reports.schema import read_run
 
 Ran = list[tuple[str, str]]
 Stored = dict[str, Trial]
@@ -204,6 +205,34 @@ def test_an_interrupted_search_goes_on_where_it_was(
     assert len(ran) == all_of_it
     with pytest.raises(ValueError, match="begin a new run"):
         run_search(replace(settings, samples=9, resume=True))
+
+
+@pytest.mark.parametrize("strategy", ["asha", "successive-halving", "hyperband"])
+def test_a_stopped_search_shows_who_is_where(settings: SearchSettings, ran: Ran, strategy: str) -> None:
+    options = {"eta": 2, "slots": 3} if strategy == "asha" else {"eta": 2}
+    chosen = replace(settings, strategy=strategy, strategy_options=options, score="validation_loss")
+    seen: list[tuple[int, int]] = []
+
+    def look(progress: Progress) -> None:
+        write_report([settings.out])
+        lines = (settings.out / "report" / "ranking.csv").read_text().splitlines()
+        seen.append((len({name for _, name in ran}), sum(not line.startswith(",") for line in lines[1:])))
+        if len(ran) == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(chosen, progress=look)
+    assert all(there == ranked for there, ranked in seen)
+    assert seen[-1][1] > 4
+    at = [of for of in rungs(settings.out) if of]
+    shown = {trial["architecture"]: trial for trial in read_run(settings.out).trials.to_dict("records")}
+    for number, here in enumerate(at):
+        losses = {name: trial.scores["validation_loss"] for name, trial in here.items()}
+        for name in here.keys() - (at[number + 1].keys() if number + 1 < len(at) else set()):
+            beaten = sum(loss > losses[name] for loss in losses.values()) / len(losses)
+            assert shown[name]["score:halving_place"] == pytest.approx(number + beaten)
+            took = sum(of[name].cpu_seconds for of in at if name in of)
+            assert shown[name]["cpu_seconds"] == pytest.approx(took)
 
 
 def test_names_of_one_network_go_on_together(settings: SearchSettings, ran: Ran, tmp_path: Path) -> None:

@@ -87,17 +87,28 @@ def test_where_every_unit_is_on_gradients_are_exact(name):
     assert gradient < 1e-4
 
 
-@pytest.mark.parametrize("place", [(0, 0), (20, 0), (20, 20), (39, 39)], ids=str)
+def error_of_channel_sums(maps: Tensor) -> float:
+    """Of the norm and what follows, against float64."""
+    weight, bias = torch.ones(16), torch.zeros(16)
+    _, _, sums = attention._Attend.apply(maps.clone().requires_grad_(True), weight, bias, 1e-5, (0.0, 1.0))
+    normal = torch.nn.functional.group_norm(maps.double(), 16, weight.double(), bias.double(), 1e-5)
+    exact = normal.relu().sum((2, 3))
+    return float((sums - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 20), (20, 0), (20, 20), (39, 39)], ids=str)
 @pytest.mark.parametrize("far", [0.0, 100.0, 1e4])
 def test_one_pixel_far_from_the_rest_costs_no_digits(place, far):
     """As padding makes of a flat picture's corners."""
     maps = torch.randn(1, 16, 40, 40, generator=stream(6, "maps"))
     maps[:, :, place[0], place[1]] = far
-    weight, bias = torch.ones(16), torch.zeros(16)
-    _, _, sums = attention._Attend.apply(maps.clone().requires_grad_(True), weight, bias, 1e-5, (0.0, 1.0))
-    normal = torch.nn.functional.group_norm(maps.double(), 16, weight.double(), bias.double(), 1e-5)
-    exact = normal.relu().sum((2, 3))
-    assert (sums - exact).norm() < 2e-5 * exact.norm()
+    assert error_of_channel_sums(maps) < 5e-6
+
+
+@pytest.mark.parametrize("size", [(40, 40), (400, 1), (1, 400), (3, 5)], ids=str)
+def test_an_offset_costs_no_more_digits_than_the_maps_have_lost_to_it(size):
+    maps = torch.randn(1, 16, *size, generator=stream(6, "maps")) + 1e3
+    assert error_of_channel_sums(maps) < 1e-4
 
 
 @pytest.mark.skipif(not runs_bfloat16("cpu"), reason="no bfloat16 convolutions on this processor")
