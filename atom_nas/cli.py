@@ -288,7 +288,10 @@ def bench(
     ] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file too.")] = None,
 ) -> None:
-    """Measure distillation, proxy training and workers on this machine, against a straightforward script."""
+    """Measure distillation, proxy training and workers on this machine, against a straightforward script.
+
+    Takes some minutes on two cores, in which nothing else should run; numbers are there at the end.
+    """
     from atom_nas.terminal import show_bench
 
     show_bench(device, repeats, growth, json_)

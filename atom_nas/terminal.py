@@ -1,6 +1,7 @@
 """Each stage as a terminal shows it: progress while it runs, its result in a few lines at the end."""
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -221,12 +222,14 @@ def require_picture(option: str, file: Path) -> None:
     """Check, before the work, that a file is one that can be drawn.
 
     Raises:
-        ValueError: if its suffix names no format of ours, or there is no such folder.
+        ValueError: if its suffix names no format of ours, there is no such folder, or it takes no files.
     """
     if file.suffix not in (".png", ".svg"):
         raise ValueError(f"{option} draws .png or .svg files, not {file.name!r}")
     if not file.parent.is_dir():
         raise ValueError(f"{option}: there is no folder {file.parent}; make it, or name another")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{option}: the folder {file.parent} cannot be written to; name another")
 
 
 def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:

@@ -1,8 +1,11 @@
 """Progress as plain lines: speed and remaining time are those of work that was really done."""
 
+from pathlib import Path
+
 import pytest
 
 from atom_nas import console
+from atom_nas.terminal import require_picture
 
 
 @pytest.fixture
@@ -95,3 +98,12 @@ def test_a_total_that_grows_and_shrinks(clock: list[float], capsys: pytest.Captu
         "work: 3/4  20.00 s each, ETA 0:20",
         "work: 3/3  20.00 s each, ETA 0:00",
     ]
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_picture("--picture", tmp_path / "a.png")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(ValueError, match=f"--picture: the folder {tmp_path} cannot be written to"):
+        require_picture("--picture", tmp_path / "a.png")
