@@ -21,7 +21,7 @@ from atom_nas.trials import Trial
 TITLE = "proxy (epochs)"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Step:
     """A network's training to the end of a rung, by its 0-based number."""
 
@@ -68,31 +68,28 @@ class Race:
             self._values[step.rung][step.network] = value
 
     def _next(self) -> Step | None:
-        for rung in reversed(range(len(self.lengths) - 1)):
-            network = self._to_go_on(rung)
+        """The furthest that may go on, or the next that begins."""
+        chosen: Step | None = None
+        over = not self._waiting  # whether no more will come to a rung
+        for rung in range(len(self.lengths) - 1):
+            over = over and all(step.rung != rung for _, _, step in self._running)
+            network = self._to_go_on(rung, over=over)
             if network is not None:
-                self._gone_on[rung].add(network)
-                return Step(rung + 1, network)
+                chosen, over = Step(rung + 1, network), False
+        if chosen is not None:
+            self._gone_on[chosen.rung - 1].add(chosen.network)
+            return chosen
         return Step(0, self._waiting.popleft()) if self._waiting else None
 
-    def _to_go_on(self, rung: int) -> str | None:
-        """The best that may go on and has not; of equals the one proposed first."""
+    def _to_go_on(self, rung: int, *, over: bool) -> str | None:
+        """The best that may go on and has not; of equals the one proposed first.
+
+        One in eta may so far, and rounded up, as in successive halving, when the rung is over.
+        """
         values = self._values[rung]
         ranked = sorted(values, key=lambda network: (-values[network], self._order[network]))
-        chosen = ranked[: self._may_go_on(rung)]
-        return next((network for network in chosen if network not in self._gone_on[rung]), None)
-
-    def _may_go_on(self, rung: int) -> int:
-        """One in eta so far; rounded up, as in successive halving, when no more will come to the rung."""
-        count = len(self._values[rung])
-        return self._config.promoted(count) if self._is_over(rung) else count // self._config.eta
-
-    def _is_over(self, rung: int) -> bool:
-        if any(step.rung == rung for _, _, step in self._running):
-            return False
-        if rung == 0:
-            return not self._waiting
-        return self._is_over(rung - 1) and self._to_go_on(rung - 1) is None
+        may = self._config.promoted(len(values)) if over else len(values) // self._config.eta
+        return next((network for network in ranked[:may] if network not in self._gone_on[rung]), None)
 
 
 class Asha(Rungs):
