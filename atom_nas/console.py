@@ -3,9 +3,8 @@ stderr; where stderr is no terminal, progress is a plain line every few seconds.
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,21 +19,6 @@ _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False, soft_wrap=True)
-
-
-class Bar(Protocol):
-    """`bar(done, note, free, pieces, total)`: how much is done, a few words such as the latest loss, how much
-    of what is done cost nothing, being known from before; where some takes longer than other, how much it is
-    in pieces of mean length, in which `free` then is, too; and another total than before."""
-
-    def __call__(
-        self,
-        done: int,
-        note: str = "",
-        free: float = 0,
-        pieces: float | None = None,
-        total: int | None = None,
-    ) -> None: ...
 
 
 def clock(seconds: float) -> str:
@@ -71,49 +55,65 @@ class _Pace:
         return now - when >= _PACE_SECONDS and latest - paid >= _PACE_PIECES
 
 
-@contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Bar]:
-    """A bar on a terminal, plain lines elsewhere."""
-    pace = _Pace(total)
-    if not stderr.is_terminal:
-        yield _plain_lines(title, pace)
-        return
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr) as progress:
-        task = progress.add_task(title, total=total, note="")
+class Bar:
+    """What a stage tells of its progress.
 
-        def show(
-            done: int,
-            note: str = "",
-            free: float = 0,
-            pieces: float | None = None,
-            total: int | None = None,
-        ) -> None:
-            pace.total = total or pace.total
-            behind = pace(done if pieces is None else pieces, free)
-            progress.update(task, completed=done, total=pace.total, note=_joined(behind, note))
+    Args:
+        total: of all that there is to do.
+        show: given what is done, the total, and the words beside.
+    """
 
-        yield show
+    def __init__(self, total: int, show: Callable[[int, int, str], None]) -> None:
+        self._pace, self._show = _Pace(total), show
 
-
-def _plain_lines(title: str, pace: _Pace) -> Bar:
-    last, ended = time.monotonic() - _LINE_SECONDS, 0
-
-    def show(
+    def __call__(
+        self,
         done: int,
         note: str = "",
         free: float = 0,
         pieces: float | None = None,
         total: int | None = None,
     ) -> None:
+        """Show how far the stage is.
+
+        Args:
+            note: a few words such as the latest loss.
+            free: how much of what is done cost nothing, being known from before.
+            pieces: where some takes longer than other, how much is done in pieces of mean length, in which
+                `free` then is, too.
+            total: another one than before.
+        """
+        self._pace.total = total or self._pace.total
+        behind = self._pace(done if pieces is None else pieces, free)
+        self._show(done, self._pace.total, _joined(behind, note))
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Bar]:
+    """A bar on a terminal, plain lines elsewhere."""
+    if not stderr.is_terminal:
+        yield Bar(total, _plain_lines(title))
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr) as progress:
+        task = progress.add_task(title, total=total, note="")
+
+        def show(done: int, total: int, words: str) -> None:
+            progress.update(task, completed=done, total=total, note=words)
+
+        yield Bar(total, show)
+
+
+def _plain_lines(title: str) -> Callable[[int, int, str], None]:
+    last, ended = time.monotonic() - _LINE_SECONDS, 0
+
+    def show(done: int, total: int, words: str) -> None:
         nonlocal last, ended
-        pace.total = total or pace.total
-        text = pace(done if pieces is None else pieces, free)
-        if ended >= pace.total or (done < pace.total and time.monotonic() - last < _LINE_SECONDS):
+        if ended >= total or (done < total and time.monotonic() - last < _LINE_SECONDS):
             return
-        ended = pace.total if done >= pace.total else 0
+        ended = total if done >= total else 0
         last = time.monotonic()
-        stderr.print(_joined(f"{title}: {done}/{pace.total}", text, note), markup=False, soft_wrap=True)
+        stderr.print(_joined(f"{title}: {done}/{total}", words), markup=False, soft_wrap=True)
 
     return show
 

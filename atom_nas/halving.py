@@ -19,6 +19,7 @@ from atom_nas.runner import Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg
+from reports.rungs import places as places_by_rung
 from reports.scores import HALVING
 from search_spaces.base import Architecture
 
@@ -105,10 +106,7 @@ class Rungs:
     def _rank(self, reached: Sequence[Mapping[str, Trial]]) -> dict[str, float]:
         """Each one's place; stores its trial with all that it cost."""
         last = {name: number for number, trials in enumerate(reached) for name in trials}
-        places: dict[str, float] = {}
-        for number, trials in enumerate(reached):
-            values = self.values(trials)
-            places |= {name: number + _beaten(name, values) for name in values}
+        places = places_by_rung([self.values(trials) for trials in reached])
         places = {name: place for name, place in places.items() if reached[last[name]][name].done}
         for name in last:
             self._store.add(self._whole(name, last[name], places.get(name)))
@@ -169,7 +167,7 @@ class Halving(Rungs):
             brackets.append(list(islice(beginning, size)))
             running = [name for bracket in brackets for network in bracket for name in networks[network]]
             # What took longest so far comes first, so that no worker is left alone with it at the rung's end.
-            costliest = sorted(running, key=lambda name, rung=rung: -self._used(rung, name))  # type: ignore[misc]
+            costliest = sorted(running, key=partial(self._used, rung), reverse=True)
             self.stage(rung, len(running)).ensure({name: positions[name] for name in costliest})
             reached.append(self.stored(rung, running))
             best = _of_networks(self.values(reached[-1]), networks)
@@ -182,11 +180,6 @@ class Halving(Rungs):
         ranked = sorted(scored, key=lambda network: -values[network])
         chosen = set(ranked[: self.config.promoted(len(scored))])
         return [network for network in scored if network in chosen]
-
-
-def _beaten(name: str, values: dict[str, float]) -> float:
-    """The share of a rung's architectures that score lower, in [0, 1)."""
-    return sum(value < values[name] for value in values.values()) / len(values)
 
 
 def _of_networks(values: Mapping[str, float], networks: Mapping[str, Sequence[str]]) -> dict[str, float]:

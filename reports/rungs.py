@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,22 @@ Row = Mapping[str, Any]
 _STORED_AS = re.compile("proxy after ([0-9]{1,9}) epochs")
 
 
+def places(rungs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The place of each architecture, higher is better, by what those that did each rung are worth.
+
+    It is the last rung that it did, counted from 0, and the share of that rung's that it beat, in [0, 1).
+    """
+    found: dict[str, float] = {}
+    for number, worths in enumerate(rungs):
+        values = sorted(worths.values())
+        found |= {name: number + bisect_left(values, worth) / len(values) for name, worth in worths.items()}
+    return found
+
+
 def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
     """A row an architecture that has done a rung and has no place yet: its last trial, and what all took.
 
-    The place is the rung that it reached, counted from 0, and the share of those that did this rung so far
-    which it beat by the criterion: what a search stores when it ends, if it ended now.
+    Its place is what the search would store if it ended now.
 
     Args:
         rows: of a trial store in the order proposed, see `reports.store.read_rows`.
@@ -30,21 +42,20 @@ def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
         if stored_as and row["architecture"] not in ranked:
             rungs.setdefault(int(stored_as[1]), {})[row["architecture"]] = row
     found: dict[str, dict[str, Any]] = {}
-    for number, (epochs, rung) in enumerate(sorted(rungs.items())):
-        worths = {name: _worth(row, criterion) for name, row in rung.items()}
-        values = [worth for worth in worths.values() if worth is not None]
-        for name, row in rung.items():
-            worth, own = worths[name], {}
-            if worth is not None:
-                beaten = sum(value < worth for value in values) / len(values)
-                own = {HALVING: number + beaten, "trained_epochs": float(epochs)}
+    worths = [_worths(rungs[epochs], criterion) for epochs in sorted(rungs)]
+    place = places(worths)
+    for epochs, worth in zip(sorted(rungs), worths, strict=True):
+        for name, row in rungs[epochs].items():
+            own = {HALVING: place[name], "trained_epochs": float(epochs)} if name in worth else {}
             found[name] = _with_costs(row, found.get(name), own)
     return sorted(found.values(), key=lambda row: order[row["architecture"]])
 
 
-def _worth(row: Row, criterion: str) -> float | None:
-    value = row["scores"].get(criterion) if row["status"] == "done" else None
-    return None if value is None else describe_score(criterion).sign * float(value)
+def _worths(rung: Mapping[str, Row], criterion: str) -> dict[str, float]:
+    """By which a rung's trials are compared, higher is better; those left out that have no score."""
+    sign = describe_score(criterion).sign
+    done = {name: row["scores"] for name, row in rung.items() if row["status"] == "done"}
+    return {name: sign * scores[criterion] for name, scores in done.items() if criterion in scores}
 
 
 def _with_costs(row: Row, before: Row | None, own: Mapping[str, float]) -> dict[str, Any]:

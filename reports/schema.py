@@ -99,6 +99,12 @@ class StrategyInfo(_Part):
         return str(self.options.get("halving", "successive-halving")) if self.name == "list" else self.name
 
     @property
+    def criterion(self) -> str | None:
+        """The score by which architectures go on, where trainings are stopped early."""
+        named = (self.model_extra or {}).get("criterion")
+        return named if isinstance(named, str) else None
+
+    @property
     def how(self) -> dict[str, Any]:
         """The options and whatever else is recorded, less what tells the list of a confined search."""
         said = {**self.options, **(self.model_extra or {})}
@@ -248,7 +254,7 @@ def read_run(folder: Path | str) -> Run:
     info = _read_info(folder / "run.json")
     rows = read_rows(folder / "trials.sqlite")
     if info.score == HALVING and not info.complete:
-        rows += ranked_so_far(rows, str((info.strategy.model_extra or {}).get("criterion")))
+        rows += ranked_so_far(rows, info.strategy.criterion or "")
     trials = _frame([row for row in rows if row["estimator"] == "proxy"])
     for name in info.estimators:
         if name in RANKING_COLUMNS:

@@ -70,7 +70,7 @@ class Section:
         """Scores that explain the one that ranks: of a place by rung the epochs, and what was compared."""
         if self.report.score != HALVING:
             return {}
-        names = ("trained_epochs", str((self.report.run.strategy.model_extra or {}).get("criterion")))
+        names = ("trained_epochs", self.report.run.strategy.criterion or "")
         return {name: describe_score(name) for name in names if name in self.ranking.columns}
 
     def places(self) -> list[Place]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from search_helpers import interrupt
 from trial_helpers import InlineEngine
 
 from atom_nas.asha import TITLE, Race, Step
@@ -192,12 +193,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     all_of_it = len(ran)
     ran.clear()
 
-    def stop(progress: Any) -> None:
-        if len(ran) == survived and progress.done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_search(settings, progress=stop)
+    interrupt(settings, ran, after=survived)
     run_search(replace(settings, resume=True))
     assert len(ran) == all_of_it  # nothing twice
     assert scores(settings.out) == scores(other)

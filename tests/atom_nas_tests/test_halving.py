@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from search_helpers import interrupt
 from torch import nn
 
 from atom_nas.halving import EPOCHS, PLACE
@@ -152,12 +153,7 @@ def test_an_interrupted_search_goes_on_where_it_was(
     run_search(replace(settings, out=other))
     ran.clear()
 
-    def stop(progress: Any) -> None:
-        if len(ran) == survived and progress.done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_search(settings, progress=stop)
+    interrupt(settings, ran, after=survived)
     run_search(replace(settings, resume=True))
     assert len(ran) == 6 + 3 + 2  # nothing twice
     scores = [{name: trial.scores for name, trial in stored(path).items()} for path in (settings.out, other)]
