@@ -167,6 +167,7 @@ def search(
     strategy: opt.Strategy = "random",
     architectures: opt.Architectures = None,
     reference: opt.Reference = "real",
+    reference_column: opt.ReferenceColumn = "score",
     reference_samples: opt.ReferenceSamples = None,
     reference_images: opt.ReferenceImages = None,
     reference_epochs: opt.ReferenceEpochs = None,
@@ -210,8 +211,8 @@ def search(
         space_options=parse_assignments(set_space or [], "space"),
         proxy_space=parse_assignments(set_proxy_space or [], "proxy-space"),
         confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
-        reference_samples=reference_samples, reference_images=reference_images,
-        reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
+        reference_column=reference_column, reference_samples=reference_samples,
+        reference_images=reference_images, reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
         validation_images=validation_images, trial_limit=trial_limit,
     )  # fmt: skip
     if not resume:

@@ -212,6 +212,9 @@ Reference = Annotated[
         "more than the space."
     ),
 ]
+ReferenceColumn = Annotated[
+    str, typer.Option(help="The column of the reference's CSV that holds the scores; higher is better.")
+]
 ReferenceSamples = Annotated[int | None, count("Train the reference of this many only.  [default: all]")]
 ReferenceImages = Annotated[int | None, count("Real images to train the reference on.  [default: all]")]
 ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [default: 30]")]

@@ -16,7 +16,7 @@ from atom_nas.settings import SearchSettings
 from atom_nas.stages import make_estimators, settle_trainings
 from atom_nas.strategies import LEARNING, HalvingConfig
 from atom_nas.strategies import configure as configure_strategy
-from atom_nas.tables import ArchitectureList, ReferenceTable, read_architectures, read_reference
+from atom_nas.tables import SCORE, ArchitectureList, ReferenceTable, read_architectures, read_reference
 from distill import synthetic as synthetic_sets
 from distill.data import RealDataset
 from distill.environment import usable_cores
@@ -268,10 +268,15 @@ def search_data(synthetic: SyntheticSet, dataset: RealDataset) -> SearchData:
 
 def _read_table(settings: SearchSettings, space: Space) -> ReferenceTable | None:
     if settings.reference_kind != "table":
+        if settings.reference_column != SCORE:
+            raise ValueError(
+                "--reference-column names a column of a CSV file, and --reference "
+                f"{settings.reference} reads none: give --reference FILE.csv, or leave the column out"
+            )
         return None
     path = Path(settings.reference)
     if not path.is_file():
         raise ValueError(
             f"unknown reference {settings.reference!r}: give 'real', 'none' or a CSV file that exists"
         )
-    return read_reference(path, space)
+    return read_reference(path, space, settings.reference_column)

@@ -156,6 +156,7 @@ def _reference(plan: Plan) -> dict[str, Any]:
         "score": {"real": "test_accuracy", "table": "score", "none": None}[kind],
         "settings": plan.reference.settings() if plan.reference else {},
         "table": Path(plan.settings.reference).name if kind == "table" else None,
+        "column": plan.settings.reference_column if kind == "table" else None,
         "foreign": plan.table.foreign if plan.table else 0,
         "samples": plan.settings.reference_samples,
         "matched": 0,

@@ -11,6 +11,7 @@ from atom_nas import engines, estimators
 from atom_nas.estimators import proxy, real
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
+from atom_nas.tables import SCORE
 from reports.scores import MEAN_OF_RANKS
 
 
@@ -32,6 +33,7 @@ class SearchSettings:
         architectures: CSV file of architectures; all are scored in their order, or, with `samples`, so many
             that the strategy draws among them. None: the strategy draws among all of the space.
         reference: "real" (train on the real images), "none", or the path of a CSV file of scores.
+        reference_column: the column of that file that holds the scores.
         reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
         reference_images: train the reference on a subset of this many real images; None: on all.
         reference_epochs: of the reference.
@@ -74,6 +76,7 @@ class SearchSettings:
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     architectures: Path | None = None
     reference: str = "real"
+    reference_column: str = SCORE
     reference_samples: int | None = None
     reference_images: int | None = None
     reference_epochs: int = real.EPOCHS

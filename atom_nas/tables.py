@@ -80,8 +80,12 @@ def read_architectures(path: Path, space: Space) -> ArchitectureList:
     return ArchitectureList(architectures=unique, duplicates=len(parsed) - len(unique))
 
 
-def read_reference(path: Path, space: Space) -> ReferenceTable:
-    """Read the columns `architecture` and `score` of a published ranking; higher scores are better.
+SCORE = "score"
+"""The column of a published ranking that holds the scores, unless another one is named."""
+
+
+def read_reference(path: Path, space: Space, column: str = SCORE) -> ReferenceTable:
+    """Read the columns `architecture` and `column` of a published ranking; higher scores are better.
 
     Identical lines count once. Published tables may cover more than the space, or more than what a narrowed
     one has: rows of other architectures are counted and left out.
@@ -92,8 +96,8 @@ def read_reference(path: Path, space: Space) -> ReferenceTable:
     """
     scores: dict[str, float] = {}
     foreign: list[str] = []
-    for line, row in _rows(path, ("architecture", "score")):
-        score = _score(row, line, path)
+    for line, row in _rows(path, ("architecture", column), others="--reference-column"):
+        score = _score(row[column], line, path)
         try:
             architecture = _parse(space, row, line, path)
         except ValueError as error:
@@ -107,7 +111,7 @@ def read_reference(path: Path, space: Space) -> ReferenceTable:
     if not scores and foreign:
         raise ValueError(f"{foreign[0]}; no other row is of the space {space.name!r} as given here either")
     if not scores:
-        raise ValueError(f"{path} holds no score: rows of architecture,score are needed below the header")
+        raise ValueError(f"{path} holds no score: rows of architecture,{column} are needed below the header")
     return ReferenceTable(scores=scores, foreign=len(foreign), why_foreign=foreign[0] if foreign else None)
 
 
@@ -116,8 +120,8 @@ def reference_csv(scores: Mapping[str, float]) -> str:
     return "".join(["architecture,score\n", *(f"{name},{score!r}\n" for name, score in scores.items())])
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
-    """Line number and named values of each row that is not blank."""
+def _rows(path: Path, columns: tuple[str, ...], others: str = "") -> Iterator[Row]:
+    """Line number and named values of each row that is not blank; the option `others` names other columns."""
     if not path.is_file():
         raise ValueError(f"no file {path}: a CSV file with {_columns(columns)} is needed")
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -131,7 +135,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
             missing = [column for column in columns if column not in header]
             if missing:
                 found = ", ".join(header) or "none"
-                raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}")
+                way_out = f"; name one by {others}" * bool(others and missing[0] != "architecture")
+                raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}{way_out}")
             for row in reader:
                 _require_no_more(row, header, f"{path}, line {reader.line_num}")
                 if not any((value or "").strip() for value in row.values()):
@@ -171,17 +176,17 @@ def _parse(space: Space, row: Mapping[str, str], line: int, path: Path) -> str:
         raise ValueError(f"{path}, line {line}: {error}") from error
 
 
-def _score(row: Mapping[str, str], line: int, path: Path) -> float:
+def _score(text: str, line: int, path: Path) -> float:
     try:
         # Python's own numbers may be written 9_4, or with digits of any script; in a table that is a slip.
-        plain = row["score"].isascii() and "_" not in row["score"]
-        score = float(row["score"]) if plain else math.nan
+        plain = text.isascii() and "_" not in text
+        score = float(text) if plain else math.nan
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise ValueError(f"{path}, line {line}: the score {row['score']!r} is not a finite number")
+        raise ValueError(f"{path}, line {line}: the score {text!r} is not a finite number")
     if abs(score) > LARGEST:
         raise ValueError(
-            f"{path}, line {line}: the score {row['score']!r} is out of range: at most {LARGEST:g} either way"
+            f"{path}, line {line}: the score {text!r} is out of range: at most {LARGEST:g} either way"
         )
     return score

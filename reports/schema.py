@@ -141,6 +141,7 @@ class ReferenceInfo(_Part):
     score: str | None = None
     settings: EstimatorInfo | None = None
     table: str | None = None
+    column: str | None = None
     foreign: Count = 0
     samples: Count | None = None
     matched: Count | None = None

@@ -195,7 +195,8 @@ def _reference(section: Section) -> str:
     if reference.kind == "none":
         return "none"
     if reference.kind == "table":
-        return f"table {reference.table}" if reference.table else "table"
+        named = f"table {reference.table}" if reference.table else "table"
+        return named if reference.column in (None, "score") else f"{named}, column {reference.column}"
     settings = reference.settings or EstimatorInfo()
     tested = _count(" on", settings.test_images, "image")
     return f"trained on real data{_training_of(settings)}, {section.reference.label}{tested}"

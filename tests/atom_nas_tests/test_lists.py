@@ -11,7 +11,7 @@ from trial_helpers import stored
 from atom_nas.plan import prepare
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, SearchSettings, run_search
-from reports import write_report
+from reports import read_run, write_report
 from search_spaces import load
 from search_spaces.base import enumerate_space
 
@@ -132,6 +132,31 @@ def test_a_table_is_filtered_to_what_was_scored(settings: SearchSettings, tmp_pa
     assert (settings.out / "reference.csv").read_text() == f"architecture,score\n{FITTING},93.25\n"
     record = read_record(settings.out)["reference"]
     assert (record["kind"], record["table"], record["score"]) == ("table", "published.csv", "score")
+
+
+@pytest.mark.usefixtures("ran")
+def test_the_column_of_a_table_is_recorded_and_can_be_changed(
+    settings: SearchSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text(f"architecture,early,late\n{OTHER},80,92\n{FITTING},81,91\n")
+    table = tmp_path / "list.csv"
+    listed = replace(
+        settings, architectures=table, samples=None, reference=str(table), reference_column="early"
+    )
+    run_search(listed)
+    assert read_record(settings.out)["reference"]["column"] == "early"
+    assert read_run(settings.out).info.reference.column == "early"
+    run_search(replace(listed, reference_column="late", resume=True))
+    assert read_record(settings.out)["reference"]["column"] == "late"
+    found = set((settings.out / "reference.csv").read_text().splitlines())
+    assert found == {"architecture,score", f"{FITTING},91.0", f"{OTHER},92.0"}
+
+
+def test_a_column_without_a_table_is_refused(settings: SearchSettings) -> None:
+    with pytest.raises(
+        ValueError, match="--reference-column names a column of a CSV file, and --reference real"
+    ):
+        prepare(replace(settings, reference="real", reference_column="late"))
 
 
 @pytest.mark.filterwarnings("ignore:.*of the samples will have a reference")

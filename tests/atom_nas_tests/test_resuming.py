@@ -69,6 +69,12 @@ def test_what_is_said_wins(begun: SearchSettings) -> None:
     assert resumed(begun, "confirm_epochs", confirm_epochs=9).confirm_epochs == 9
 
 
+def test_the_column_of_a_table_is_not_that_of_another_reference(begun: SearchSettings) -> None:
+    write(begun, {"settings": kept(replace(begun, reference_column="late"))})
+    assert resumed(begun).reference_column == "late"
+    assert resumed(begun, "reference", reference="none", reference_column="score").reference_column == "score"
+
+
 def test_commands_are_kept_in_order_and_once(begun: SearchSettings) -> None:
     assert resumed(begun, command=begun.command).command == begun.command
     later = replace(begun, command=resumed(begun).command)

@@ -64,8 +64,18 @@ def test_a_reference_of_another_space_is_an_error(tmp_path: Path) -> None:
 
 def test_a_missing_column_is_an_error(tmp_path: Path) -> None:
     path = file(tmp_path, "architecture,accuracy", f"{A},1")
-    with pytest.raises(ValueError, match="has no column 'score'; its columns are: architecture, accuracy"):
+    columns = "has no column '{}'; its columns are: architecture, accuracy"
+    with pytest.raises(ValueError, match=f"{columns.format('score')}; name one by --reference-column$"):
         read_reference(path, SPACE)
+    with pytest.raises(ValueError, match=f"{columns.format('loss')}; name one by --reference-column$"):
+        read_reference(path, SPACE, "loss")
+    with pytest.raises(ValueError, match=r"has no column 'architecture'; its columns are: score$"):
+        read_reference(file(tmp_path, "score", "1"), SPACE)
+
+
+def test_scores_may_stand_in_another_column(tmp_path: Path) -> None:
+    path = file(tmp_path, "architecture,score,accuracy", f"{A},1,91.5", f"{B},,90")
+    assert read_reference(path, SPACE, "accuracy").scores == {A: 91.5, B: 90.0}
 
 
 @pytest.mark.parametrize("content", [b"", b"architecture,score\n", b"\xff\xfe\x00"])

@@ -273,15 +273,19 @@ def test_without_a_reference_it_only_ranks(make_run: MakeRun) -> None:
     Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_table_has_no_cost(make_run: MakeRun) -> None:
-    folder = make_run(reference={"kind": "table", "score": "test_accuracy", "table": "bench.csv"})
+    table = {"kind": "table", "score": "test_accuracy", "table": "bench.csv", "column": "epochs_12"}
+    folder = make_run(reference=table)
     lines = [f"w{i}-d1,{90 + 0.1 * i}" for i in range(20)]
     (folder / "reference.csv").write_text("architecture,score\n" + "\n".join(lines), encoding="utf-8")
-    report = report_of(folder)
+    report = write_report(folder).report
     assert report.default.spearman.n == 18
     assert report.savings.reference_seconds is None
     assert "published table" in (report.savings.reason or "")
     assert "points" not in report.verdict.sentence
+    markdown = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert r"table bench.csv, column epochs\_12" in markdown
 
 
 @pytest.mark.usefixtures("without_drawing")
