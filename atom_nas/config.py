@@ -13,6 +13,18 @@ from atom_nas.names import choose
 
 T = TypeVar("T")
 
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "path": "a path",
+    "tuple": "a list",
+    "mapping": "a mapping of names to values",
+    "dict": "a mapping of names to values",
+}
+"""What a value of the wrong type should have been, by how names of the validator's errors begin."""
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
@@ -107,10 +119,24 @@ def construct(kind: type[T], values: Mapping[str, Any]) -> T:
     try:
         return TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ValueError(f"{where}: {message}, not {first['input']!r}" if where else message) from None
+        raise ValueError(first_wrong(error)) from None
+
+
+def first_wrong(error: ValidationError, name: str = "") -> str:
+    """What the first wrong value is and what would be right, in a line.
+
+    Args:
+        name: of the value, where the error tells of one alone.
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or name
+    wanted = _WANTED.get(first["type"].partition("_")[0])
+    if first["type"] == "literal_error":
+        wanted = first["ctx"]["expected"]
+    if wanted:
+        return f"{where} must be {wanted}, not {first['input']!r}"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}, not {first['input']!r}" if where else message
 
 
 def distill_settings(values: Mapping[str, Any]) -> Any:

@@ -320,11 +320,12 @@ def _typed(option: str, value: Any, wanted: Any) -> Any:
     # Imported late to keep `atom-nas --help` quick.
     from pydantic import TypeAdapter, ValidationError
 
+    from atom_nas.config import first_wrong
+
     try:
         return TypeAdapter(wanted).validate_python(value)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ValueError(f"{option} is {value!r}: {reason[0].lower()}{reason[1:]}") from None
+        raise ValueError(first_wrong(error, option)) from None
 
 
 def _check(option: str, value: int | None, *, at_least: int) -> None:

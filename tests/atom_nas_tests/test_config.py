@@ -1,8 +1,12 @@
-"""What is set twice on a command line."""
+"""What is set on a command line: twice, as text, or to values of the wrong type."""
+
+import re
+from typing import Any
 
 import pytest
 
-from atom_nas.config import assigned, choose_dataset, parse_assignments
+from atom_nas.config import assigned, choose_dataset, construct, distill_settings, parse_assignments
+from distill.training import TrainingConfig
 
 
 def test_the_same_value_may_be_given_twice() -> None:
@@ -29,6 +33,30 @@ def test_an_assignment_names_a_key_and_a_value(text: str) -> None:
 def test_values_are_read_as_yaml_or_else_as_text() -> None:
     texts = ["a=2.5", "b=true", "c=[1, 2]", "d=2020-99-99", "e={"]
     assert parse_assignments(texts) == {"a": 2.5, "b": True, "c": [1, 2], "d": "2020-99-99", "e": "{"}
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"epochs": "many"}, "epochs must be a whole number, not 'many'"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number, not 2.5"),
+        ({"learning_rate": [1]}, "learning_rate must be a number, not [1]"),
+        ({"augmentation": 3}, "augmentation must be text, not 3"),
+        ({"precision": 16}, "precision must be 'float32' or 'bfloat16', not 16"),
+        ({"learning_rate": -1}, "learning_rate must be positive, not -1.0"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_is_told_what_would_be_right(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        construct(TrainingConfig, values)
+
+
+def test_so_are_those_of_a_distillation() -> None:
+    with pytest.raises(ValueError, match="^zca must be true or false, not 'maybe'$"):
+        distill_settings({"dataset": "digits", "out": "set", "zca": "maybe"})
+    with pytest.raises(ValueError, match=r"^data_dir must be a path, not 3$"):
+        distill_settings({"dataset": "digits", "out": "set", "data_dir": 3})
 
 
 def test_a_folder_without_its_prefix_is_told_how_to_be_named(tmp_path):
