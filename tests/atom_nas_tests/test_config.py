@@ -53,7 +53,7 @@ def test_a_wrong_value_is_told_what_would_be_right(values: dict[str, Any], line:
 
 
 def test_so_are_those_of_a_distillation() -> None:
-    with pytest.raises(ValueError, match="^zca must be true or false, not 'maybe'$"):
+    with pytest.raises(ValueError, match=r"^zca must be true or false, not 'maybe'$"):
         distill_settings({"dataset": "digits", "out": "set", "zca": "maybe"})
     with pytest.raises(ValueError, match=r"^data_dir must be a path, not 3$"):
         distill_settings({"dataset": "digits", "out": "set", "data_dir": 3})
