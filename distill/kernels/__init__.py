@@ -105,14 +105,13 @@ class _Timed:
 @functools.cache
 def load() -> ctypes.CDLL:
     """See `library`."""
-    path = _cached_library()
     try:
-        loaded = ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(str(_cached_library()))
         for name, arguments in _ARGUMENTS.items():
             function = getattr(loaded, name)
             function.argtypes, function.restype = arguments, None
     except (OSError, AttributeError) as error:
-        raise KernelError(f"{path} cannot be loaded ({error}); remove it") from None
+        raise KernelError(f"the kernels cannot be loaded ({error})") from None
     return loaded
 
 
@@ -122,10 +121,14 @@ def _cached_library() -> Path:
     )
     if compiler is None:
         raise KernelError("there is no C++ compiler (g++ or clang++)")
-    path = _folder() / f"kernels-{_key(compiler)}.so"
-    if not path.is_file():
-        _compile(compiler, path)
-    return path
+    name = f"kernels-{_key(compiler)}"
+    whole = (path for path in _folder().glob(f"{name}-*.so") if path.name == _named(name, path))
+    return next(whole, None) or _compile(compiler, name)
+
+
+def _named(name: str, path: Path) -> str:
+    """The file's name by its content: what a full disk or a power cut left of one must not be loaded."""
+    return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:20]}.so"
 
 
 def _folder() -> Path:
@@ -149,17 +152,17 @@ def _processor() -> str:
     return "\n".join(next((x for x in lines if x.startswith(field)), "") for field in ("model name", "flags"))
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, name: str) -> Path:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        _folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=_folder()) as folder:
             objects = [Path(folder) / f"{source.stem}.o" for source in _SOURCES]
-            made = Path(folder) / path.name
+            made = Path(folder) / f"{name}.so"
             commands = [["-c", str(s), "-o", str(o)] for s, o in zip(_SOURCES, objects, strict=True)]
             with ThreadPoolExecutor(len(commands)) as pool:
                 list(pool.map(partial(_run, compiler), commands))
             _run(compiler, ["-shared", *map(str, objects), "-o", str(made)])
-            made.replace(path)
+            return made.replace(_folder() / _named(name, made))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(f"the kernels cannot be compiled ({error})") from None
 

@@ -209,3 +209,21 @@ def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) 
         function.cache_clear()
     assert "fails (out of order)" in (kernels.why_unavailable() or "")
     assert not list(fresh_kernels.glob("*.so"))
+
+
+def test_what_is_left_of_a_library_is_compiled_anew(fresh_kernels, monkeypatch, tmp_path) -> None:
+    """A library that is cut short would end the process once a page that is missing is read."""
+    compiler, calls = tmp_path / "compiler", tmp_path / "calls"
+    compiler.write_text(f'#!/bin/sh\nfor last; do :; done\necho "no library" > "$last"\necho >> {calls}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    counts = []
+    for left in (None, None, 5, 0):
+        if left is not None:
+            (made,) = fresh_kernels.iterdir()
+            made.write_bytes(made.read_bytes()[:left])
+        for function in (kernels.load, kernels.why_unavailable):
+            function.cache_clear()
+        assert "cannot be loaded" in (kernels.why_unavailable() or "")
+        counts.append(len(calls.read_text().splitlines()))
+    assert [count // counts[0] for count in counts] == [1, 1, 2, 3]
