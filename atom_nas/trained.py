@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
 
-Images: TypeAlias = "Tensor | NDArray[np.uint8] | Path | str | Sequence[Path | str]"
+Images: TypeAlias = "Tensor | NDArray[np.uint8] | Path | str | Image | Sequence[Path | str | Image]"
 _BATCH = 256
 
 
@@ -103,9 +104,9 @@ class Architecture:
         """How probable each class is for each image: float32 (N, classes), on the CPU.
 
         Args:
-            images: files, which are read as the images trained on were, if those were files: turned as they
-                say, made to cover the network's side and cropped; or uint8 pixels (N, C, H, W) of the
-                network's own size.
+            images: files, or images opened by Pillow, which are read as the images trained on were, if those
+                were files: turned as they say, made to cover the network's side and cropped; or uint8 pixels
+                (N, C, H, W) of the network's own size.
         Raises:
             ValueError: a file cannot be read, or is of deeper greys than the images trained on; or pixels are
                 of another type, size or number of channels.
@@ -134,27 +135,27 @@ class Architecture:
         """The most probable class of each image, by name; otherwise as `probabilities`."""
         return [self.classes[k] for k in self.probabilities(images).argmax(dim=1).tolist()]
 
-    def _read(self, files: Path | str | Sequence[Path | str]) -> Tensor:
+    def _read(self, files: Path | str | Image | Sequence[Path | str | Image]) -> Tensor:
         channels, height, width = self.card["image_shape"]
         if height != width:
             raise ValueError(f"files are read for square networks, and this one takes {height}x{width}")
         given: Sequence[Any] = files if isinstance(files, list | tuple) else [files]
-        strange = [type(each).__name__ for each in given if not isinstance(each, str | Path)]
+        strange = [type(each).__name__ for each in given if not isinstance(each, str | Path | Image)]
         if strange:
             raise ValueError(
-                "give paths of image files, or uint8 pixels (N, C, H, W) as a tensor or an array, not "
+                "give image files, images of Pillow, or uint8 pixels (N, C, H, W) as a tensor or array, not "
                 f"{strange[0]}"
             )
-        paths = [Path(each) for each in given]
-        if not paths:
+        sources = [each if isinstance(each, Image) else Path(each) for each in given]
+        if not sources:
             raise ValueError("no image was given")
-        pixels = torch.from_numpy(decode(paths, height, self.card.get("grey_bits", 8)))
+        pixels = torch.from_numpy(decode(sources, height, self.card.get("grey_bits", 8)))
         if pixels.shape[1] > channels:  # greys may be stored as colours
             coloured = (pixels != pixels[:, :1]).flatten(1).any(dim=1)
             if coloured.any():
                 raise ValueError(
-                    f"{paths[int(coloured.nonzero()[0])]} is in colour, and the network was trained on grey "
-                    "images: convert it"
+                    f"{sources[int(coloured.nonzero()[0])]} is in colour, and the network was trained on "
+                    "grey images: convert it"
                 )
             pixels = pixels[:, :1]
         return pixels.expand(-1, channels, -1, -1)

@@ -4,8 +4,9 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 from distill.files import printable
 
 T = TypeVar("T")
+Source: TypeAlias = Path | Image.Image
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
@@ -60,10 +62,11 @@ def common_size(paths: Sequence[Path]) -> int:
     )
 
 
-def decode(paths: Sequence[Path], side: int, bits: int) -> NDArray[np.uint8]:
+def decode(paths: Sequence[Source], side: int, bits: int) -> NDArray[np.uint8]:
     """Read images, cover a `side` x `side` square with each and crop its centre.
 
     Args:
+        paths: of files; or images that are open already, which are left as they are.
         bits: of greys of more than 8 bits, which are all scaled alike: see `grey_bits`.
     Returns:
         uint8 (N, C, side, side); C is 1 if every file is grey, else 3.
@@ -104,7 +107,7 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _each(read: Callable[[int], T], paths: Sequence[Path]) -> tuple[list[T], list[str]]:
+def _each(read: Callable[[int], T], paths: Sequence[Source]) -> tuple[list[T], list[str]]:
     """`read` of every position of `paths`, in threads: results, and complaints about the unreadable."""
 
     def attempt(index: int) -> tuple[T | None, str]:
@@ -156,15 +159,19 @@ def _brightest(path: Path) -> int:
         return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
 
 
-def _read(path: Path, side: int, bits: int) -> tuple[NDArray[np.uint8], bool]:
-    """uint8 (3, side, side), and whether the file is grey; `bits` of deep greys."""
-    with Image.open(path) as opened:
+def _read(source: Source, side: int, bits: int) -> tuple[NDArray[np.uint8], bool]:
+    """uint8 (3, side, side), and whether the image is grey; `bits` of deep greys."""
+    with _opened(source) as opened:
         image = ImageOps.exif_transpose(opened)
         grey = image.mode in _GREY_MODES
         image = _to_rgb(image, bits)
         if image.size != (side, side):
             image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
         return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
+
+
+def _opened(source: Source) -> AbstractContextManager[Image.Image]:
+    return nullcontext(source) if isinstance(source, Image.Image) else Image.open(source)
 
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
@@ -184,7 +191,7 @@ def _to_rgb(image: Image.Image, bits: int) -> Image.Image:
     return image.convert("RGB")
 
 
-def _complaint(path: Path, error: BaseException) -> str:
+def _complaint(path: Source, error: BaseException) -> str:
     reason = printable(error).splitlines()[0] if str(error) else type(error).__name__
     return f"{printable(path)} ({reason})"
 

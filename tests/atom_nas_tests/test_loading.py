@@ -82,6 +82,10 @@ def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, t
     agree = sum(one == other for one, other in zip(model.predict(files), model.predict(images), strict=True))
     assert agree >= 36
     assert model.predict(str(files[0])) == model.predict(files[:1])
+    with Image.open(files[0]) as opened:
+        assert torch.equal(model.probabilities(opened), model.probabilities(files[0]))
+        assert model.predict([opened, files[1]]) == model.predict(files[:2])
+        assert opened.size == (36, 24), "still open, as it was"
     assert not model.network.training
     assert labels.shape == (40,)
 
@@ -106,9 +110,13 @@ def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, 
         (pixels.permute(0, 2, 3, 1), r"images have the shape \(N, 1, H, W\), not \(2, 8, 8, 1\)"),
         (tmp_path / "absent.png", "cannot read the image .*absent.png"),
         ([], "no image was given"),
-        (Image.new("L", (8, 8)), "give paths of image files, or uint8 pixels .*, not Image"),
-        ([pixels], "give paths of image files, .*, not Tensor"),
-        (None, "give paths of image files, .*, not NoneType"),
+        (
+            [Image.new("RGB", (9, 9), "red")],
+            "Image image mode=RGB size=9x9 .* is in colour, and the network was",
+        ),
+        (Image.new("F", (8, 8)), "cannot read the image .*mode=F .*floating-point pixels"),
+        ([pixels], "give image files, images of Pillow, or uint8 pixels .*, not Tensor"),
+        (None, "give image files, .*, not NoneType"),
     ]
     for images, message in wrong:
         with pytest.raises(ValueError, match=message):
