@@ -21,6 +21,11 @@ stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False, soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """Print a line to stderr as it is, however narrow the terminal."""
+    stderr.print(text, markup=False, soft_wrap=True)
+
+
 def clock(seconds: float) -> str:
     """Seconds as 0:42, 3:07 or 2:05:00."""
     minutes, rest = divmod(round(seconds), 60)
@@ -113,7 +118,7 @@ def _plain_lines(title: str) -> Callable[[int, int, str], None]:
             return
         ended = total if done >= total else 0
         last = time.monotonic()
-        stderr.print(_joined(f"{title}: {done}/{total}", words), markup=False, soft_wrap=True)
+        say(_joined(f"{title}: {done}/{total}", words))
 
     return show
 

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from atom_nas.console import progress_bar, shortened, stderr
+from atom_nas.console import progress_bar, say, shortened
 from atom_nas.terminal import say_unfused
 from reports.formatting import plural
 
@@ -25,7 +25,7 @@ def show_recipe(settings: "SearchSettings") -> None:
     if taken:
         said = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in taken.items()}
         brought = ", ".join(f"{name} {value}" for name, value in said.items())
-        stderr.print(f"recipe of {settings.space}: {brought} (what you give counts for more)", markup=False)
+        say(f"recipe of {settings.space}: {brought} (what you give counts for more)")
 
 
 class _StageBars:
@@ -74,32 +74,32 @@ def show_search(settings: "SearchSettings") -> None:
             f"{summary.path} keeps every reason"
         )
     if summary.failed:
-        stderr.print(_failures(summary), markup=False)
+        say(_failures(summary))
     for name, (count, reason) in summary.beside_failed.items():
-        stderr.print(f"{name} failed for {plural(count, 'architecture')} ({reason})", markup=False)
+        say(f"{name} failed for {plural(count, 'architecture')} ({reason})")
     _say_confirmed(summary, settings)
     if summary.fallback:
-        stderr.print(summary.fallback, markup=False)
+        say(summary.fallback)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
         source, found = (
             "list" if settings.architectures else "space",
             plural(summary.proposed, "architecture"),
         )
-        stderr.print(f"the {source} has {found} for these images: all were ranked", markup=False)
+        say(f"the {source} has {found} for these images: all were ranked")
     if settings.combine and settings.score != MEAN_OF_RANKS:
         by = f"ranked by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names"
-        stderr.print(by, markup=False)
+        say(by)
     if summary.duplicates:
-        stderr.print(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
+        say(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
     if summary.repeated:
         same = f"the same network as another: {plural(summary.repeated, 'architecture')}"
-        stderr.print(f"{same}, not trained again", markup=False)
+        say(f"{same}, not trained again")
     if summary.foreign:
-        stderr.print(f"{summary.foreign}: left out", markup=False)
+        say(f"{summary.foreign}: left out")
     if summary.cached:
         scores = plural(summary.cached, "reference score")
-        stderr.print(f"taken from the cache of an earlier run: {scores}")
+        say(f"taken from the cache of an earlier run: {scores}")
 
 
 def _failures(summary: "SearchSummary") -> str:
@@ -117,11 +117,9 @@ def _say_confirmed(summary: "SearchSummary", settings: "SearchSettings") -> None
     if summary.confirm_failed:
         trainings = plural(summary.confirm_failed, "training")
         why = f"{trainings} of --confirm failed ({summary.confirm_reason}); --resume tries again"
-        stderr.print(why, markup=False)
+        say(why)
     elif settings.confirm and summary.confirmed < settings.confirm:
-        stderr.print(
-            f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked"
-        )
+        say(f"only {plural(summary.confirmed, 'architecture')} could be confirmed: no more are ranked")
     elif not summary.confirmed:
         command = how_to_confirm(settings.synthetic, settings.out, settings.space, settings.estimators)
-        stderr.print(f"to train the best for good: {command}", markup=False, soft_wrap=True)
+        say(f"to train the best for good: {command}")

@@ -123,7 +123,7 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to; DIR/export... by default.")] = None,
 ) -> None:
     """Write a synthetic set in a format that other programs read."""
-    from atom_nas.console import stderr, stdout
+    from atom_nas.console import say, stdout
     from atom_nas.names import choose
     from distill.export import FORMATS
     from distill.export import export as write
@@ -133,7 +133,7 @@ def export(
     target = out or directory / ("export" if to == "folder" else f"export.{to}")
     synthetic = load(directory)
     if to == "folder" and synthetic.soft_labels is not None:
-        stderr.print("soft labels are left out: a folder knows one class an image; npz and pt hold them")
+        say("soft labels are left out: a folder knows one class an image; npz and pt hold them")
     stdout.print(str(write(synthetic, to, target)), markup=False)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas.console import clock, progress_bar, stderr, stdout
+from atom_nas.console import clock, progress_bar, say, stdout
 from reports.formatting import plural
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
         nonlocal asked
         asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        stderr.print("stopping after this iteration; Ctrl-C again stops at once")
+        say("stopping after this iteration; Ctrl-C again stops at once")
 
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,10 +43,10 @@ def graceful_stop() -> Iterator[Callable[[], bool]]:
 def show_preset(filled: "WithPreset") -> None:
     """Say what a preset has brought, and what it did not have."""
     for fallback in filled.fallbacks:
-        stderr.print(fallback, markup=False)
+        say(fallback)
     if "preset" in filled.values and filled.taken:
         brought = ", ".join(f"{name} {value}" for name, value in sorted(filled.taken.items()))
-        stderr.print(f"preset {filled.values['preset']}: {brought}", markup=False)
+        say(f"preset {filled.values['preset']}: {brought}")
 
 
 def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite: bool = False) -> None:
@@ -61,7 +61,7 @@ def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite
             settings,
             resume=resume,
             overwrite=overwrite,
-            on_stage=lambda text: stderr.print(text, markup=False),
+            on_stage=say,
             on_progress=lambda p: bar(p.done, f"loss {p.loss:.4f}" if p.loss == p.loss else ""),
             should_stop=should_stop,
         )
@@ -120,7 +120,7 @@ def show_label(
     config, fallback = chosen.suited_to(unlabelled.card["dataset"]["name"]).settled(resolved)
     settings = LabelConfig(training=config, **options)
     if fallback:
-        stderr.print(fallback, markup=False)
+        say(fallback)
     real = unlabelled.real_dataset(data_dir, dataset)
     with progress_bar("teachers (epochs)", settings.epochs) as bar:
         made = label(unlabelled, real, out, settings, device=resolved, overwrite=overwrite, on_epoch=bar)
@@ -131,7 +131,7 @@ def show_label(
     if known and sum(known) / len(known) - guess < _KNOWS * (1 - guess):
         classes = plural(len(made.classes), "class", "classes")
         few = f"teachers are right little more often than by guessing one of {classes}"
-        stderr.print(f"{few}, so their labels say little: more --epochs may help", markup=False)
+        say(f"{few}, so their labels say little: more --epochs may help")
     by = f"{plural(soft['teachers'], 'teacher')}{accuracy}, in {clock(soft['wall_seconds'])}"
     stdout.print(f"soft labels of {_images(made)} by {by}: {out}", markup=False)
 
@@ -142,14 +142,14 @@ def show_push(directory: Path, repo: str, private: bool | None) -> None:
 
     pushed = push(directory, repo, private=private)
     seen = "private: its settings page can change that" if pushed.private else "public: everybody sees it"
-    stderr.print(f"uploaded {', '.join(pushed.files)}", markup=False)
+    say(f"uploaded {', '.join(pushed.files)}")
     stdout.print(f"{pushed.url} ({seen})", markup=False)
 
 
 def say_unfused(reason: str | None) -> None:
     """Say why training was slower than it could be, if it was."""
     if reason:
-        stderr.print(f"training ran without fused kernels, so about half as fast: {reason}", markup=False)
+        say(f"training ran without fused kernels, so about half as fast: {reason}")
 
 
 def show_report(
@@ -197,7 +197,7 @@ def evaluation_plan(
     own = {name: made for name, made in chosen.items() if made}
     plan = Plan(sets=sets, networks=tuple(chosen), own=own, config=config, device=resolved, **options)
     if fallback:
-        stderr.print(fallback, markup=False)
+        say(fallback)
     return plan
 
 
@@ -245,18 +245,16 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
         found = evaluate(plan, on_epoch=bar, **options)
     if found.reused:
         done = plural(found.reused, "training")
-        stderr.print(f"done before, and not repeated: {done} (--fresh trains again)", markup=False)
+        say(f"done before, and not repeated: {done} (--fresh trains again)")
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     for name in at_chance(found):
         classes = plural(len(plan.sets[0].classes), "class", "classes")
-        stderr.print(
-            f"{name} does no better than guessing one of {classes}: more --epochs may help", markup=False
-        )
+        say(f"{name} does no better than guessing one of {classes}: more --epochs may help")
     if output.picture:
         from reports.matrix import save_matrix
 
         save_matrix([(harmless(name), row) for name, row in matrix(found)], title(plan), output.picture)
-        stderr.print(f"picture: {output.picture}", markup=False, soft_wrap=True)
+        say(f"picture: {output.picture}")
     if output.as_json:
         stdout.print_json(json.dumps(as_record(found)))
     else:
@@ -272,7 +270,7 @@ def show_bench(device: str, repeats: int, growth: Path | None, record: Path | No
     if growth:
         require_picture("--growth", growth)
     plan = Plan(device=resolve_device(device), repeats=repeats, growth=SMALLEST if growth else None)
-    found = bench(plan, tell=lambda text: stderr.print(f"measuring {text}", markup=False))
+    found = bench(plan, tell=lambda text: say(f"measuring {text}"))
     if record:
         write_text(record, json.dumps(found, indent=2) + "\n")
     if growth:

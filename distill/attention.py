@@ -27,7 +27,16 @@ PORTION_BYTES = 32 * 2**20
 
 def runs_fused(width: int, device: torch.device) -> bool:
     """Whether there are kernels for a ConvNet of this width on this device and machine."""
-    return device.type == "cpu" and width % LANES == 0 and kernels.why_unavailable() is None
+    return why_not_fused(width, device) is None
+
+
+def why_not_fused(width: int, device: torch.device) -> str | None:
+    """Why there are no kernels for a ConvNet of this width on this device and machine; None if there are."""
+    if device.type != "cpu":
+        return "they are a CPU's"
+    if width % LANES:
+        return f"they take widths that are multiples of {LANES}, not {width}"
+    return kernels.why_unavailable()
 
 
 class AttentionSums:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distill import environment, methods, watching
-from distill.attention import runs_fused
+from distill.attention import runs_fused, why_not_fused
 from distill.data import RealDataset
 from distill.files import lock_folder
 from distill.methods.base import Problem
@@ -140,7 +140,11 @@ def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], N
     config, reason = config.suited(problem)
     settings = replace(settings, method_config=config)
     how = {"compiled": f"compiled: {reason}", "fused": "computing with fused kernels"}
-    tell(how.get(_kernels(settings, problem.device), f"not compiled: {reason}"))
+    kernels = _kernels(settings, problem.device)
+    tell(how.get(kernels, f"not compiled: {reason}"))
+    missing = why_not_fused(config.width, problem.device) if kernels == "eager" else None
+    if missing and problem.device.type == "cpu":
+        tell(f"without fused kernels, so slower: {missing}")
     return settings
 
 

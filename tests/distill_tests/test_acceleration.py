@@ -97,4 +97,5 @@ def test_the_card_records_what_was_decided_and_resuming_accepts_it(tmp_path):
     resolved = json.loads((tmp_path / "set" / "card.json").read_text())["config"]
     assert resolved["compile"] is False
     assert "not compiled: the run is too short for it to pay" in said
+    assert "without fused kernels, so slower: they take widths that are multiples of 16, not 8" in said
     assert len(distill(settings, resume=True)) == 10
