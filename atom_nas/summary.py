@@ -27,6 +27,7 @@ def show_essence(written: "WrittenReport") -> None:
     if len(written.sections) == 1:
         _show_ranking(written.sections[0])
         _show_scores(written.report)
+        _show_costs(written.report)
         _show_confirmed(written.sections[0])
     else:
         _show_runs(written.sections)
@@ -102,6 +103,10 @@ def _show_scores(report: "Report") -> None:
         ["score", "Spearman", "95% interval", "n", "best 20% (n)"],
         rows,
     )
+
+
+def _show_costs(report: "Report") -> None:
+    """What was paid, whether or not there is something to compare it with."""
     saved = report.savings
     cores = "core-seconds: " if report.run.device == "cpu" else "compute: "
     spent = f"{' and '.join(report.ranked_by)} {seconds(saved.proxy_seconds)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from textwrap import shorten
-from typing import TYPE_CHECKING
 
 from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
@@ -15,9 +14,6 @@ from reports.reliability import Reliability
 from reports.savings import Savings
 from reports.schema import Run
 from reports.scores import EARLY_STOPPING
-
-if TYPE_CHECKING:
-    pass
 
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""

@@ -119,3 +119,14 @@ def test_distilling_counts_for_rulers_that_look_at_its_images(
     assert "core-seconds: synflow 40.0 s, reference" in capsys.readouterr().out
     show_essence(synthetic)
     assert "s, zico 40.0 s, reference" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_costs_are_shown_where_there_is_nothing_to_compare_with(
+    make_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_essence(write_report(make_run(kind="none")))
+    shown = capsys.readouterr().out
+    assert "Agreement" not in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("core-seconds: distilling")]
+    assert line.endswith(", proxy 40.0 s")
