@@ -177,6 +177,7 @@ def search(
     combine: opt.CombineScores = "",
     validation_images: opt.ValidationImages = None,
     confirm: opt.Confirm = None,
+    confirm_images: opt.ConfirmImages = None,
     confirm_epochs: opt.ConfirmEpochs = None,
     set_confirm: opt.SetConfirm = None,
     set_: opt.Set = None,
@@ -213,7 +214,7 @@ def search(
         confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
         reference_column=reference_column, reference_samples=reference_samples,
         reference_images=reference_images, reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
-        validation_images=validation_images, trial_limit=trial_limit,
+        validation_images=validation_images, confirm_images=confirm_images, trial_limit=trial_limit,
     )  # fmt: skip
     if not resume:
         show_recipe(settings)

@@ -266,6 +266,7 @@ Confirm = Annotated[
         help="Then train the best K on the real training images and keep their weights: the final models.",
     ),
 ]
+ConfirmImages = Annotated[int | None, count("Real images of these trainings.  [default: all]")]
 ConfirmEpochs = Annotated[int | None, count("Epochs of these trainings.  [default: 100]")]
 SetConfirm = Annotated[
     list[str] | None,

@@ -20,6 +20,7 @@ KEPT = "settings"
 """The entry of the record."""
 _OF_A_SESSION = ("out", "resume", "command", "workers")
 _THEN = " && "
+_OF_CONFIRMATION = {"confirm_images", "confirm_epochs", "confirm_training"}
 _OF_REFERENCE = {"reference_samples", "reference_images", "reference_epochs", "reference_training"}
 
 
@@ -62,8 +63,10 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
         _require_code(theirs, restored.get("combine"), values["out"])
     command = _continued(record.get("command"), values["command"])
     settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
-    if settings.confirm is None and {"confirm_epochs", "confirm_training"} & set(said):
-        raise ValueError("--confirm-epochs and --set-confirm say how to confirm: add --confirm K")
+    if settings.confirm is None and _OF_CONFIRMATION & set(said):
+        raise ValueError(
+            "--confirm-images, --confirm-epochs and --set-confirm say how to confirm: add --confirm K"
+        )
     if settings.reference_kind != "real" and (unused := _OF_REFERENCE & set(said)):
         option = "--set-reference" if "reference_training" in unused else f"--{min(unused).replace('_', '-')}"
         raise ValueError(

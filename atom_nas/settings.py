@@ -14,6 +14,11 @@ from atom_nas.names import choose
 from atom_nas.tables import SCORE
 from reports.scores import MEAN_OF_RANKS
 
+_OF_TRAININGS = (
+    *("reference_samples", "reference_images", "reference_epochs"),
+    *("confirm", "confirm_images", "confirm_epochs"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
@@ -44,6 +49,7 @@ class SearchSettings:
             early-stopping; scores are their means.
         validation_images: score on a subset of this many validation images; None: on all.
         confirm: train so many of the best on the real images, and keep their weights; None: none.
+        confirm_images: train those on a subset of this many real images; None: on all.
         confirm_epochs: of these trainings.
         confirm_training: other fields of their `TrainingConfig`.
         estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
@@ -86,6 +92,7 @@ class SearchSettings:
     repeats: int = 1
     validation_images: int | None = None
     confirm: int | None = None
+    confirm_images: int | None = None
     confirm_epochs: int = CONFIRM_EPOCHS
     confirm_training: Mapping[str, Any] = field(default_factory=dict)
     estimators: tuple[str, ...] = ()
@@ -121,9 +128,7 @@ class SearchSettings:
         free = [name for name in combined if name in estimators.TRAINING_FREE]
         object.__setattr__(self, "estimators", tuple(dict.fromkeys([*beside, *free])))
         choose("engine", self.engine, engines.ENGINES)
-        for name in ("samples", "reference_samples", "reference_images", "validation_images", "workers"):
-            _at_least(1, name, getattr(self, name))
-        for name in ("epochs", "repeats", "reference_epochs", "confirm", "confirm_epochs"):
+        for name in ("samples", "epochs", "repeats", "workers", "validation_images", *_OF_TRAININGS):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "seed", self.seed)
         if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:

@@ -71,7 +71,9 @@ def make_estimators(settings: "SearchSettings", trainings: Trainings, data: Sear
         options = {"train_images": settings.reference_images, **validated}
         reference = estimators.load("real").estimator(data, training=trainings.reference, **options)
     if trainings.confirm:
-        confirm = ConfirmEstimator(data, ConfirmConfig(training=trainings.confirm))
+        confirm = ConfirmEstimator(
+            data, ConfirmConfig(training=trainings.confirm, train_images=settings.confirm_images)
+        )
     return Estimators(
         proxy=estimators.load("proxy").estimator(data, **as_proxy),
         others=tuple(_beside(name, data, as_proxy) for name in settings.estimators),

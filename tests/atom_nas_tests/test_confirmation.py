@@ -20,6 +20,7 @@ from atom_nas.trained import Architecture
 from distill.leg import Leg, glance, trained_network
 from distill.synthetic import load
 from distill.training import TrainingConfig, evaluate
+from reports import write_report
 from reports.confirmed import FOLDER, stem, weights_file
 
 Ran = list[tuple[str, str]]
@@ -142,6 +143,16 @@ def test_a_finished_run_trains_only_what_is_missing(settings: SearchSettings, ra
     assert (seen[-1].done, seen[-1].reused) == (9, 9)
     run_search(replace(settings, confirm=None, resume=True))
     assert read_record(settings.out)["confirm"]["count"] == 3
+
+
+def test_fewer_images_may_do_and_are_said(settings: SearchSettings) -> None:
+    few = replace(settings, confirm_images=100)
+    run_search(few)
+    ((_, card), *_) = whole_cards(settings.out / FOLDER)
+    assert (card.model_extra or {})["training_images"] == 100
+    assert "Trained on 100 images of the real data" in write_report(few.out).page.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"training_images was 100 there and is [0-9]{4} now"):
+        run_search(replace(settings, resume=True))
 
 
 @pytest.mark.parametrize("survived", [1, 2, 4])

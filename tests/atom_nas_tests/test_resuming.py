@@ -105,10 +105,11 @@ def test_a_new_search_restores_nothing(begun: SearchSettings) -> None:
     assert resumed(begun, resume=False).samples == 48
 
 
-def test_how_to_confirm_without_what_to_confirm_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["confirm_epochs", "confirm_images"])
+def test_how_to_confirm_without_what_to_confirm_is_refused(tmp_path: Path, name: str) -> None:
+    always: dict[str, Any] = {"synthetic": tmp_path, "out": tmp_path, "resume": False, "command": ""}
     with pytest.raises(ValueError, match="add --confirm K"):
-        search_settings({"confirm_epochs"}, synthetic=tmp_path, out=tmp_path, resume=False, command="",
-                        confirm_epochs=3)  # fmt: skip
+        search_settings({name}, **always, **{name: 30})
 
 
 @pytest.mark.parametrize("name", ["reference_samples", "reference_images", "reference_epochs"])
