@@ -23,7 +23,7 @@ SUFFIXES = frozenset(
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 _DEPTHS = (8, 12, 16)
-_NAMED = 3  # of the unreadable files; the rest are counted
+_NAMED = 20  # of the unreadable files; the rest are counted
 _GIB = 2**30
 
 
