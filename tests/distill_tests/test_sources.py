@@ -186,7 +186,7 @@ def test_many_corrupt_images_are_named_at_once(tmp_path, monkeypatch):
         assert {name for name in named if name in str(caught.value)} == named
         assert "\n" not in str(caught.value)
     monkeypatch.setattr("distill.sources.images._NAMED", 3)
-    with pytest.raises(ValueError, match="cannot read 5 of 12 images: .* and 2 more; mend"):
+    with pytest.raises(ValueError, match=r"cannot read 5 of 12 images: .* and 2 more; mend"):
         load_dataset(f"folder:{root}")
     for path in root.rglob("*.png"):
         path.write_bytes(b"no header")
