@@ -148,7 +148,9 @@ def _report_usage(error: Any) -> int:
     if _debug:
         traceback.print_exception(error)
     command = error.ctx.command_path if error.ctx else "atom-nas"
-    message = " ".join(error.format_message().split()).rstrip(".")
+    # Some versions of click and typer together name an environment variable where there is none.
+    words = error.format_message().replace(" (env var: 'None')", "")
+    message = " ".join(words.split()).rstrip(".")
     sys.stderr.write(f"atom-nas: {message}; see '{command} --help'\n")
     return USER_ERROR
 
