@@ -110,13 +110,13 @@ def progress_bar(title: str, total: int) -> Iterator[Bar]:
 
 
 def _plain_lines(title: str) -> Callable[[int, int, str], None]:
-    last, ended = time.monotonic() - _LINE_SECONDS, 0
+    last, ended = time.monotonic() - _LINE_SECONDS, -1
 
     def show(done: int, total: int, words: str) -> None:
         nonlocal last, ended
         if ended >= total or (done < total and time.monotonic() - last < _LINE_SECONDS):
             return
-        ended = total if done >= total else 0
+        ended = total if done >= total else -1
         last = time.monotonic()
         say(_joined(f"{title}: {done}/{total}", words))
 

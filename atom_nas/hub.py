@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.card import CARD
+from distill.checkpoint import CHECKPOINT
 from distill.readme import README, readme, shared_name
-from distill.session import CHECKPOINT, EVALUATIONS, LOG
+from distill.session import EVALUATIONS, LOG
 from distill.synthetic import IMAGES, PICTURE, WHITENING, SyntheticSet, load
 
 _REPO = re.compile(r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)

@@ -226,6 +226,8 @@ def require_picture(option: str, file: Path) -> None:
     """
     if file.suffix not in (".png", ".svg"):
         raise ValueError(f"{option} draws .png or .svg files, not {file.name!r}")
+    if file.is_dir():
+        raise ValueError(f"{option}: {file} is a folder; name a file")
     if not file.parent.is_dir():
         raise ValueError(f"{option}: there is no folder {file.parent}; make it, or name another")
     if not os.access(file.parent, os.W_OK | os.X_OK):

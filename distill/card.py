@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from distill.checkpoint import CHECKPOINT
 from distill.formation import require_factor
-from distill.session import CHECKPOINT
 
 FORMAT_VERSION, WITH_FACTOR = 3, 2
 """Of a set with soft labels, and of one whose stored images hold several; others have format 1, which all

@@ -77,8 +77,8 @@ def distill(
             observer=observer,
             preset=settings.preset,
         )
-        tell(f"distilling with {settings.method}")
         with _begun(session), _reproducible(problem):
+            tell(f"distilling with {settings.method}")
             images = methods.load(settings.method).distill(problem, settings.config, session)
         card = _card(settings, data, problem, session, made_with)
         return write_set(out, images, problem.labels, problem.preprocessing, card)

@@ -1,27 +1,20 @@
-"""What watches a distillation: its log, its checkpoints, its progress, its interruption.
-
-A checkpoint is a safetensors file, so that resuming never unpickles anything; since every random stream
-is named by seed and iteration, the tensors below are all the state there is.
-"""
+"""What watches a distillation: its log, its checkpoints, its progress, its interruption."""
 
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
-from torch import Tensor
 
-from distill import environment
-from distill.files import write_bytes, write_text
+from distill import checkpoint, environment
+from distill.checkpoint import CHECKPOINT, State
+from distill.files import write_text
 
-CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 BOARD = "tensorboard"
@@ -31,22 +24,6 @@ _CURVE_POINTS = 500
 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop, and its state is safe on disk."""
-
-
-@dataclass
-class State:
-    """Everything a matching run carries from one iteration to the next.
-
-    Attributes:
-        iteration: how many are done.
-        images, momentum: float32 (K*I, C, H, W).
-        curve: logged points, each with `iteration`, `loss` and the parts of the loss.
-    """
-
-    iteration: int
-    images: Tensor
-    momentum: Tensor
-    curve: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -218,7 +195,7 @@ class RecordedSession(Session):
     def forget_beginning(self) -> None:
         """Remove the checkpoint if it has no images: of a run that cannot work there is nothing to resume."""
         path = self._folder / CHECKPOINT
-        if path.exists() and not len(_read_checkpoint(path)[0].images):
+        if path.exists() and not len(checkpoint.read(path)[0].images):
             path.unlink()
 
     def restore(self) -> State | None:
@@ -235,14 +212,15 @@ class RecordedSession(Session):
         path = self._folder / CHECKPOINT
         if not path.exists():
             return None
-        state, metadata = _read_checkpoint(path)
-        if metadata["identity"] != self._identity:
-            difference = _first_difference(json.loads(metadata["identity"]), json.loads(self._identity))
+        state, about = checkpoint.read(path)
+        identity = json.loads(self._identity)
+        if about.identity != identity:
+            difference = _first_difference(about.identity, identity)
             raise ValueError(
                 f"{path} belongs to another run ({difference}); use the same settings, start afresh with "
                 "--overwrite, or name another --out"
             )
-        self._earlier = _seconds(metadata)
+        self._earlier = about.wall_seconds, about.cpu_seconds
         return state if len(state.images) else None
 
     def after(self, state: State, total: int) -> None:
@@ -279,23 +257,16 @@ class RecordedSession(Session):
             raise Interrupted
 
     def _save(self, state: State) -> None:
-        if not bool(torch.isfinite(state.images).all()):
-            return  # The last good checkpoint stays.
+        """Keep the state, unless it has diverged: the last good checkpoint stays then."""
         self._observer.flush()
-        metadata = {
+        about = {
             "identity": self._identity,
-            "iteration": str(state.iteration),
             "wall_seconds": repr(self.wall_seconds),
             "cpu_seconds": repr(self.cpu_seconds),
-            "curve": json.dumps(state.curve),
             **self._preset,
         }
-        tensors = {
-            "images": state.images.detach().cpu().contiguous(),
-            "momentum": state.momentum.cpu().contiguous(),
-        }
-        write_bytes(self._folder / CHECKPOINT, serialize(tensors, metadata))
-        self._saved = time.perf_counter()
+        if checkpoint.write(self._folder / CHECKPOINT, state, about):
+            self._saved = time.perf_counter()
 
     def _rewrite_log(self, curve: list[dict[str, float]]) -> None:
         """Drop lines that a killed attempt wrote after its last checkpoint: they will be written again."""
@@ -315,37 +286,6 @@ def _keep_lines(path: Path, iteration: int) -> None:
         write_text(path, "".join(kept))
     else:
         path.unlink()
-
-
-def identity_in(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Of the run that a checkpoint is of; and the preset that its settings came from.
-
-    Raises:
-        ValueError: it is no checkpoint of this program.
-    """
-    _, metadata = _read_checkpoint(path)
-    return json.loads(metadata["identity"]), metadata.get("preset")
-
-
-def _read_checkpoint(path: Path) -> tuple[State, dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            dict(json.loads(metadata["identity"]))
-            tensors = {name: file.get_tensor(name) for name in ("images", "momentum")}
-        curve = [dict(point) for point in json.loads(metadata["curve"])]
-        state = State(int(metadata["iteration"]), tensors["images"], tensors["momentum"], curve)
-        _seconds(metadata)
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(
-            f"{path} is no checkpoint of this program ({error}); remove it to start afresh"
-        ) from None
-    return state, metadata
-
-
-def _seconds(metadata: dict[str, str]) -> tuple[float, float]:
-    """Wall and processor seconds up to a checkpoint."""
-    return float(metadata["wall_seconds"]), float(metadata["cpu_seconds"])
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

@@ -21,12 +21,13 @@ from typing import Any
 
 from torch import Tensor
 
-from distill import methods, synthetic
+from distill import checkpoint, methods, synthetic
 from distill.card import CARD, SHARD
+from distill.checkpoint import CHECKPOINT
 from distill.files import LOCK, is_temporary, remove_stale_temporaries
 from distill.preprocessing import Preprocessing
 from distill.readme import README
-from distill.session import BOARD, CHECKPOINT, EVALUATIONS, LOG, identity_in
+from distill.session import BOARD, EVALUATIONS, LOG
 from distill.synthetic import SyntheticSet
 
 # In the order of removal: a README goes before the images, since one without images is a stranger's.
@@ -75,9 +76,9 @@ def settings_in(out: Path) -> dict[str, Any]:
         ValueError: there is neither, or it is damaged.
     """
     if is_begun(out):
-        identity, preset = identity_in(out / CHECKPOINT)
-        identity.pop("fingerprint", None)
-        return _completed(identity, out / CHECKPOINT) | {"preset": preset}
+        _, about = checkpoint.read(out / CHECKPOINT)
+        identity = {name: value for name, value in about.identity.items() if name != "fingerprint"}
+        return _completed(identity, out / CHECKPOINT) | {"preset": about.preset}
     if holds_set(out):
         card = _load(out).card
         return _completed(card["config"], out / CARD) | {"preset": card.get("preset")}

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from distill import environment
+from distill.checkpoint import State
 from distill.data import RealDataset, Split
 from distill.evaluation import Evaluator, default_network
 from distill.methods.base import Problem
 from distill.pictures import as_pictures, grid
 from distill.seeding import derive_seed
-from distill.session import EVALUATIONS, Observer, State, Stopwatch
+from distill.session import EVALUATIONS, Observer, Stopwatch
 from distill.synthetic import SyntheticSet
 from distill.training import TrainingConfig
 

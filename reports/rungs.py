@@ -28,7 +28,8 @@ def places(rungs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
     """A row an architecture that has done a rung and has no place yet: its last trial, and what all took.
 
-    Its place is what the search would store if it ended now.
+    Its place is what the search would store if it ended now, among all that did a rung: a search that is
+    stopped while it stores places has stored some.
 
     Args:
         rows: of a trial store in the order proposed, see `reports.store.read_rows`.
@@ -39,13 +40,15 @@ def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
     rungs: dict[int, dict[str, Row]] = {}
     for row in rows:
         stored_as = _STORED_AS.fullmatch(str(row["estimator"]))
-        if stored_as and row["architecture"] not in ranked:
+        if stored_as:
             rungs.setdefault(int(stored_as[1]), {})[row["architecture"]] = row
     found: dict[str, dict[str, Any]] = {}
     worths = [_worths(rungs[epochs], criterion) for epochs in sorted(rungs)]
     place = places(worths)
     for epochs, worth in zip(sorted(rungs), worths, strict=True):
         for name, row in rungs[epochs].items():
+            if name in ranked:
+                continue
             own = {HALVING: place[name], "trained_epochs": float(epochs)} if name in worth else {}
             found[name] = _with_costs(row, found.get(name), own)
     return sorted(found.values(), key=lambda row: order[row["architecture"]])

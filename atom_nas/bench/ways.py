@@ -13,6 +13,7 @@ from atom_nas.bench.turns import Turns
 from atom_nas.estimators.measure import network_costs
 from distill import methods
 from distill.augment import draw, parse_strategy
+from distill.checkpoint import State
 from distill.data import Split
 from distill.graphs import Material, RecordedSteps
 from distill.matching import matching_loss, statistics
@@ -21,7 +22,7 @@ from distill.networks import convnet, convnet_operations, fitting_depth
 from distill.precision import Precision, autocast
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import stream
-from distill.session import Session, State
+from distill.session import Session
 from distill.training import TrainingConfig, accelerated
 from distill.training import train as train_network
 

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from distill.acceleration import Auto
+from distill.checkpoint import State
 from distill.formation import decode
 from distill.methods._pixels import PixelConfig, iterate, require_finite
 from distill.methods.base import Problem
 from distill.networks import ConvNet, reinitialise
 from distill.seeding import derive_seed, stream
-from distill.session import Session, State
+from distill.session import Session
 from distill.training import TrainingConfig, train
 
 Config = TypeVar("Config", bound="BilevelConfig")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import Augmentation, draw, parse_strategy
+from distill.checkpoint import State
 from distill.formation import decode
 from distill.gradient_matching import class_gradients, gradient_distance, matched_weights, weight_gradients
 from distill.methods._bilevel import BilevelConfig, alternate
@@ -23,7 +24,7 @@ from distill.methods.base import Problem
 from distill.networks import ConvNet
 from distill.precision import autocast
 from distill.seeding import stream
-from distill.session import Session, State
+from distill.session import Session
 from distill.training import accelerated
 
 _TOGETHER = {"cpu": 16, "cuda": 256}

@@ -22,6 +22,7 @@ from torch import Tensor
 from distill.acceleration import Auto, Work, decide
 from distill.attention import AttentionSums, runs_fused
 from distill.augment import Augmentation, draw, parse_strategy
+from distill.checkpoint import State
 from distill.graphs import UnrecordableError
 from distill.matching import LossWeights, MatchingLoss, Statistics, reduce_sums, statistics
 from distill.methods._pixels import PixelConfig, RealImages, augmented, choose, iterate, require_finite, seen
@@ -31,7 +32,7 @@ from distill.methods.base import Problem
 from distill.networks import convnet_operations, reinitialise
 from distill.precision import autocast, require
 from distill.seeding import stream
-from distill.session import Session, State
+from distill.session import Session
 
 Schedule = Literal["constant", "cosine"]
 Config = TypeVar("Config", bound="MatchingConfig")

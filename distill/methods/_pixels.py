@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from distill.augment import Augmentation, augment_classes
+from distill.checkpoint import LARGEST, State, largest
 from distill.formation import LARGEST_FACTOR, decode, encode, require_factor
 from distill.methods._features import CORESETS, FeatureConfig, selected_positions
 from distill.methods.base import Problem
 from distill.networks import ConvNet, convnet, fitting_depth
 from distill.precision import PRECISIONS, Precision, require
 from distill.seeding import stream
-from distill.session import Session, State
+from distill.session import Session
 
-LARGEST = 1000.0
-"""Of values in model space, where real images have a deviation of 1: beyond it a set has diverged."""
+_SMALLER = "a smaller learning_rate helps, from the start (--overwrite)"
 Initialization = Literal["real", "herding", "kcenter", "noise"]
 Loss = TypeVar("Loss")
 
@@ -159,11 +159,11 @@ def _require_fitting(state: State, problem: Problem, iterations: int) -> None:
 
 def _require_sane(state: State) -> None:
     """Refuse images that are no numbers or far from any image, which norms keep out of the loss."""
-    largest = float(state.images.detach().abs().max())
-    if not largest <= LARGEST:  # a number that is none too
+    found = largest(state.images)
+    if not found <= LARGEST:  # a number that is none too
         raise ValueError(
-            f"the images have diverged at iteration {state.iteration}: values are up to {largest:.2g}, where "
-            "those of real images are about 1; a smaller learning_rate helps"
+            f"the images have diverged at iteration {state.iteration}: values are up to {found:.2g}, where "
+            f"those of real images are about 1; {_SMALLER}"
         )
 
 
@@ -210,8 +210,7 @@ def require_finite(per_class: Tensor, iteration: int, problem: Problem) -> float
     ]
     if bad:
         raise ValueError(
-            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad[0]]}); "
-            "a smaller learning_rate helps"
+            f"the loss is not finite at iteration {iteration} (class {problem.classes[bad[0]]}); {_SMALLER}"
         )
     return float(values.sum())
 

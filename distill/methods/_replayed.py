@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.augment import as_tensors, augment_chosen, draw, parse_strategy
+from distill.checkpoint import State
 from distill.graphs import record
 from distill.matching import LossWeights, MatchingLoss, Statistics
 from distill.methods._pixels import choose, draw_batch, seen
@@ -28,7 +29,6 @@ from distill.methods._step import descend, joined
 from distill.methods.base import Problem
 from distill.networks import ConvNet, reinitialise
 from distill.seeding import stream
-from distill.session import State
 
 if TYPE_CHECKING:
     from distill.methods._matching import MatchingConfig

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from distill.checkpoint import State
 from distill.matching import LossWeights, MatchingLoss, Statistics, matching_loss
 from distill.methods._pixels import move
-from distill.session import State
 
 
 def descend(

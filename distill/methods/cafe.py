@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from distill.alignment import alignment_loss, discrimination_loss
 from distill.augment import Augmentation, draw, parse_strategy
+from distill.checkpoint import State
 from distill.formation import decode
 from distill.matching import class_means
 from distill.methods._bilevel import BilevelConfig, alternate
@@ -27,7 +28,7 @@ from distill.methods.base import Problem
 from distill.networks import ConvNet
 from distill.precision import autocast
 from distill.seeding import stream
-from distill.session import Session, State
+from distill.session import Session
 
 INDEPENDENT_CLASSES = False
 _TOGETHER = 64

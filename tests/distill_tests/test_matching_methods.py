@@ -1,6 +1,8 @@
 """The matching engine: classes are independent, the family is one code, and a run can be cut anywhere."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from distill_helpers import problem
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from distill.checkpoint import LARGEST, largest, read
 from distill.methods import atom, datadam, dm, load
 from distill.methods._matching import MatchingConfig, match
 from distill.methods._pixels import draw_batch
@@ -17,6 +20,7 @@ from distill.session import Interrupted, RecordedSession, Session
 
 QUICK = {"iterations": 6, "width": 8, "batch_real": 5}
 MATCHING = ["atom", "datadam", "dm"]
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def run(method: str, session: Session | None = None, *, subset=None, counts=(12, 7, 12, 4), **config):
@@ -124,18 +128,51 @@ def test_a_checkpoint_of_the_run_with_other_images_is_refused(tmp_path):
             metadata.update(content.metadata())
         return load_file(file)
 
+    def with_images(images: torch.Tensor) -> Change:
+        return lambda tensors: tensors | {"images": images}
+
+    def with_entry(**entries: str) -> Change:
+        return lambda tensors: metadata.update(entries) or tensors
+
     file, metadata = tmp_path / "checkpoint.safetensors", {}
+    foreign = "no checkpoint of this program"
     for changed, message in (
         (lambda tensors: {name: each[:-1] for name, each in tensors.items()}, "the checkpoint is damaged"),
         (lambda tensors: tensors | {"momentum": tensors["momentum"][:-1]}, "the checkpoint is damaged"),
-        (lambda tensors: metadata.update(iteration="999999") or tensors, "after 999999 iterations"),
-        (lambda tensors: metadata.update(iteration="-5") or tensors, "after -5 iterations"),
-        (lambda tensors: metadata.update(curve="5") or tensors, "no checkpoint of this program"),
-        (lambda tensors: metadata.update(wall_seconds="abc") or tensors, "no checkpoint of this program"),
+        (with_entry(iteration="999999"), "after 999999 iterations"),
+        (with_entry(iteration="-5"), rf"{foreign} \(iteration: "),
+        (with_entry(curve="5"), rf"{foreign} \(curve: "),
+        (with_entry(curve='[{"loss": 1.0}]'), rf"{foreign} \(its curve has a point without iteration"),
+        (with_entry(wall_seconds="abc"), rf"{foreign} \(wall_seconds: "),
+        (with_entry(wall_seconds="nan"), rf"{foreign} \(wall_seconds: "),
+        (with_entry(cpu_seconds="-1"), rf"{foreign} \(cpu_seconds: "),
+        (with_entry(identity='[["method", "dm"]]'), rf"{foreign} \(identity: "),
+        (with_entry(identity='{"a": ' * 5000 + "1" + "}" * 5000), foreign),
+        (with_images(torch.tensor(1.0)), rf"{foreign} \(its images are torch.float32 of shape \(\)"),
+        (
+            with_images(torch.zeros(12, 1, 8, 8, dtype=torch.float64)),
+            rf"{foreign} \(its images are torch.float64",
+        ),
+        (
+            with_images(torch.full((12, 1, 8, 8), torch.nan)),
+            rf"{foreign} \(its images hold what is no number",
+        ),
+        (with_images(torch.full((12, 1, 8, 8), 2e3)), rf"{foreign} \(its images hold values up to 2e\+03"),
     ):
+        metadata.clear()
         save_file(changed(stopped()), file, metadata)
         with pytest.raises(ValueError, match=message):
             run("dm", RecordedSession(tmp_path, {}, resume=True))
+
+
+def test_images_that_have_diverged_are_not_kept(tmp_path):
+    """Not even where every iteration is: a run could never go on from them."""
+    session = RecordedSession(tmp_path, {}, resume=False, checkpoint_seconds=0.0)
+    with pytest.raises(ValueError, match=r"smaller learning_rate helps, from the start \(--overwrite\)"):
+        run("dm", session, learning_rate=4e3, iterations=30)  # 620, 933, 1089, ...
+    state, _ = read(tmp_path / "checkpoint.safetensors")
+    assert state.iteration == 2
+    assert 100 < largest(state.images) <= LARGEST
 
 
 def test_initial_images_are_the_random_baseline():

@@ -257,6 +257,24 @@ def test_what_cannot_work_leaves_nothing_to_resume_but_an_older_set(tmp_path):
     assert distill.distill(settings(out), resume=True).card == old.card
 
 
+def test_a_run_that_fails_keeps_its_checkpoint(tmp_path, monkeypatch):
+    out = tmp_path / "set"
+    interrupted_after(3, settings=settings(out))
+    kept = (out / "checkpoint.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("distill.methods._matching.require_finite", refuse)
+        with pytest.raises(ValueError, match="out of luck"):
+            distill.distill(settings(out), resume=True)
+    assert (out / "checkpoint.safetensors").read_bytes() == kept
+    assert torch.equal(
+        distill.distill(settings(out), resume=True).images, distill.distill(settings(tmp_path / "new")).images
+    )
+
+
+def refuse(*_):
+    raise ValueError("out of luck")
+
+
 @pytest.mark.parametrize("way", ["resume", "overwrite"])
 def test_what_commands_leave_beside_a_set_is_not_strange(tmp_path, way):
     out = tmp_path / "set"

@@ -14,9 +14,10 @@ from PIL import Image
 
 import distill
 from distill import environment
+from distill.checkpoint import State
 from distill.data import Split
 from distill.methods import load as load_method
-from distill.session import Interrupted, Observer, RecordedSession, State, Stopwatch
+from distill.session import Interrupted, Observer, RecordedSession, Stopwatch
 from distill.settings import DistillSettings
 from distill.watching import Milestones
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from distill.checkpoint import State
 from distill.data import RealDataset
 from distill.methods import load
 from distill.methods.base import Problem
 from distill.preprocessing import fit_preprocessing
-from distill.session import Session, State
+from distill.session import Session
 from distill.sources import load_dataset
 
 CURVES = Path(__file__).with_name("curves.json")
