@@ -56,13 +56,24 @@ def finished(race: Race, value: Callable[[Step], float | None]) -> list[Step]:
     return begun
 
 
-def test_one_slot_is_the_papers_rule_one_after_the_other() -> None:
-    worth = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 3.0}
+@pytest.mark.parametrize(
+    ("worths", "begun"),
+    [
+        # b is the best of two, c of three and, at the next rung, of two; d is among the best two of four,
+        # and, with nobody left to come, of the next rung's three.
+        ((1.0, 2.0, 4.0, 3.0), "a0b0b1c0c1c2d0d1d2"),
+        # b, alone at its rung, is not the best there while c may still come.
+        ((1.0, 2.0, 3.0), "a0b0b1c0c1c2"),
+        # Of equals the first.
+        ((1.0, 1.0), "a0b0a1a2"),
+    ],
+    ids=str,
+)
+def test_one_slot_is_the_papers_rule_one_after_the_other(worths: Sequence[float], begun: str) -> None:
+    worth = dict(zip("abcd", worths, strict=False))
     race = Race(AshaConfig(eta=2, slots=1), (1, 2, 4), list(worth))
-    begun = finished(race, lambda step: worth[step.network])
-    # b is the best of two, c of three and, at the next rung, of two; d is among the best two of four, and,
-    # with nobody left to come, of the next rung's three.
-    assert "".join(f"{step.network}{step.rung}" for step in begun) == "a0b0b1c0c1c2d0d1d2"
+    steps = finished(race, lambda step: worth[step.network])
+    assert "".join(f"{step.network}{step.rung}" for step in steps) == begun
 
 
 def test_results_count_by_the_clock_of_epochs() -> None:
@@ -197,8 +208,11 @@ def test_an_interrupted_search_goes_on_where_it_was(
     run_search(replace(settings, resume=True))
     assert len(ran) == all_of_it  # nothing twice
     assert scores(settings.out) == scores(other)
-    run_search(replace(settings, resume=True))
+    told: list[Progress] = []
+    run_search(replace(settings, resume=True), progress=told.append)
     assert len(ran) == all_of_it
+    end = next(progress for progress in reversed(told) if progress.stage == TITLE)
+    assert end.done == end.total == end.reused > 0
     with pytest.raises(ValueError, match="begin a new run"):
         run_search(replace(settings, samples=9, resume=True))
 
@@ -229,6 +243,34 @@ def test_a_stopped_search_shows_who_is_where(settings: SearchSettings, ran: Ran,
             assert shown[name]["score:halving_place"] == pytest.approx(number + beaten)
             took = sum(of[name].cpu_seconds for of in at if name in of)
             assert shown[name]["cpu_seconds"] == pytest.approx(took)
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("strategy", ["asha", "successive-halving", "hyperband"])
+def test_a_search_stopped_while_it_stores_places_shows_the_same(
+    settings: SearchSettings, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    options = {"eta": 2, "slots": 3} if strategy == "asha" else {"eta": 2}
+    chosen = replace(settings, strategy=strategy, strategy_options=options)
+    add: Callable[[TrialStore, Trial], None] = TrialStore.add
+    whole = settings.out.with_name("whole")
+    run_search(replace(chosen, out=whole))
+
+    def stop(store: TrialStore, trial: Trial) -> None:
+        add(store, trial)
+        if trial.estimator == "proxy" and len(store.trials("proxy")) == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialStore, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_search(chosen)
+    assert len(stored(settings.out)) == 5
+    shown = read_run(settings.out).trials
+    places = {name: trial.scores[PLACE] for name, trial in stored(whole).items()}
+    assert dict(zip(shown["architecture"], shown["score:halving_place"], strict=True)) == places
+    run_search(replace(chosen, resume=True))
+    assert scores(settings.out) == scores(whole)
 
 
 def test_names_of_one_network_go_on_together(settings: SearchSettings, ran: Ran, tmp_path: Path) -> None:
@@ -268,4 +310,5 @@ def test_failed_architectures_have_no_place(
     summary = run_search(settings, progress=told.append)
     failed = [trial for trial in stored(settings.out).values() if not trial.done]
     assert summary.failed == len(failed) == told[-1].failed == 2
+    assert told[-1].done == told[-1].total
     assert all(trial.scores == {} and "no number" in (trial.reason or "") for trial in failed)
