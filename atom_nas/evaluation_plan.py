@@ -115,6 +115,14 @@ class Plan:
         return [Subject(f"random real{name}", i, "random") for name, i in zip(names, places, strict=True)]
 
     @property
+    def images(self) -> int:
+        """How many are tested on; of held-out ones, of which each class has its share, nearly."""
+        dataset = self.sets[0].card["dataset"]
+        if self.split == "test":
+            return int(dataset["test_images"])
+        return max(1, round(int(dataset["train_images"]) * float(dataset["validation_fraction"])))
+
+    @property
     def record(self) -> Path:
         """Where finished trainings of this dataset are kept; its fingerprint is a stranger's to choose."""
         fingerprint = self.sets[0].card["dataset"]["fingerprint"]

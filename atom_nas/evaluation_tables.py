@@ -7,10 +7,9 @@ from typing import Any
 from atom_nas.evaluation_plan import SPLITS, Plan, Subject
 from atom_nas.evaluations import Found
 from distill.evaluation import Accuracy, as_json
+from reports.chance import with_luck
 
 Entry = dict[str, Any]
-_LEARNT = 0.02
-"""Of the way from guessing a class to always being right."""
 
 
 def title(plan: Plan) -> str:
@@ -32,14 +31,17 @@ def table(found: Found) -> tuple[list[str], list[list[str]]]:
     return ["network", "trained on", "mean", "std", "n"], rows
 
 
-def at_chance(found: Found) -> list[str]:
-    """The networks that learnt hardly more from any of the sets than to guess a class."""
-    guess = 1 / len(found.plan.sets[0].classes)
-    best: dict[str, float] = {}
-    for subject, accuracies in found.accuracies.items():
-        for name, accuracy in accuracies.items() if subject.kind == "synthetic" else ():
-            best[name] = max(best.get(name, 0.0), statistics.fmean(accuracy.values))
-    return [name for name, mean in best.items() if mean - guess < _LEARNT * (1 - guess)]
+def at_chance(found: Found) -> dict[str, list[str]]:
+    """The networks that do no better than guessing a class with luck: the sets that they were trained on,
+    none where that is so of all."""
+    sets = {subject: of for subject, of in found.accuracies.items() if subject.kind == "synthetic"}
+    luck = with_luck(found.guess, found.plan.images)
+    idle: dict[str, list[str]] = {}
+    for subject, accuracies in sets.items():
+        for name, accuracy in accuracies.items():
+            if statistics.fmean(accuracy.values) <= luck:
+                idle.setdefault(name, []).append(subject.label)
+    return {name: labels if len(labels) < len(sets) else [] for name, labels in idle.items()}
 
 
 def as_record(found: Found) -> Entry:

@@ -18,7 +18,7 @@ from atom_nas.engines.local import LocalConfig, LocalEngine
 from atom_nas.evaluation_plan import Plan, Subject
 from atom_nas.names import harmless
 from distill import kernels
-from distill.data import RealDataset
+from distill.data import RealDataset, Split
 from distill.environment import usable_cores
 from distill.evaluation import Accuracy, Evaluator
 from reports.formatting import plural
@@ -32,11 +32,14 @@ class Found:
         plan: the plan.
         accuracies: of every subject, by network.
         reused: how many trainings were done before.
+        guess: the accuracy of always naming the largest class; where the images were not read, of guessing
+            one of equal classes.
     """
 
     plan: Plan
     accuracies: Mapping[Subject, Mapping[str, Accuracy]]
     reused: int
+    guess: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,16 @@ def evaluate(
         _raise_failures(plan, sorted(failed, key=lambda outcome: left.index(outcome.job)), len(jobs))
     if on_epoch:
         on_epoch(plan.total_epochs)
-    return Found(plan, _gathered(plan, {job: known[key] for job, key in jobs.items()}), reused)
+    accuracies = _gathered(plan, {job: known[key] for job, key in jobs.items()})
+    return Found(plan, accuracies, reused, _guess(plan, real))
+
+
+def _guess(plan: Plan, real: RealDataset | None) -> float:
+    if real is None:
+        return 1 / len(plan.sets[0].classes)
+    held_out = _held_out(plan, real)
+    labels = (real.test if held_out is None else held_out).labels
+    return int(labels.bincount().max()) / len(labels)
 
 
 def _jobs(plan: Plan) -> dict[Job, Subject]:
@@ -149,7 +161,7 @@ def _train(
 
 
 def _evaluators(plan: Plan, real: RealDataset) -> list[Evaluator]:
-    held_out = plan.sets[0].split_real(real)[1] if plan.split == "validation" else None
+    held_out = _held_out(plan, real)
     return [
         Evaluator(
             each,
@@ -162,6 +174,11 @@ def _evaluators(plan: Plan, real: RealDataset) -> list[Evaluator]:
         )
         for each in plan.sets
     ]
+
+
+def _held_out(plan: Plan, real: RealDataset) -> Split | None:
+    """The images that are tested on if those are not the test split."""
+    return plan.sets[0].split_real(real)[1] if plan.split == "validation" else None
 
 
 def _raise_failures(plan: Plan, failed: Sequence[Outcome], total: int) -> None:

@@ -97,6 +97,7 @@ def prepare(settings: SearchSettings) -> Plan:
         ValueError: something named is missing, damaged, unknown or of no use; one line.
     """
     synthetic = synthetic_sets.load(settings.synthetic)
+    _warn_of_whitening(synthetic)
     space = _space(settings, synthetic)
     _check_proxy_space(settings, synthetic, space)
     listed = read_architectures(settings.architectures, space) if settings.architectures else None
@@ -148,6 +149,15 @@ def prepare(settings: SearchSettings) -> Plan:
         workers=settings.workers or default_workers(device),
         fallback=trainings.fallback,
     )
+
+
+def _warn_of_whitening(synthetic: SyntheticSet) -> None:
+    if synthetic.preprocessing.whitening is not None:
+        warnings.warn(
+            f"{synthetic.path} is whitened (ZCA), as accuracy wants it: cells of NAS-Bench-201 were ranked "
+            "far worse by such sets (docs/ranking.md); a set that is to rank is better made with --no-zca",
+            stacklevel=3,
+        )
 
 
 def _samples(settings: SearchSettings, listed: ArchitectureList | None) -> int:

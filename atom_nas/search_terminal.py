@@ -62,6 +62,8 @@ def show_search(settings: "SearchSettings") -> None:
     from atom_nas.search import run_search
     from reports.scores import MEAN_OF_RANKS
 
+    if settings.combine and settings.score != MEAN_OF_RANKS:
+        say(f"ranking by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names")
     bars = _StageBars()
     try:
         summary = run_search(settings, progress=bars)
@@ -87,9 +89,6 @@ def show_search(settings: "SearchSettings") -> None:
             plural(summary.proposed, "architecture"),
         )
         say(f"the {source} has {found} for these images: all were ranked")
-    if settings.combine and settings.score != MEAN_OF_RANKS:
-        by = f"ranked by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names"
-        say(by)
     if summary.duplicates:
         say(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
     if summary.repeated:

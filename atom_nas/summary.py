@@ -171,7 +171,11 @@ def _show_runs(sections: "tuple[Section, ...]") -> None:
 
 
 def _unfinished(report: "Report") -> str | None:
-    return None if report.run.complete else "the search has not finished: this is what is stored so far"
+    if report.run.complete:
+        return None
+    if not report.counts.ranked:
+        return "the search has not finished: none of its architectures has a score yet"
+    return "the search has not finished: this is what is stored so far"
 
 
 def _failed_references(report: "Report") -> str | None:

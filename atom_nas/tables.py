@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.ranking import FORMULA_STARTS
+from reports.scores import LEADING_COLUMNS
 from reports.store import LARGEST
 from search_spaces.base import Space
 
@@ -87,8 +88,9 @@ SCORE = "score"
 def read_reference(path: Path, space: Space, column: str = SCORE) -> ReferenceTable:
     """Read the columns `architecture` and `column` of a published ranking; higher scores are better.
 
-    Identical lines count once. Published tables may cover more than the space, or more than what a narrowed
-    one has: rows of other architectures are counted and left out.
+    Identical lines count once; those with nothing in a `column` that was named are left out. Published tables
+    may cover more than the space, or more than what a narrowed one has: rows of other architectures are
+    counted and left out.
 
     Raises:
         ValueError: no such file or column, no row, none that is of the space, a score that is not a finite
@@ -97,6 +99,8 @@ def read_reference(path: Path, space: Space, column: str = SCORE) -> ReferenceTa
     scores: dict[str, float] = {}
     foreign: list[str] = []
     for line, row in _rows(path, ("architecture", column), others="--reference-column"):
+        if column != SCORE and not row[column]:
+            continue
         score = _score(row[column], line, path)
         try:
             architecture = _parse(space, row, line, path)
@@ -132,11 +136,7 @@ def _rows(path: Path, columns: tuple[str, ...], others: str = "") -> Iterator[Ro
             twice = [column for column in columns if header.count(column) > 1]
             if twice:
                 raise ValueError(f"{path} has two columns {twice[0]!r}: keep one")
-            missing = [column for column in columns if column not in header]
-            if missing:
-                found = ", ".join(header) or "none"
-                way_out = f"; name one by {others}" * bool(others and missing[0] != "architecture")
-                raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}{way_out}")
+            _require_columns(path, columns, header, others)
             for row in reader:
                 _require_no_more(row, header, f"{path}, line {reader.line_num}")
                 if not any((value or "").strip() for value in row.values()):
@@ -147,6 +147,21 @@ def _rows(path: Path, columns: tuple[str, ...], others: str = "") -> Iterator[Ro
         except csv.Error as error:
             after = f"after line {reader.line_num}"
             raise ValueError(f"{path} cannot be read as a CSV file {after}: {error}") from error
+
+
+def _require_columns(path: Path, columns: Sequence[str], header: Sequence[str], others: str) -> None:
+    missing = [column for column in columns if column not in header]
+    if missing:
+        found = ", ".join(header) or "none"
+        way_out = f"; name one by {others}" * bool(others and missing[0] != "architecture")
+        apart = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
+        way_out = f"; separate them by commas, not by {apart!r}" if apart else way_out
+        raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}{way_out}")
+    if others and SCORE in columns and set(header) > set(LEADING_COLUMNS):
+        raise ValueError(
+            f"{path} is a ranking of a report's: its column {SCORE!r} is what that search ranked by, and no "
+            f"reference; its real scores are named by {others} reference"
+        )
 
 
 def _columns(names: Sequence[str]) -> str:

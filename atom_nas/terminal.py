@@ -249,9 +249,10 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
         done = plural(found.reused, "training")
         say(f"done before, and not repeated: {done} (--fresh trains again)")
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
-    for name in at_chance(found):
+    for name, sets in at_chance(found).items():
+        on = f", trained on {', '.join(map(harmless, sets))}," * bool(sets)
         classes = plural(len(plan.sets[0].classes), "class", "classes")
-        say(f"{name} does no better than guessing one of {classes}: more --epochs may help")
+        say(f"{name}{on} does no better than guessing one of {classes}: more --epochs may help")
     if output.picture:
         from reports.matrix import save_matrix
 

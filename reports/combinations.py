@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from reports.bootstrap import generator
 from reports.combining import FEWEST, mean_of_ranks, out_of_fold
 from reports.correlation import count_networks, usable
-from reports.ranking import reference_scores, ruler_names, ruler_scores
+from reports.ranking import no_score, reference_scores, ruler_names, ruler_scores
 from reports.schema import Run, read_run
 from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score, mean_of, repeat_of
 
@@ -116,8 +116,7 @@ def _named(run: Run, names: Sequence[str]) -> list[str]:
     distinct, allowed = list(dict.fromkeys(names)), ruler_names(run)
     for name in distinct:
         if name not in allowed:
-            known = ", ".join(allowed) or "none"
-            raise ValueError(f"run {run.name} has no score {name!r} to combine: choose from {known}")
+            raise no_score(run, name, allowed)
     if len(distinct) < 2:
         raise ValueError(f"a combination takes at least two scores, not {distinct[0]!r} alone")
     return distinct

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reports.chance import with_luck
 from reports.formatting import by_count, plural
 from reports.ranking import reference_scores, ruler_scores
 from reports.schema import EstimatorInfo, Run
@@ -56,7 +56,7 @@ def _guesses(
         return None
     largest = run.info.dataset.largest_class.get(split, 0.0)
     chance = max(1 / classes, largest)
-    luck = chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    luck = with_luck(chance, images)
     low = int((known <= luck).sum())
     if not low:
         return None

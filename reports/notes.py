@@ -41,6 +41,7 @@ def write_notes(
         _failed(counts),
         _failed_references(run),
         _unmatched(run, counts),
+        _table(run),
         _foreign(run),
         _same(run, networks),
         _not_compared(run),
@@ -128,6 +129,15 @@ def _unmatched(run: Run, counts: Counts) -> str | None:
     return (
         f"{counts.without_reference} of {ranked} {have} no reference score: "
         f"everything said about agreement rests on the other {counts.pairs}."
+    )
+
+
+def _table(run: Run) -> str | None:
+    if run.info.reference.kind != "table":
+        return None
+    return (
+        f"The reference scores are read from a table, and nothing in it says that they are of "
+        f"{run.info.dataset.name}: that is taken for granted."
     )
 
 

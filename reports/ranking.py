@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reports.schema import Run
@@ -32,16 +33,21 @@ def choose_score(run: Run, score: str | None) -> str:
             f"{', '.join(allowed)}"
         )
     if score not in allowed:
-        near = difflib.get_close_matches(score, allowed, n=3, cutoff=0.5)
-        near += [name for name in allowed if name not in near and score and score in name]
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        if score in SCORES:
-            add = f"search ... --resume --estimators {score}"
-            hint = f"it was not recorded ('atom-nas {add}' adds what is training-free); "
-        raise ValueError(
-            f"run {run.name} has no score {score!r}: {hint}choose from {', '.join(allowed) or 'none'}"
-        )
+        raise no_score(run, score, allowed)
     return score
+
+
+def no_score(run: Run, score: str, allowed: Sequence[str]) -> ValueError:
+    """That a run has no such score, and how it may be had."""
+    near = difflib.get_close_matches(score, allowed, n=3, cutoff=0.5)
+    near += [name for name in allowed if name not in near and score and score in name]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    if score in SCORES:
+        add = f"search ... --resume --estimators {score}"
+        hint = f"it was not recorded ('atom-nas {add}' adds what is training-free); "
+    return ValueError(
+        f"run {run.name} has no score {score!r}: {hint}choose from {', '.join(allowed) or 'none'}"
+    )
 
 
 def ruler_names(run: Run, *first: str) -> list[str]:

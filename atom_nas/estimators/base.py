@@ -4,6 +4,7 @@ Letters: N images, C channels, H x W pixels.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
@@ -154,10 +155,16 @@ def read_scores(
 def subset(split: Split, classes: int, count: int | None, *key: int | str) -> Split:
     """`count` images with equal shares per class, drawn by the stream `key`; the split itself for None.
 
+    Warns where there are not so many.
+
     Raises:
         ValueError: if `count` is below the number of classes.
     """
-    if count is None or count >= len(split):
+    if count is None or count == len(split):
+        return split
+    if count > len(split):
+        there = f"{count:,} images were asked for, and there are {len(split):,}"
+        warnings.warn(f"{there}: all are used", stacklevel=2)
         return split
     if count < classes:
         raise ValueError(f"a subset of {count} images cannot hold {classes} classes: give at least {classes}")

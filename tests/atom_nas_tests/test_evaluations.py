@@ -67,10 +67,15 @@ def test_any_number_of_workers_finds_what_one_process_finds(synthetic: Synthetic
 
 def test_splits_are_kept_apart(synthetic: SyntheticSet) -> None:
     tuning, final = (plan(synthetic, split=split, baseline=False) for split in ("validation", "test"))
-    assert evaluate(tuning).reused == 0
+    first = evaluate(tuning)
+    assert first.reused == 0
     assert evaluate(final).reused == 0
+    held_out = synthetic.split_real(synthetic.real_dataset())[1]
+    assert first.guess == int(held_out.labels.bincount().max()) / len(held_out)
+    assert tuning.images == pytest.approx(len(held_out), rel=0.05)
     again = evaluate(tuning)
     assert again.reused == 2
+    assert again.guess == 0.1
     assert as_record(again)["split"] == "validation"
     assert "split" not in as_record(evaluate(final))
 
@@ -194,21 +199,28 @@ def found(given: Plan) -> Found:
         subject: {name: Accuracy((0.5 + place / 10, 0.7 + place / 10)) for name in given.networks}
         for place, subject in enumerate(given.subjects)
     }
-    return Found(given, accuracies, reused=1)
+    return Found(given, accuracies, reused=1, guess=0.1)
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "idle"), [(0.1, 0.11, ["convnet2"]), (0.1, 0.2, []), (0.2, 0.1, [])]
+    ("own", "other", "guess", "idle"),
+    [
+        (0.1, 0.128, 0.1, {"convnet2": []}),  # of 450 images, with luck: .1283
+        (0.1, 0.129, 0.1, {"convnet2": ["random"]}),
+        (0.2, 0.1, 0.1, {"convnet2": ["b"]}),
+        (0.2, 0.2, 0.1, {}),
+        (0.2, 0.5, 0.4, {"convnet2": ["random"]}),
+    ],
 )
-def test_networks_that_learnt_from_no_set_are_named(
-    synthetic: SyntheticSet, own: float, other: float, idle: list[str]
+def test_networks_that_do_no_better_than_guessing_are_named(
+    synthetic: SyntheticSet, own: float, other: float, guess: float, idle: dict[str, list[str]]
 ) -> None:
     given = plan(synthetic, changed(synthetic, "b"))
     means = [own, other, 0.9]  # the last of random real images, which do not count
     by_subject = {
         subject: {"convnet2": Accuracy((mean,))} for subject, mean in zip(given.subjects, means, strict=True)
     }
-    assert at_chance(Found(given, by_subject, reused=0)) == idle
+    assert at_chance(Found(given, by_subject, reused=0, guess=guess)) == idle
 
 
 def test_several_sets_stand_side_by_side(synthetic: SyntheticSet) -> None:

@@ -12,6 +12,7 @@ import pytest
 from trial_helpers import stored, trial
 
 from atom_nas.estimators.real import RealEstimator
+from atom_nas.plan import prepare
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
 from atom_nas.trials import TrialStore
@@ -225,6 +226,13 @@ def test_wrong_settings_are_refused_before_any_work(
     with pytest.raises(ValueError, match=message):
         run_search(replace(settings, **changes))
     assert not settings.out.exists()
+
+
+def test_more_images_than_there_are_is_said(settings: SearchSettings) -> None:
+    with pytest.warns(UserWarning, match=r"99,999 images were asked for, and there are 1,211: all are used"):
+        plan = prepare(replace(settings, reference="real", reference_images=99_999))
+    assert plan.reference is not None
+    assert plan.reference.settings()["training_images"] == 1211
 
 
 def test_a_set_without_held_out_images_cannot_be_searched(settings: SearchSettings, tmp_path: Path) -> None:

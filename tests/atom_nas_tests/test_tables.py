@@ -1,5 +1,6 @@
 """CSV files that users bring."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,28 @@ def test_a_missing_column_is_an_error(tmp_path: Path) -> None:
         read_reference(path, SPACE, "loss")
     with pytest.raises(ValueError, match=r"has no column 'architecture'; its columns are: score$"):
         read_reference(file(tmp_path, "score", "1"), SPACE)
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_columns_that_are_not_separated_by_commas_are_told_so(tmp_path: Path, mark: str) -> None:
+    path = file(tmp_path, f"architecture{mark}score", f"{A}{mark}1")
+    with pytest.raises(
+        ValueError, match=rf"separate them by commas, not by '{re.escape(repr(mark)[1:-1])}'$"
+    ):
+        read_reference(path, SPACE)
+    with pytest.raises(ValueError, match="separate them by commas"):
+        read_architectures(path, SPACE)
+
+
+def test_the_scores_of_a_reports_own_ranking_are_no_reference(tmp_path: Path) -> None:
+    """It would be said to agree with itself."""
+    path = file(tmp_path, "rank,architecture,score,reference,parameters", f"1,{A},0.5,0.8,9", f"2,{B},0.4,,9")
+    with pytest.raises(
+        ValueError, match=r"'score' is what that search ranked by.* --reference-column reference$"
+    ):
+        read_reference(path, SPACE)
+    assert read_architectures(path, SPACE).architectures == (A, B)
+    assert read_reference(path, SPACE, "reference").scores == {A: 0.8}
 
 
 def test_scores_may_stand_in_another_column(tmp_path: Path) -> None:

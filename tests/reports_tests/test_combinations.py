@@ -126,7 +126,7 @@ def test_none_are_made_if_none_are_wanted_or_only_one_score_is_there(make: Made,
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["zico", "zicoo"], "run run has no score 'zicoo' to combine: choose from validation_accuracy, "),
+        (["zico", "zicoo"], "run run has no score 'zicoo': did you mean zico"),
         (["zico", "mean_of_ranks"], "no score 'mean_of_ranks'"),
         (["zico", "zico"], "at least two scores, not 'zico' alone"),
     ],

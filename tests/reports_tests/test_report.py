@@ -286,6 +286,7 @@ def test_a_table_has_no_cost(make_run: MakeRun) -> None:
     assert "points" not in report.verdict.sentence
     markdown = (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert r"table bench.csv, column epochs\_12" in markdown
+    assert "nothing in it says that they are of digits" in markdown
 
 
 @pytest.mark.usefixtures("without_drawing")
