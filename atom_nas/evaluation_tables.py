@@ -1,7 +1,8 @@
 """What `evaluate` found, as a table, as JSON values and as the cells of a picture."""
 
+import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atom_nas.evaluation_plan import SPLITS, Plan, Subject
@@ -22,13 +23,38 @@ def title(plan: Plan) -> str:
 
 
 def table(found: Found) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row a set and network, accuracies in percent."""
+    """Header and rows: a row a set and network, accuracies in percent; then sets of several seeds."""
+    labelled = [(subject.label, accuracies) for subject, accuracies in found.accuracies.items()]
+    together = [(f"{len(sets)} seeds: {_names(sets)}", pooled) for sets, pooled in by_seeds(found)]
     rows = [
-        [network, subject.label, *_cells(accuracy.as_dict())]
-        for subject, accuracies in found.accuracies.items()
+        [network, label, *_cells(accuracy.as_dict())]
+        for label, accuracies in [*labelled, *together]
         for network, accuracy in accuracies.items()
     ]
     return ["network", "trained on", "mean", "std", "n"], rows
+
+
+def by_seeds(found: Found) -> list[tuple[list[Subject], dict[str, Accuracy]]]:
+    """Sets that differ in the seed alone, and the accuracies of all of them together, by network."""
+    alike: dict[str, dict[int, Subject]] = {}
+    for subject in found.accuracies:
+        if subject.kind == "synthetic":
+            card = found.plan.sets[subject.place].card
+            settings = {
+                name: value for name, value in card["config"].items() if name not in ("seed", "dataset")
+            }
+            key = json.dumps([settings, card.get("soft_labels")], sort_keys=True)
+            alike.setdefault(key, {}).setdefault(card["seed"], subject)
+    groups = [list(seeds.values()) for seeds in alike.values() if len(seeds) > 1]
+    return [(sets, {name: _pooled(found, sets, name) for name in found.plan.networks}) for sets in groups]
+
+
+def _pooled(found: Found, sets: Sequence[Subject], network: str) -> Accuracy:
+    return Accuracy(tuple(value for each in sets for value in found.accuracies[each][network].values))
+
+
+def _names(sets: Sequence[Subject]) -> str:
+    return ", ".join(subject.label for subject in sets)
 
 
 def at_chance(found: Found) -> dict[str, list[str]]:
@@ -49,7 +75,8 @@ def as_record(found: Found) -> Entry:
 
     Of one set: networks, NAME to mean, std, n and values; random_baseline, the same, pooled and by network;
     reused, how many trainings were done before. Of several: sets and random_baselines, a list each of what
-    was trained on. What was tested on is said where it could be either.
+    was trained on, and seeds, of sets that differ in the seed alone: all their accuracies together, and the
+    deviation of the sets' means. What was tested on is said where it could be either.
     """
     plan = found.plan
     if len(plan.sets) == 1:
@@ -61,6 +88,7 @@ def as_record(found: Found) -> Entry:
         "split": plan.split,
         "sets": [_entry(found, subject) for subject in plan.subjects if subject.kind == "synthetic"],
         "random_baselines": [_entry(found, subject) for subject in plan.subjects if subject.kind == "random"],
+        "seeds": [_together(found, sets, pooled) for sets, pooled in by_seeds(found)],
         "reused": found.reused,
     }
 
@@ -84,6 +112,14 @@ def _entry(found: Found, subject: Subject) -> Entry:
         "ipc": card["ipc"],
         "networks": _by_network(found.accuracies[subject]),
     }
+
+
+def _together(found: Found, sets: Sequence[Subject], pooled: Mapping[str, Accuracy]) -> Entry:
+    networks = _by_network(pooled)
+    for name, entry in networks.items():
+        means = [statistics.fmean(found.accuracies[subject][name].values) for subject in sets]
+        entry["std_of_sets"] = statistics.stdev(means)
+    return {"sets": [subject.label for subject in sets], "networks": networks}
 
 
 def _by_network(accuracies: Mapping[str, Accuracy]) -> dict[str, Entry]:

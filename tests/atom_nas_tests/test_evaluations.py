@@ -223,6 +223,29 @@ def test_networks_that_do_no_better_than_guessing_are_named(
     assert at_chance(Found(given, by_subject, reused=0, guess=guess)) == idle
 
 
+def seeded(synthetic: SyntheticSet, path: str, seed: int, **settings: Any) -> SyntheticSet:
+    config = {**synthetic.card["config"], **settings, "seed": seed}
+    return changed(synthetic, path, seed=seed, config=config)
+
+
+def test_sets_that_differ_in_the_seed_alone_are_shown_together(synthetic: SyntheticSet) -> None:
+    others = [
+        seeded(synthetic, "b", 1, dataset="digits, elsewhere"),
+        seeded(synthetic, "c", 1),  # again: one of a seed is enough
+        seeded(synthetic, "d", 2, ipc=11),
+    ]
+    given = plan(synthetic, *others, baseline=False)
+    _, rows = table(found(given))
+    # .5 and .7 of the first set, .6 and .8 of the second.
+    assert rows[-1] == ["convnet2", "2 seeds: random, b", "65.00", "12.91", "4"]
+    assert len(rows) == 5
+    (entry,) = as_record(found(given))["seeds"]
+    assert entry["sets"] == ["random", "b"]
+    pooled = entry["networks"]["convnet2"]
+    assert (pooled["n"], pooled["mean"]) == (4, pytest.approx(0.65))
+    assert pooled["std_of_sets"] == pytest.approx(0.1 / 2**0.5)
+
+
 def test_several_sets_stand_side_by_side(synthetic: SyntheticSet) -> None:
     given = plan(synthetic, changed(synthetic, "b"), networks=("convnet2", "vit"))
     header, rows = table(found(given))
