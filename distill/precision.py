@@ -4,7 +4,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -70,21 +70,24 @@ def require(precision: Precision, device: torch.device) -> None:
         )
 
 
-@contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Within, convolutions run in `precision`; for float32 nothing changes.
 
     On a CPU linear layers stay in float32: there torch 2.15 ends the process with an illegal instruction
     on processors that claim to support bfloat16, and they are a small part of the work.
     """
     if precision == "float32":
+        return nullcontext()
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        return _cpu_autocast()
+    # No generator of ours: torch 2.4 cannot compile one.
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def _cpu_autocast() -> Iterator[None]:
+    with torch.autocast("cpu", dtype=torch.bfloat16), _Float32Linear():
         yield
-    elif device.type == "cpu" and not torch.compiler.is_compiling():
-        with torch.autocast("cpu", dtype=torch.bfloat16), _Float32Linear():
-            yield
-    else:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            yield
 
 
 class _Float32Linear(TorchFunctionMode):

@@ -342,9 +342,8 @@ def _read_table(path: Path, score: str) -> pd.DataFrame:
             f"{path.parent} has no {path.name}, but its reference is a table: run the search again"
         )
     try:
-        table = pd.read_csv(path, dtype={"architecture": str})
-        values = pd.to_numeric(table["score"]).astype("float64")
-        names = table["architecture"]
+        table = pd.read_csv(path, dtype={"architecture": str, "score": "float64"})
+        names, values = table["architecture"], table["score"]
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{path} needs columns architecture, score with numbers ({_one_line(error)})"

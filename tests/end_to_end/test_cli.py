@@ -80,7 +80,9 @@ def test_several_runs_are_reported_side_by_side(run, synthetic):
     done("report", run, "--combine", "parameters, tail_training_loss", "--score", "mean_of_ranks")
     numbers = json.loads((run / "report" / "report.json").read_text())
     assert numbers["combinations"][0]["components"] == ["parameters", "tail_training_loss"]
-    assert "no score 'paramters' to combine" in refused("report", run, "--combine", "paramters,flops")
+    assert "no score 'paramters': did you mean parameters" in refused(
+        "report", run, "--combine", "paramters,flops"
+    )
     assert "names no score" in refused("report", run, "--combine", ",")
     assert "combination" not in done("report", run, "--combine", "none").stdout
     alone = (run / "report" / "index.html").read_bytes()
