@@ -342,8 +342,8 @@ def _read_table(path: Path, score: str) -> pd.DataFrame:
             f"{path.parent} has no {path.name}, but its reference is a table: run the search again"
         )
     try:
-        table = pd.read_csv(path, dtype={"architecture": str, "score": "float64"})
-        names, values = table["architecture"], table["score"]
+        table = pd.read_csv(path, dtype=str)  # versions of pandas differ in what they take for a number
+        names, values = table["architecture"], table["score"].map(float).astype("float64")
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{path} needs columns architecture, score with numbers ({_one_line(error)})"
