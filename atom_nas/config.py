@@ -135,7 +135,9 @@ def first_wrong(error: ValidationError, name: str = "") -> str:
         wanted = first["ctx"]["expected"]
     if wanted:
         return f"{where} must be {wanted}, not {first['input']!r}"
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should ")
+    if message.startswith("be "):
+        return f"{where} must {message}, not {first['input']!r}"
     return f"{where}: {message}, not {first['input']!r}" if where else message
 
 

@@ -148,11 +148,20 @@ def _report_usage(error: Any) -> int:
     if _debug:
         traceback.print_exception(error)
     command = error.ctx.command_path if error.ctx else "atom-nas"
-    # Some versions of click and typer together name an environment variable where there is none.
-    words = error.format_message().replace(" (env var: 'None')", "")
-    message = " ".join(words.split()).rstrip(".")
+    message = " ".join(_usage(error).split()).rstrip(".")
     sys.stderr.write(f"atom-nas: {message}; see '{command} --help'\n")
     return USER_ERROR
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the arguments; of a value by its option, with the value."""
+    if hasattr(error.__cause__, "errors"):  # newer versions of typer ask pydantic
+        from atom_nas.config import first_wrong
+
+        option = max(error.param.opts, key=len, default="") if error.param else ""
+        return first_wrong(error.__cause__, option)
+    # Some versions of click and typer together name an environment variable where there is none.
+    return str(error.format_message()).replace(" (env var: 'None')", "")
 
 
 def _fail(message: str, code: int) -> None:

@@ -209,7 +209,7 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         ((*BASE, "--set", "precision=int8"), "precision"),
         ((*BASE, "--iterations", "-3"), "iterations must be positive"),
         ((*BASE, "--iterations", "3", "--method", "herding"), "a setting of atom, datadam, dm"),
-        ((*BASE, "--iterations", "many"), "'--iterations'"),
+        ((*BASE, "--iterations", "many"), "--iterations"),
         ((*BASE, "--iteration", "3"), "--iterations"),
         (
             (*BASE, "--iterations", "3", "--set", "iterations=4"),
