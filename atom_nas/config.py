@@ -128,17 +128,27 @@ def first_wrong(error: ValidationError, name: str = "") -> str:
     Args:
         name: of the value, where the error tells of one alone.
     """
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or name
-    wanted = _WANTED.get(first["type"].partition("_")[0])
-    if first["type"] == "literal_error":
-        wanted = first["ctx"]["expected"]
+    first, *others = error.errors()
+    # A value that may be of several types has an error for each, which are told apart by the end of `loc`.
+    alike = [
+        each for each in others if each["loc"][:1] == first["loc"][:1] and each["input"] == first["input"]
+    ]
+    parts = first["loc"][:1] if alike else first["loc"]
+    where = ".".join(str(part) for part in parts) or name
+    wanted = list(dict.fromkeys(filter(None, map(_wanted, [first, *alike]))))
     if wanted:
-        return f"{where} must be {wanted}, not {first['input']!r}"
+        return f"{where} must be {' or '.join(wanted)}, not {first['input']!r}"
     message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should ")
     if message.startswith("be "):
         return f"{where} must {message}, not {first['input']!r}"
     return f"{where}: {message}, not {first['input']!r}" if where else message
+
+
+def _wanted(error: Mapping[str, Any]) -> str | None:
+    kind, _, wrong = error["type"].partition("_")
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"])
+    return _WANTED.get(kind) if wrong.startswith(("type", "parsing", "from_float")) else None
 
 
 def distill_settings(values: Mapping[str, Any]) -> Any:

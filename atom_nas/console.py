@@ -17,8 +17,8 @@ _LINE_SECONDS = 10.0
 _LONGEST_NAME = 120
 _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
-stderr = Console(stderr=True, highlight=False)
-stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, emoji=False)
+stdout = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

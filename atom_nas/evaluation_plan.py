@@ -134,6 +134,14 @@ class Plan:
         """Of all trainings together."""
         return len(self.subjects) * len(self.networks) * self.repeats * self.config.epochs
 
+    @property
+    def guess_key(self) -> str:
+        """Where the record keeps what naming the largest class gets right, as canonical JSON."""
+        dataset = self.sets[0].card["dataset"]
+        held_out = [dataset["validation_fraction"], dataset["validation_seed"]]
+        parts = {"guess": self.split, "validation": held_out if self.split == "validation" else None}
+        return json.dumps(parts, sort_keys=True)
+
     def key(self, subject: Subject, network: str, repeat: int) -> str:
         """What a training's result depends on, as canonical JSON."""
         trained_on = self.sets[subject.place]

@@ -11,6 +11,8 @@ from distill.evaluation import Accuracy, as_json
 from reports.chance import with_luck
 
 Entry = dict[str, Any]
+_OF_LABELS = ("teachers", "network", "temperature", "hard_share", "training")
+"""What soft labels are made by, beside the seed."""
 
 
 def title(plan: Plan) -> str:
@@ -43,7 +45,8 @@ def by_seeds(found: Found) -> list[tuple[list[Subject], dict[str, Accuracy]]]:
             settings = {
                 name: value for name, value in card["config"].items() if name not in ("seed", "dataset")
             }
-            key = json.dumps([settings, card.get("soft_labels")], sort_keys=True)
+            soft = {name: (card.get("soft_labels") or {}).get(name) for name in _OF_LABELS}
+            key = json.dumps([settings, soft], sort_keys=True)
             alike.setdefault(key, {}).setdefault(card["seed"], subject)
     groups = [list(seeds.values()) for seeds in alike.values() if len(seeds) > 1]
     return [(sets, {name: _pooled(found, sets, name) for name in found.plan.networks}) for sets in groups]

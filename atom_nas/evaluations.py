@@ -32,8 +32,7 @@ class Found:
         plan: the plan.
         accuracies: of every subject, by network.
         reused: how many trainings were done before.
-        guess: the accuracy of always naming the largest class; where the images were not read, of guessing
-            one of equal classes.
+        guess: the accuracy of always naming the largest class.
     """
 
     plan: Plan
@@ -100,6 +99,9 @@ def evaluate(
     # A dataset that is named is checked even where nothing is left to do on it.
     named = dataset is not None or data_dir is not None
     real = plan.sets[0].real_dataset(data_dir, dataset) if left or named else None
+    if real is not None and plan.guess_key not in known:
+        known[plan.guess_key] = _largest_class(plan, real)
+        _append(plan.record, {**json.loads(plan.guess_key), "accuracy": known[plan.guess_key]})
     if real is not None and left:
         spared = reused * plan.config.epochs
         tell = (lambda done: on_epoch(spared + done)) if on_epoch else None
@@ -115,12 +117,11 @@ def evaluate(
     if on_epoch:
         on_epoch(plan.total_epochs)
     accuracies = _gathered(plan, {job: known[key] for job, key in jobs.items()})
-    return Found(plan, accuracies, reused, _guess(plan, real))
+    return Found(plan, accuracies, reused, known.get(plan.guess_key, 1 / len(plan.sets[0].classes)))
 
 
-def _guess(plan: Plan, real: RealDataset | None) -> float:
-    if real is None:
-        return 1 / len(plan.sets[0].classes)
+def _largest_class(plan: Plan, real: RealDataset) -> float:
+    """Its share of the images that are tested on."""
     held_out = _held_out(plan, real)
     labels = (real.test if held_out is None else held_out).labels
     return int(labels.bincount().max()) / len(labels)

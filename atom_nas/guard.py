@@ -176,5 +176,5 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, FileExistsError) and error.filename:
-        text = f"{error.filename} is a file, where a folder is needed: name another place"
+        text = f"{error.filename} is no folder, but a file or a link to nothing: name another place"
     return " ".join(harmless(text).split()) or type(error).__name__

@@ -50,8 +50,9 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     if isinstance(before, dict) and "space" in known:
         _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
-    if "reference" in said:  # the column is one of the earlier table
-        restored.pop("reference_column", None)
+    earlier = before.get("reference") if isinstance(before, dict) else None
+    if "reference" in said and _plain(Path(str(values["reference"]))) != earlier:
+        restored.pop("reference_column", None)  # the column is one of the earlier table
     # Code runs only if the command names it; what it has scored stays in the run.
     theirs = restored.get("estimators")
     if isinstance(theirs, list):

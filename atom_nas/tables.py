@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.ranking import FORMULA_STARTS
-from reports.scores import LEADING_COLUMNS
+from reports.scores import RANKING_COLUMNS
 from reports.store import LARGEST
 from search_spaces.base import Space
 
@@ -157,7 +157,7 @@ def _require_columns(path: Path, columns: Sequence[str], header: Sequence[str], 
         apart = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
         way_out = f"; separate them by commas, not by {apart!r}" if apart else way_out
         raise ValueError(f"{path} has no column {missing[0]!r}; its columns are: {found}{way_out}")
-    if others and SCORE in columns and set(header) > set(LEADING_COLUMNS):
+    if others and SCORE in columns and set(header) >= set(RANKING_COLUMNS):
         raise ValueError(
             f"{path} is a ranking of a report's: its column {SCORE!r} is what that search ranked by, and no "
             f"reference; its real scores are named by {others} reference"

@@ -242,6 +242,7 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
     from atom_nas.evaluations import evaluate
     from atom_nas.names import harmless
     from distill import kernels
+    from reports.chance import how_to_guess
 
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
         found = evaluate(plan, on_epoch=bar, **options)
@@ -249,10 +250,10 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
         done = plural(found.reused, "training")
         say(f"done before, and not repeated: {done} (--fresh trains again)")
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
+    guessing = how_to_guess(found.guess, len(plan.sets[0].classes))
     for name, sets in at_chance(found).items():
         on = f", trained on {', '.join(map(harmless, sets))}," * bool(sets)
-        classes = plural(len(plan.sets[0].classes), "class", "classes")
-        say(f"{name}{on} does no better than guessing one of {classes}: more --epochs may help")
+        say(f"{name}{on} does no better than {guessing}: more --epochs may help")
     if output.picture:
         from reports.matrix import save_matrix
 

@@ -104,14 +104,19 @@ def read(path: Path) -> tuple[State, About]:
 
 def _require_whole(state: State) -> None:
     for name, tensor in (("images", state.images), ("momentum", state.momentum)):
-        if tensor.dtype != torch.float32 or tensor.ndim not in (1, 4):
+        if tensor.dtype != torch.float32 or tensor.ndim != (4 if tensor.numel() else 1):
             raise ValueError(f"its {name} are {tensor.dtype} of shape {tuple(tensor.shape)}")
         if not math.isfinite(largest(tensor)):
             raise ValueError(f"its {name} hold what is no number")
     if largest(state.images) > LARGEST:
         raise ValueError(f"its images hold values up to {largest(state.images):.2g}")
+    if state.momentum.shape != state.images.shape:
+        raise ValueError(f"its momentum is of shape {tuple(state.momentum.shape)}, unlike its images")
     if any(not {"iteration", "loss"} <= point.keys() for point in state.curve):
         raise ValueError("its curve has a point without iteration or loss")
+    counted = [point["iteration"] for point in state.curve]
+    if counted != sorted(set(counted)) or any(not 0 < number <= state.iteration for number in counted):
+        raise ValueError("its curve is of other iterations than its images")
 
 
 def _first(error: ValidationError) -> str:

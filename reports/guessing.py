@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reports.chance import with_luck
+from reports.chance import how_to_guess, with_luck
 from reports.formatting import by_count, plural
 from reports.ranking import reference_scores, ruler_scores
 from reports.schema import EstimatorInfo, Run
@@ -13,9 +13,6 @@ from reports.scores import describe_score
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LOPSIDED = 1.5
-"""The largest class is this many times its even share: naming it always is then the better guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +58,9 @@ def _guesses(
     if not low:
         return None
     these = plural(len(known), f"{what} accuracy", f"{what} accuracies")
-    guess = "always naming the largest" if largest > LOPSIDED / classes else "guessing one"
     sentence = (
         f"{low} of {these} {by_count(low, 'is', 'are')} "
-        f"no better than {guess} of {classes} classes ({100 * chance:.3g}%, with luck on "
+        f"no better than {how_to_guess(largest, classes)} ({100 * chance:.3g}%, with luck on "
         f"{plural(images, 'image')} {100 * luck:.3g}%): "
         f"{by_count(low, 'its place', 'their order')} is luck. More epochs ({more}) may help."
     )

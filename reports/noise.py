@@ -143,7 +143,7 @@ def _reference_key(member: _Member) -> Any:
         info.space.digest,
         info.reference.kind,
         info.reference.table,
-        info.reference.column,
+        info.reference.column or "score",
     ) + ((info.reference.settings, info.reference.score) if info.reference.kind == "real" else ())
 
 

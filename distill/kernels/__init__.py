@@ -122,8 +122,15 @@ def _cached_library() -> Path:
     if compiler is None:
         raise KernelError("there is no C++ compiler (g++ or clang++)")
     name = f"kernels-{_key(compiler)}"
-    whole = (path for path in _folder().glob(f"{name}-*.so") if path.name == _named(name, path))
+    whole = (path for path in _folder().glob(f"{name}-*.so") if _is_whole(path, name))
     return next(whole, None) or _compile(compiler, name)
+
+
+def _is_whole(path: Path, name: str) -> bool:
+    try:
+        return path.name == _named(name, path)
+    except OSError:  # a folder, a link to nothing, or not to be read
+        return False
 
 
 def _named(name: str, path: Path) -> str:

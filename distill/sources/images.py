@@ -75,6 +75,7 @@ def decode(paths: Sequence[Source], side: int, bits: int) -> NDArray[np.uint8]:
             more than this machine can hold.
     """
     _require_memory(len(paths), side)
+    paths = [_loaded(source) if isinstance(source, Image.Image) else source for source in paths]
     pixels = np.empty((len(paths), 3, side, side), dtype=np.uint8)
 
     def place(index: int) -> bool:
@@ -168,6 +169,23 @@ def _read(source: Source, side: int, bits: int) -> tuple[NDArray[np.uint8], bool
         if image.size != (side, side):
             image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
         return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """A copy with its pixels read: Pillow reads them late, and not by several threads at once.
+
+    Raises:
+        ValueError: they cannot be read, or there are none.
+    """
+    try:
+        copy = image.copy()
+    except (*_UNREADABLE, AssertionError) as error:  # the last of one that is closed
+        raise ValueError(
+            f"cannot read the image {printable(image)} ({printable(error) or 'it is closed'})"
+        ) from None
+    if not all(copy.size):
+        raise ValueError(f"the image {printable(image)} has no pixels")
+    return copy
 
 
 def _opened(source: Source) -> AbstractContextManager[Image.Image]:

@@ -57,6 +57,8 @@ def test_so_are_those_of_a_distillation() -> None:
         distill_settings({"dataset": "digits", "out": "set", "zca": "maybe"})
     with pytest.raises(ValueError, match=r"^data_dir must be a path, not 3$"):
         distill_settings({"dataset": "digits", "out": "set", "data_dir": 3})
+    with pytest.raises(ValueError, match=r"^compile must be .*true or false.*'auto'.*, not 'maybe'$"):
+        distill_settings({"dataset": "digits", "out": "set", "compile": "maybe"})
 
 
 def test_a_folder_without_its_prefix_is_told_how_to_be_named(tmp_path):

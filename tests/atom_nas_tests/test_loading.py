@@ -86,6 +86,13 @@ def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, t
         assert torch.equal(model.probabilities(opened), model.probabilities(files[0]))
         assert model.predict([opened, files[1]]) == model.predict(files[:2])
         assert opened.size == (36, 24), "still open, as it was"
+    for _ in range(20):
+        with Image.open(files[0]) as late:  # its pixels are not read yet
+            assert model.predict([late] * 8) == model.predict(files[:1]) * 8
+    with Image.open(files[0]) as closed:
+        pass
+    with pytest.raises(ValueError, match=r"cannot read the image .*\(.*closed"):
+        model.predict([closed, closed])
     assert not model.network.training
     assert labels.shape == (40,)
 
@@ -114,6 +121,7 @@ def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, 
             [Image.new("RGB", (9, 9), "red")],
             "Image image mode=RGB size=9x9 .* is in colour, and the network was",
         ),
+        (Image.new("L", (0, 0)), "the image .* has no pixels"),
         (Image.new("F", (8, 8)), "cannot read the image .*mode=F .*floating-point pixels"),
         ([pixels], "give image files, images of Pillow, or uint8 pixels .*, not Tensor"),
         (None, "give image files, .*, not NoneType"),

@@ -73,6 +73,7 @@ def test_the_column_of_a_table_is_not_that_of_another_reference(begun: SearchSet
     write(begun, {"settings": kept(replace(begun, reference_column="late"))})
     assert resumed(begun).reference_column == "late"
     assert resumed(begun, "reference", reference="none", reference_column="score").reference_column == "score"
+    assert resumed(begun, "reference", reference=TABLE, reference_column="score").reference_column == "late"
 
 
 def test_commands_are_kept_in_order_and_once(begun: SearchSettings) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 import search_spaces
 from atom_nas.tables import read_architectures, read_reference, reference_csv
+from reports.scores import RANKING_COLUMNS
 
 SPACE = search_spaces.load("convnet")
 A, B = "w32-d1-none-relu-avg", "w64-d2-batch-relu-max"
@@ -87,13 +88,16 @@ def test_columns_that_are_not_separated_by_commas_are_told_so(tmp_path: Path, ma
 
 def test_the_scores_of_a_reports_own_ranking_are_no_reference(tmp_path: Path) -> None:
     """It would be said to agree with itself."""
-    path = file(tmp_path, "rank,architecture,score,reference,parameters", f"1,{A},0.5,0.8,9", f"2,{B},0.4,,9")
+    header = ",".join(("parameters", *RANKING_COLUMNS))
+    path = file(tmp_path, header, f"9,1,{A},0.5,0.8,1,1,1,done,,", f"9,2,{B},0.4,,1,1,1,done,,")
     with pytest.raises(
         ValueError, match=r"'score' is what that search ranked by.* --reference-column reference$"
     ):
         read_reference(path, SPACE)
     assert read_architectures(path, SPACE).architectures == (A, B)
     assert read_reference(path, SPACE, "reference").scores == {A: 0.8}
+    other = file(tmp_path, "rank,architecture,score,reference,notes", f"1,{A},0.5,Smith 2020,")
+    assert read_reference(other, SPACE).scores == {A: 0.5}
 
 
 def test_scores_may_stand_in_another_column(tmp_path: Path) -> None:
