@@ -100,10 +100,19 @@ def test_a_total_that_grows_and_shrinks(clock: list[float], capsys: pytest.Captu
     ]
 
 
+def test_lines_are_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"[bold]runs/a:car:b {'and a word ' * 40}"
+    console.say(line)
+    assert capsys.readouterr().err == f"{line}\n"
+
+
 def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_picture("--picture", tmp_path / "a.png")
+    (tmp_path / "d.png").mkdir()
+    with pytest.raises(ValueError, match=r"--picture: .*d\.png is a folder; name a file"):
+        require_picture("--picture", tmp_path / "d.png")
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(ValueError, match=f"--picture: the folder {tmp_path} cannot be written to"):
         require_picture("--picture", tmp_path / "a.png")

@@ -127,6 +127,17 @@ def test_halving_repeats_halving_of_the_same_kind(repeat: Make) -> None:
     assert [proxy.runs for proxy in noise.proxies] == [["one", "listed"], ["banded", "all"]]
 
 
+def test_a_table_is_the_same_one_if_its_column_was_not_written_down(repeat: Make) -> None:
+    """Runs of earlier versions read `score`."""
+    table = {"kind": "table", "score": "score", "table": "t.csv"}
+    columns = ({}, {"column": "score"}, {"column": "late"})
+    folders = [repeat(f"r{i}", i, kind="table", reference=table | more) for i, more in enumerate(columns)]
+    for folder in folders:
+        (folder / "reference.csv").write_text("architecture,score\na1,1\n")
+    (noise,) = noise_of(folders)
+    assert [proxy.runs for proxy in noise.proxies] == [["r0", "r1"]]
+
+
 def test_four_runs_have_two_rulers_and_one_reference(repeat: Make) -> None:
     other = {"method": "dm", "directory": "OTHER"}
     folders = [repeat(f"atom{seed}", seed) for seed in (0, 1)]
