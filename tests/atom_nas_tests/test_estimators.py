@@ -66,7 +66,8 @@ def test_a_reference_on_a_subset_has_equal_shares_per_class() -> None:
 
 def test_a_subset_larger_than_the_split_is_the_split() -> None:
     data = search_data()
-    assert subset(data.fit, 3, 1000, "x") is data.fit
+    with pytest.warns(UserWarning, match="1,000 images were asked for, and there are 60: all are used"):
+        assert subset(data.fit, 3, 1000, "x") is data.fit
     assert subset(data.fit, 3, None, "x") is data.fit
 
 

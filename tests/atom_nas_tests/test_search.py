@@ -345,6 +345,7 @@ def test_a_learning_strategy_may_go_on_to_more_samples(settings: SearchSettings,
 
 
 @pytest.mark.usefixtures("ran")
+@pytest.mark.filterwarnings("ignore:1,000,000 images were asked for")
 @pytest.mark.parametrize("count", [None, 20, 10**6])
 def test_the_largest_class_is_of_the_images_scored_on(settings: SearchSettings, count: int | None) -> None:
     run_search(replace(settings, reference="none", validation_images=count))

@@ -173,6 +173,7 @@ def test_a_snapshot_of_the_hub_loads_offline(synthetic, tmp_path, monkeypatch):
     assert torch.equal(found.preprocessing(real), synthetic.preprocessing(real))
 
 
+@pytest.mark.filterwarnings("ignore:.* is whitened")
 def test_a_snapshot_of_the_hub_is_evaluated_and_searched_with(synthetic, tmp_path, monkeypatch):
     monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "cache"))
     links = snapshot(synthetic.path, tmp_path)
