@@ -195,7 +195,7 @@ def search(
     resume: opt.ResumeSearch = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
-    from atom_nas.config import assigned, choose_dataset, parse_assignments
+    from atom_nas.config import assigned, choose_dataset
     from atom_nas.resuming import search_settings
     from atom_nas.search_terminal import show_recipe, show_search
     from atom_nas.terminal import show_report
@@ -205,19 +205,17 @@ def search(
         synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
         architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
         dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
-        estimators=(estimators,), combine=(combine,), resume=resume, command=command_line(), confirm=confirm,
-        training=assigned(set_, {"epochs": epochs}),
+        estimators=(estimators,), combine=(combine,), repeats=repeats, epochs=epochs,
+        training=assigned(set_, {"epochs": epochs}), strategy_options=assigned(set_strategy, {}, "strategy"),
         reference_training=assigned(set_reference, {"epochs": reference_epochs}, "reference"),
-        strategy_options=parse_assignments(set_strategy or [], "strategy"), confirm_epochs=confirm_epochs,
-        space_options=parse_assignments(set_space or [], "space"),
-        proxy_space=parse_assignments(set_proxy_space or [], "proxy-space"),
+        space_options=assigned(set_space, {}, "space"), trial_limit=trial_limit, confirm=confirm,
+        proxy_space=assigned(set_proxy_space, {}, "proxy-space"), command=command_line(), resume=resume,
         confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
         reference_column=reference_column, reference_samples=reference_samples,
-        reference_images=reference_images, reference_epochs=reference_epochs, epochs=epochs, repeats=repeats,
-        validation_images=validation_images, confirm_images=confirm_images, trial_limit=trial_limit,
+        reference_images=reference_images, reference_epochs=reference_epochs,
+        validation_images=validation_images, confirm_images=confirm_images, confirm_epochs=confirm_epochs,
     )  # fmt: skip
-    if not resume:
-        show_recipe(settings)
+    show_recipe(settings)
     show_search(settings)
     show_report([out])
 

@@ -18,10 +18,10 @@ _REASONS = 3
 
 
 def show_recipe(settings: "SearchSettings") -> None:
-    """Say what the search has of the space's recipe."""
+    """Say what a new search has of the space's recipe; one that resumes has said it."""
     from atom_nas import recipes
 
-    taken = recipes.followed(settings)
+    taken = {} if settings.resume else recipes.followed(settings)
     if taken:
         said = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in taken.items()}
         brought = ", ".join(f"{name} {value}" for name, value in said.items())
