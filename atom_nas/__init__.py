@@ -11,9 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from atom_nas.evaluating import evaluate
     from atom_nas.hub import push
     from atom_nas.search import SearchSettings, run_search
     from atom_nas.trained import Architecture, load_architecture
+    from distill.export import export
     from distill.merging import merge
     from distill.run import distill
     from distill.settings import DistillSettings
@@ -29,6 +31,8 @@ _HOMES = {
     "SearchSettings": "atom_nas.search",
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
+    "evaluate": "atom_nas.evaluating",
+    "export": "distill.export",
     "load": "distill.synthetic",
     "load_architecture": "atom_nas.trained",
     "merge": "distill.merging",
@@ -44,6 +48,8 @@ __all__ = [
     "SyntheticSet",
     "__version__",
     "distill",
+    "evaluate",
+    "export",
     "load",
     "load_architecture",
     "merge",

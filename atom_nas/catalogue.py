@@ -45,7 +45,7 @@ def _spaces() -> list[Sheet]:
     from search_spaces import SPACES
     from search_spaces.hub import HUB, LEFT_OUT, PREFIX
 
-    own = {"FILE.py:CLASS, module:CLASS": "a ModelSpace of NNI's that you wrote; see the README"}
+    own = {"FILE.py:CLASS, module:CLASS": "a ModelSpace of NNI's of yours; see docs/guide/extending.md"}
     rest = {f"(NNI's {name})": f"left out: {why}" for name, why in LEFT_OUT.items()}
     hub = {f"{PREFIX}{name}": f"of NNI's hub: {each.summary}" for name, each in HUB.items()}
     return _summaries("spaces", {**SPACES, **hub, **own, **rest})
@@ -73,14 +73,18 @@ def _strategies() -> list[Sheet]:
 def _estimators() -> list[Sheet]:
     from atom_nas.estimators import ESTIMATORS
 
-    own = {"FILE.py:FUNCTION, module:FUNCTION": "training-free: a function that you wrote; see the README"}
+    own = {
+        "FILE.py:FUNCTION, module:FUNCTION": "training-free: a function of yours; see docs/guide/extending.md"
+    }
     return _summaries("estimators", {**ESTIMATORS, **own})
 
 
 def _networks() -> list[Sheet]:
     from distill.networks import NETWORKS
 
-    own = {"FILE.py:FUNCTION, module:FUNCTION": "for evaluate: a function that you wrote; see the README"}
+    own = {
+        "FILE.py:FUNCTION, module:FUNCTION": "for evaluate: a function of yours; see docs/guide/extending.md"
+    }
     return _summaries("networks", {**NETWORKS, **own})
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -58,7 +58,8 @@ class Plan:
         split: of `SPLITS`.
         own: networks of the user's by their titles.
     Raises:
-        ValueError: if the sets cannot be compared or a network cannot take their images.
+        ValueError: if the sets cannot be compared, a network cannot take their images, or
+            there is nothing to repeat.
     """
 
     sets: tuple[SyntheticSet, ...]
@@ -75,6 +76,8 @@ class Plan:
         choose("split", self.split, SPLITS)
         if not self.sets:
             raise ValueError("no synthetic set given: name at least one")
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be at least 1, not {self.repeats}")
         for other in self.sets[1:]:
             _require_same_data(self.sets[0], other)
         _require_distinct(self.sets)
@@ -164,8 +167,8 @@ class Plan:
         return json.dumps(parts, sort_keys=True)
 
 
-def choose_networks(text: str | None, synthetic: SyntheticSet) -> dict[str, OwnNetwork | None]:
-    """Comma-separated names to networks, each once; None gives the field's ConvNet for the images' size.
+def choose_networks(names: Sequence[str] | None, synthetic: SyntheticSet) -> dict[str, OwnNetwork | None]:
+    """The networks of these names, each once; None gives the field's ConvNet for the images' size.
 
     Returns:
         name to where it is made, None for those of `distill.networks.NETWORKS`.
@@ -173,10 +176,10 @@ def choose_networks(text: str | None, synthetic: SyntheticSet) -> dict[str, OwnN
         ValueError: on an unknown name, with the nearest matches; no such file or function; or two of the
             user's of one title.
     """
-    if text is None:
+    if names is None:
         return {default_network(synthetic.card["dataset"]["image_shape"]): None}
     chosen: dict[str, OwnNetwork | None] = {}
-    for name in [name.strip() for name in text.split(",")]:
+    for name in map(str.strip, names):
         if is_own(name):
             network = found(name)
             known = chosen.setdefault(network.title, network)

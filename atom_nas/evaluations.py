@@ -71,7 +71,7 @@ class Trainings:
         return {"accuracy": evaluator.accuracy(subject.kind, job.architecture, job.seed, tick)}
 
 
-def evaluate(
+def carry_out(
     plan: Plan,
     *,
     dataset: str | None = None,

@@ -174,28 +174,16 @@ def _combined(text: str | None) -> Sequence[str] | None:
     return names
 
 
-def evaluation_plan(
-    directories: Sequence[Path],
-    *,
-    networks: str | None,
-    training: Mapping[str, Any],
-    device: str,
-    **options: Any,
-) -> "Plan":
-    """The plan of an evaluation from what was typed; says if the machine lacks the precision asked for."""
-    from atom_nas.config import construct
-    from atom_nas.evaluation_plan import Plan, choose_networks
-    from distill.settings import resolve_device
-    from distill.synthetic import load
-    from distill.training import TrainingConfig
+def evaluation_plan(directories: Sequence[Path], *, networks: str | None, **options: Any) -> "Plan":
+    """The plan of an evaluation from what was typed; says if the machine lacks the precision asked for.
 
-    sets = tuple(load(directory) for directory in directories)
-    resolved = resolve_device(device)
-    config = construct(TrainingConfig, training).suited_to(sets[0].card["dataset"]["name"])
-    config, fallback = config.settled(resolved)
-    chosen = choose_networks(networks, sets[0])
-    own = {name: made for name, made in chosen.items() if made}
-    plan = Plan(sets=sets, networks=tuple(chosen), own=own, config=config, device=resolved, **options)
+    `options` are those of `evaluating.planned`.
+    """
+    from atom_nas.evaluating import planned
+    from distill.synthetic import load
+
+    names = networks.split(",") if networks is not None else None
+    plan, fallback = planned([load(directory) for directory in directories], names, **options)
     if fallback:
         say(fallback)
     return plan
@@ -235,17 +223,17 @@ def require_picture(option: str, file: Path) -> None:
 
 
 def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:
-    """Evaluate with a bar, and show what came of it; `options` are those of `evaluations.evaluate`."""
+    """Evaluate with a bar, and show what came of it; `options` are those of `evaluations.carry_out`."""
     from atom_nas.console import table
     from atom_nas.evaluation_tables import as_record, at_chance, matrix, title
     from atom_nas.evaluation_tables import table as rows
-    from atom_nas.evaluations import evaluate
+    from atom_nas.evaluations import carry_out
     from atom_nas.names import harmless
     from distill import kernels
     from reports.chance import how_to_guess
 
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
-        found = evaluate(plan, on_epoch=bar, **options)
+        found = carry_out(plan, on_epoch=bar, **options)
     if found.reused:
         done = plural(found.reused, "training")
         say(f"done before, and not repeated: {done} (--fresh trains again)")

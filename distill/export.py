@@ -101,14 +101,19 @@ FORMATS: dict[str, tuple[Callable[[SyntheticSet, Path], None], str]] = {
 }
 
 
-def export(synthetic: SyntheticSet, kind: str, out: Path) -> Path:
+def export(synthetic: SyntheticSet, kind: str, out: Path | str) -> Path:
     """Write `synthetic` to `out`, which must not exist yet; nothing is left behind on failure.
 
+    Args:
+        kind: folder, of a PNG an image; npz; or pt, see `FORMATS`.
+    Returns:
+        `out`.
     Raises:
         ValueError: on an unknown format or an `out` that exists.
     """
     if kind not in FORMATS:
         raise ValueError(f"unknown format {kind!r}; allowed: {', '.join(FORMATS)}")
+    out = Path(out)
     if out.exists():
         raise ValueError(f"{out} exists already; name another --out")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,10 @@ os.environ.setdefault("ATOM_NAS_KERNELS", str(Path(__file__).parent.parent / ".p
 
 @pytest.fixture(scope="session")
 def own_space(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the README's guide to a space of one's own; its class is Blocks."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    """The file of the guide to a space of one's own; its class is Blocks."""
+    guide = (Path(__file__).parent.parent / "docs/guide/extending.md").read_text(encoding="utf-8")
     (code,) = [
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "ModelSpace" in block
+        block for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "ModelSpace" in block
     ]
     path = tmp_path_factory.mktemp("own") / "my_spaces.py"
     path.write_text(code)

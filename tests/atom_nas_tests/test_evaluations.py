@@ -12,7 +12,7 @@ import torch
 
 from atom_nas.evaluation_plan import Plan, choose_networks
 from atom_nas.evaluation_tables import as_record, at_chance, matrix, table, title
-from atom_nas.evaluations import Found, evaluate
+from atom_nas.evaluations import Found, carry_out
 from distill.evaluation import Accuracy, Evaluator
 from distill.synthetic import SyntheticSet, load
 from distill.training import TrainingConfig
@@ -53,8 +53,8 @@ def expected(synthetic: SyntheticSet, given: Plan, kind: str, network: str) -> t
 def test_any_number_of_workers_finds_what_one_process_finds(synthetic: SyntheticSet, split: str) -> None:
     given = plan(synthetic, split=split)
     seen: list[int] = []
-    one = evaluate(given, workers=1, on_epoch=seen.append)
-    two = evaluate(given, workers=2, fresh=True)
+    one = carry_out(given, workers=1, on_epoch=seen.append)
+    two = carry_out(given, workers=2, fresh=True)
     assert one.accuracies == two.accuracies
     assert one.reused == two.reused == 0
     found = {subject.kind: accuracies for subject, accuracies in one.accuracies.items()}
@@ -67,23 +67,23 @@ def test_any_number_of_workers_finds_what_one_process_finds(synthetic: Synthetic
 
 def test_splits_are_kept_apart(synthetic: SyntheticSet) -> None:
     tuning, final = (plan(synthetic, split=split, baseline=False) for split in ("validation", "test"))
-    first = evaluate(tuning)
+    first = carry_out(tuning)
     assert first.reused == 0
-    assert evaluate(final).reused == 0
+    assert carry_out(final).reused == 0
     held_out = synthetic.split_real(synthetic.real_dataset())[1]
     assert first.guess == int(held_out.labels.bincount().max()) / len(held_out)
     assert tuning.images == pytest.approx(len(held_out), rel=0.05)
-    again = evaluate(tuning)
+    again = carry_out(tuning)
     assert again.reused == 2
     assert again.guess == first.guess
-    assert evaluate(final).guess != again.guess
+    assert carry_out(final).guess != again.guess
     assert as_record(again)["split"] == "validation"
-    assert "split" not in as_record(evaluate(final))
+    assert "split" not in as_record(carry_out(final))
 
 
 def test_what_was_finished_before_an_interruption_is_kept(synthetic: SyntheticSet) -> None:
     given = plan(synthetic, repeats=3, baseline=False)
-    whole = evaluate(given)
+    whole = carry_out(given)
     given.record.unlink()
 
     def interrupt(done: int) -> None:
@@ -91,10 +91,10 @@ def test_what_was_finished_before_an_interruption_is_kept(synthetic: SyntheticSe
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(given, workers=1, on_epoch=interrupt)
+        carry_out(given, workers=1, on_epoch=interrupt)
     kept = sum("network" in line for line in given.record.read_text().splitlines())
     assert kept >= 1
-    rest = evaluate(given)
+    rest = carry_out(given)
     assert rest.accuracies == whole.accuracies
     assert rest.reused == kept
 
@@ -102,12 +102,12 @@ def test_what_was_finished_before_an_interruption_is_kept(synthetic: SyntheticSe
 def test_failed_trainings_are_one_error_and_the_others_kept(
     synthetic: SyntheticSet,
 ) -> None:
-    evaluate(plan(synthetic, repeats=1, baseline=False))
+    carry_out(plan(synthetic, repeats=1, baseline=False))
     broken = plan(synthetic, repeats=1, config=replace(CONFIG, epochs=9, learning_rate=1e30))
     message = r"2 of 2 trainings failed, e\.g\. convnet2 on synthetic \(FloatingPointError: training loss is"
     with pytest.raises(ValueError, match=message):
-        evaluate(broken)
-    assert evaluate(plan(synthetic, repeats=1, baseline=False)).reused == 1
+        carry_out(broken)
+    assert carry_out(plan(synthetic, repeats=1, baseline=False)).reused == 1
 
 
 def test_random_images_are_trained_on_once_for_all_sets_that_have_as_many(synthetic: SyntheticSet) -> None:
@@ -178,14 +178,14 @@ def test_other_plans_that_cannot_work_are_refused(synthetic: SyntheticSet) -> No
     with pytest.raises(ValueError, match="resnet18 needs images of at least 16x16 pixels, not 8x8"):
         plan(synthetic, networks=("convnet2", "resnet18"))
     with pytest.raises(ValueError, match="workers must be at least 1"):
-        evaluate(plan(synthetic), workers=-1)
+        carry_out(plan(synthetic), workers=-1)
 
 
 def test_networks_are_chosen_by_name_once_each(synthetic: SyntheticSet) -> None:
     assert choose_networks(None, synthetic) == {"convnet2": None}
-    assert list(choose_networks("vit, alexnet,vit", synthetic)) == ["vit", "alexnet"]
+    assert list(choose_networks(["vit", " alexnet", "vit"], synthetic)) == ["vit", "alexnet"]
     with pytest.raises(ValueError, match="did you mean 'resnet18"):
-        choose_networks("resnet8", synthetic)
+        choose_networks(["resnet8"], synthetic)
 
 
 def test_a_strangers_fingerprint_names_no_file_outside_the_cache(synthetic: SyntheticSet) -> None:

@@ -1,4 +1,4 @@
-"""Commands in the documents have options that there are, with values of their types."""
+"""What the documents point at is there: options of commands with values of their types, files, headings."""
 
 import re
 import shlex
@@ -40,3 +40,20 @@ def test_documented_commands_can_be_parsed(document: str, words: list[str]) -> N
 def test_commands_are_found() -> None:
     assert {words[0] for _, words in FOUND} >= {"distill", "evaluate", "label", "merge", "search", "report"}
     assert len(FOUND) > 30
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that GitHub gives the headings of a document."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            target = (document.parent / name).resolve() if name else document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link

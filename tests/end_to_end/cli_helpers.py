@@ -30,8 +30,8 @@ def refused(*arguments):
     return lines[0]
 
 
-def file_of_readme(name):
-    """What the README says to put into a file of that name."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def file_of_guide(name):
+    """What the guide to networks, spaces and scores of one's own says to put into a file of that name."""
+    text = (Path(__file__).parents[2] / "docs/guide/extending.md").read_text(encoding="utf-8")
     (code,) = re.findall(rf"`{re.escape(name)}`.*?```python\n(.*?)```", text, flags=re.DOTALL)
     return code

@@ -1,4 +1,4 @@
-"""The README's guide to a space of one's own as a user follows it, and the lines that mistakes get."""
+"""The guide to a space of one's own as a user follows it, and the lines that mistakes get."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A training-free estimator of one's own, as the README shows it, and the lines that mistakes get."""
+"""A training-free estimator of one's own, as the guide shows it, and the lines that mistakes get."""
 
 import csv
 import json
@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 import torch
-from cli_helpers import done, file_of_readme, refused
+from cli_helpers import done, file_of_guide, refused
 
 import atom_nas
 import search_spaces
@@ -32,8 +32,8 @@ NUMBER = 3
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working directory with the README's file in it, and one of mistakes."""
-    (tmp_path / "my_scores.py").write_text(file_of_readme("my_scores.py"))
+    """A working directory with the guide's file in it, and one of mistakes."""
+    (tmp_path / "my_scores.py").write_text(file_of_guide("my_scores.py"))
     (tmp_path / "mistakes.py").write_text(MISTAKES)
     monkeypatch.chdir(tmp_path)
     return tmp_path

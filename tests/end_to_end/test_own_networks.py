@@ -1,10 +1,10 @@
-"""A set judged by a network of one's own, as the README shows it, and the lines that mistakes get."""
+"""A set judged by a network of one's own, as the guide shows it, and the lines that mistakes get."""
 
 import json
 
 import pytest
 import torch
-from cli_helpers import done, file_of_readme, refused
+from cli_helpers import done, file_of_guide, refused
 
 from distill.seeding import stream
 
@@ -48,8 +48,8 @@ def fails(image_shape, classes):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working directory with the README's file in it, and another."""
-    (tmp_path / "my_networks.py").write_text(file_of_readme("my_networks.py"))
+    """A working directory with the guide's file in it, and another."""
+    (tmp_path / "my_networks.py").write_text(file_of_guide("my_networks.py"))
     (tmp_path / "others.py").write_text(OTHERS)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,0 +1,93 @@
+"""`atom_nas.evaluate`: what the command of that name does, from Python."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atom_nas.config import construct
+from atom_nas.evaluation_plan import Plan, choose_networks
+from atom_nas.evaluation_tables import as_record
+from atom_nas.evaluations import carry_out
+from distill.settings import resolve_device
+from distill.synthetic import SyntheticSet, load
+from distill.training import TrainingConfig
+
+Given = SyntheticSet | Path | str
+
+
+def evaluate(
+    sets: Given | Sequence[Given],
+    *,
+    networks: Sequence[str] | None = None,
+    repeats: int = 5,
+    training: Mapping[str, Any] | None = None,
+    split: str = "test",
+    baseline: bool = True,
+    seed: int = 0,
+    device: str = "auto",
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    workers: int | None = None,
+    fresh: bool = False,
+    on_epoch: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Train fresh networks on synthetic sets and test them on real images.
+
+    Trainings run in processes of their own, which import the calling script: keep the call under
+    `if __name__ == "__main__":`. Finished trainings are kept in the cache folder and not repeated.
+
+    Args:
+        sets: one, or several of one and the same dataset.
+        networks: names that `atom-nas list networks` shows, or FILE.py:FUNCTION; None is the field's ConvNet
+            for images of that size.
+        repeats: networks of each kind.
+        training: keys of `TrainingConfig`, e.g. epochs; the others are its defaults.
+        split: test, or validation for the held-out images.
+        baseline: whether to train on random real images as well.
+        seed: of the networks' weights, their training, and the choice of random images.
+        device: auto (a GPU if there is one), cpu, cuda or cuda:N.
+        dataset, data_dir: where the real dataset is, see `SyntheticSet.real_dataset`.
+        workers, fresh, on_epoch: see `evaluations.carry_out`.
+    Returns:
+        what `atom-nas evaluate --json` prints, see `evaluation_tables.as_record`; accuracies from 0 to 1.
+    Raises:
+        ValueError: if the sets cannot be compared, a name or a setting is unknown, a network cannot take the
+            images, or trainings failed; those that ended are kept.
+    """
+    several = [sets] if isinstance(sets, SyntheticSet | Path | str) else list(sets)
+    loaded = [each if isinstance(each, SyntheticSet) else load(each) for each in several]
+    if isinstance(networks, str):
+        raise ValueError(f"networks are a list of names: [{networks!r}]")
+    options = {"repeats": repeats, "split": split, "baseline": baseline, "seed": seed}
+    plan, fallback = planned(loaded, networks, training=training or {}, device=device, **options)
+    if fallback:
+        warnings.warn(fallback, stacklevel=2)
+    found = carry_out(
+        plan, dataset=dataset, data_dir=data_dir, workers=workers, fresh=fresh, on_epoch=on_epoch
+    )
+    return as_record(found)
+
+
+def planned(
+    sets: Sequence[SyntheticSet],
+    networks: Sequence[str] | None,
+    *,
+    training: Mapping[str, Any],
+    device: str,
+    **options: Any,
+) -> tuple[Plan, str | None]:
+    """The plan, and why it has another precision than was asked for, if so; `options` are `Plan`'s.
+
+    Raises:
+        ValueError: see `evaluate`.
+    """
+    if not sets:
+        raise ValueError("no synthetic set given: name at least one")
+    resolved = resolve_device(device)
+    config = construct(TrainingConfig, training).suited_to(sets[0].card["dataset"]["name"])
+    config, fallback = config.settled(resolved)
+    chosen = choose_networks(networks, sets[0])
+    own = {name: made for name, made in chosen.items() if made}
+    plan = Plan(sets=tuple(sets), networks=tuple(chosen), own=own, config=config, device=resolved, **options)
+    return plan, fallback
