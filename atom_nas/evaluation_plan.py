@@ -14,6 +14,7 @@ from atom_nas import __version__
 from atom_nas.estimators.base import SCORING_VERSION
 from atom_nas.names import choose
 from atom_nas.own_network import Builder, OwnNetwork, found
+from distill import kernels
 from distill.evaluation import default_network
 from distill.files import cache_folder, printable
 from distill.networks import NETWORKS, blank
@@ -157,6 +158,7 @@ class Plan:
             "split": self.split,
             "training": self.config.as_dict(),
             "device": self.device.type,
+            "kernels": (kernels.why_unavailable() or "fused") if self.device.type == "cpu" else None,
             # Random images are those of every set that has as many of them in the same space.
             **(_set(trained_on) if subject.kind == "synthetic" else {"set": None}),
             **_space(trained_on),

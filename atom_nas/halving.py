@@ -76,6 +76,7 @@ class Rungs:
     ) -> None:
         self.config, self._score, self._store, self._make_stage = config, score, store, stage
         self._same_as = same_as
+        self._networks: dict[str, list[str]] = {}
         self._rungs = [Rung(each) for each in config.epochs(epochs)]
         self._checkpoints = folder / CHECKPOINTS
 
@@ -86,10 +87,10 @@ class Rungs:
             Each one's place, higher is better, or None where it failed.
         """
         names = list(dict.fromkeys(map(str, architectures)))
-        networks: dict[str, list[str]] = {}
+        self._networks = {}
         for name in names:
-            networks.setdefault(self._same_as(name), []).append(name)
-        places = self._rank(self._train(names, networks))
+            self._networks.setdefault(self._same_as(name), []).append(name)
+        places = self._rank(self._train(names, self._networks))
         shutil.rmtree(self._checkpoints, ignore_errors=True)
         return [places.get(str(architecture)) for architecture in architectures]
 
@@ -121,9 +122,11 @@ class Rungs:
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return Leg(until=rung.epochs, checkpoint=self._checkpoints / f"{digest}.safetensors")
 
-    def _used(self, rung: Rung, name: str) -> float:
-        """Seconds that an architecture took up to a rung."""
-        stored = [self._store.get(each.stored_as, name) for each in self._rungs if each.epochs < rung.epochs]
+    def _used(self, rung: Rung, network: str) -> float:
+        """Seconds that a network took up to a rung, by whichever of its names it was trained there."""
+        before = [each.stored_as for each in self._rungs if each.epochs < rung.epochs]
+        names = self._networks.get(network, ())
+        stored = [self._store.get(stored_as, name) for stored_as in before for name in names]
         return sum(trial.seconds for trial in stored if trial is not None)
 
     def stored(self, rung: Rung, names: Sequence[str]) -> dict[str, Trial]:

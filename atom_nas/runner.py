@@ -147,7 +147,7 @@ class Stage:
         cache: trials of other runs, or None.
         on_trial: called after each stored trial, with the progress.
         stored_as: the name under which trials are stored, if it is not the estimator's.
-        leg: the part of an architecture's training that is asked for; None: all of it.
+        leg: which part of a network's training is asked for, by what `same_as` gives; None: all of it.
         spent: wall and CPU seconds that earlier sessions spent on what a leg asks for, which no trial counts
             yet; None: nothing.
         finish: makes of a trial that was run the one to be stored; None: as it is.
@@ -158,7 +158,8 @@ class Stage:
             nothing is known.
         limit: seconds after which an architecture counts as failed; None: none.
         final: what a shorter limit has ended is not tried again: what was proposed since has learnt from it.
-        used: seconds of the limit that an architecture took in stages before this one; None: none.
+        used: seconds of the limit that a network took in stages before this one, by what `same_as` gives;
+            None: none.
     """
 
     title: str

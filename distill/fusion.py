@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.convolution import Convolution
 from distill.kernels import library
-from distill.networks import ConvNet
+from distill.networks import ConvNet, InstanceNorm
 
 Kind = Literal["none", "group", "batch", "layer"]
 _IDENTITY, _LEAKY, _SIGMOID = 0, 1, 2
@@ -90,15 +90,25 @@ def fuse(network: nn.Module) -> nn.Module:
     """The network with fast convolutions and whatever follows them fused; parameters and buffers are shared.
 
     Of an `nn.Sequential` or a `ConvNet`, each run of (norm, activation, pooling) behind a `Conv2d`, any of
-    them absent or `Identity`, becomes a `Tail`; other networks are returned as they are.
+    them absent or `Identity`, becomes a `Tail`. Subclasses may compute anything, so they stay as they
+    are; so does a whole network of another type, or with hooks, which expect every module to be called.
     """
-    if isinstance(network, ConvNet):
+    if any(map(_is_watched, network.modules())):
+        return network
+    if type(network) is ConvNet:
         layers = list(network.layers())
-    elif isinstance(network, nn.Sequential):
-        layers = [layer for layer in network if not isinstance(layer, nn.Identity)]
+    elif type(network) is nn.Sequential:
+        layers = [layer for layer in network if type(layer) is not nn.Identity]
     else:
         return network
     return nn.Sequential(*_fused(layers)).train(network.training)
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether something happens when it is called, beside what its class does."""
+    own: dict[str, Any] = vars(module)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in own or any(own[name] for name in hooks)
 
 
 def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:
@@ -106,7 +116,7 @@ def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:
     while place < len(layers):
         layer = layers[place]
         place += 1
-        if not isinstance(layer, nn.Conv2d):
+        if type(layer) is not nn.Conv2d:
             yield layer
             continue
         yield Convolution(layer)
@@ -130,11 +140,12 @@ def _has_form(form: Any, layer: nn.Module) -> bool:
 def _norm_form(norm: nn.Module | None) -> tuple[Kind, int, float]:
     if norm is None:
         return "none", 0, 0.0
-    if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats and norm.momentum:
+    whole = getattr(norm, "weight", None) is not None and getattr(norm, "bias", None) is not None
+    if whole and type(norm) is nn.BatchNorm2d and norm.track_running_stats and norm.momentum:
         return "batch", 0, norm.eps
-    if isinstance(norm, nn.GroupNorm) and norm.affine:
+    if whole and isinstance(norm, nn.GroupNorm) and type(norm) in (nn.GroupNorm, InstanceNorm):
         return "group", norm.num_groups, norm.eps
-    if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) == 3 and norm.bias is not None:
+    if whole and type(norm) is nn.LayerNorm and len(norm.normalized_shape) == 3:
         return "layer", 1, norm.eps
     raise ValueError(f"{norm} has no fused form")
 
@@ -142,11 +153,11 @@ def _norm_form(norm: nn.Module | None) -> tuple[Kind, int, float]:
 def _activation_form(activation: nn.Module | None) -> tuple[int, float]:
     if activation is None:
         return _IDENTITY, 1.0
-    if isinstance(activation, nn.ReLU):
+    if type(activation) is nn.ReLU:
         return _LEAKY, 0.0
-    if isinstance(activation, nn.LeakyReLU):
+    if type(activation) is nn.LeakyReLU:
         return _LEAKY, float(activation.negative_slope)
-    if isinstance(activation, nn.Sigmoid):
+    if type(activation) is nn.Sigmoid:
         return _SIGMOID, 0.0
     raise ValueError(f"{activation} has no fused form")
 
@@ -154,7 +165,7 @@ def _activation_form(activation: nn.Module | None) -> tuple[int, float]:
 def _pooling_form(pooling: nn.Module | None) -> int:
     if pooling is None:
         return _NONE
-    if isinstance(pooling, nn.MaxPool2d | nn.AvgPool2d):
+    if type(pooling) in (nn.MaxPool2d, nn.AvgPool2d):
         sizes = all(size in (2, (2, 2)) for size in (pooling.kernel_size, pooling.stride))
         plain = pooling.padding in (0, (0, 0)) and not pooling.ceil_mode
         if isinstance(pooling, nn.MaxPool2d):

@@ -183,6 +183,8 @@ class LocalEngine:
     def _collect(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome]:
         """Wait for a message, or for the time to call `on_wait`; yield the outcomes that are there, and
         those of jobs that take longer than they may."""
+        if not self._workers:  # all were found dead when they were to be given work
+            return
         by_channel = {worker.channel: worker for worker in self._workers}
         limited = any(worker.job and worker.job.limit is not None for worker in self._workers)
         for channel in channels.wait(list(by_channel), _WAIT_SECONDS if on_wait or limited else None):
@@ -223,7 +225,8 @@ class LocalEngine:
         cause = _cause_of_death(worker.process.exitcode)
         job = worker.job
         if job is None:
-            self._count_failed_start(cause)
+            if not worker.ready:  # an idle one that was killed is replaced when there is work
+                self._count_failed_start(cause)
             return None
         seconds = time.perf_counter() - worker.started
         if job not in self._lost_seconds:

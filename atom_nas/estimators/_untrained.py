@@ -33,7 +33,8 @@ class UntrainedConfig:
 
     Attributes:
         images: `synthetic` takes the minibatch from the synthetic set, `real` from the training images.
-        batch_size: of that minibatch, with equal shares per class; of all images where there are fewer.
+        batch_size: of that minibatch, with equal shares per class; of all images where there are fewer. Where
+            there are more classes than that, one image of as many of them, chosen at random.
         subset_seed: of its draw.
     """
 
@@ -54,19 +55,12 @@ class Untrained:
         measure: the measure.
         data: where the minibatch is drawn from.
         config: how.
-    Raises:
-        ValueError: if the minibatch cannot hold all classes.
     """
 
     def __init__(self, name: str, measure: Measure, data: SearchData, config: UntrainedConfig) -> None:
         self.name = name
         self.config = config
         self._measure = measure
-        if config.batch_size < data.classes:
-            raise ValueError(
-                f"a minibatch of {config.batch_size} images cannot hold {data.classes} classes: give a "
-                f"batch_size of at least {data.classes}"
-            )
         real = config.images == "real"
         labels = data.fit.labels if real else data.synthetic_labels
         drawn = in_turns(labels, data.classes, config)
@@ -110,10 +104,13 @@ def untrained(name: str, measure: Measure, data: SearchData, options: dict[str, 
 
 
 def in_turns(labels: Tensor, classes: int, config: UntrainedConfig) -> Tensor:
-    """Positions of a random minibatch, one image of each class in turn: int64, at most `batch_size`."""
+    """Positions of a random minibatch, one image of each class in turn, or of some if they are too many:
+    int64, at most `batch_size`."""
     generator = stream(config.subset_seed, "minibatch")
     shuffled = torch.randperm(len(labels), generator=generator)
     pools = [shuffled[labels[shuffled] == k].tolist() for k in range(classes)]
+    if classes > config.batch_size:
+        pools = [pools[k] for k in torch.randperm(classes, generator=generator).tolist()]
     turns = zip_longest(*pools)
     order = [position for turn in turns for position in turn if position is not None]
     return torch.tensor(order[: config.batch_size])

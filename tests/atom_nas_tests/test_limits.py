@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,7 +101,19 @@ def test_what_is_tried_again_stays_until_it_is_done_and_costs_both(
         assert trial.scores == other.scores
 
 
-def test_rungs_share_one_limit(quick: SearchSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+CELLS = [  # the second and third are one network, whose own name is none of these
+    "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
+    "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|",
+    "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|none~0|skip_connect~1|none~2|",
+    "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|nor_conv_1x1~1|skip_connect~2|",
+    "|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|",
+]
+
+
+@pytest.mark.parametrize("space", ["convnet", "nasbench201"])
+def test_rungs_share_one_limit(
+    quick: SearchSettings, space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given: list[Job] = []
     run = local.LocalEngine.run
 
@@ -109,13 +122,22 @@ def test_rungs_share_one_limit(quick: SearchSettings, monkeypatch: pytest.Monkey
         return run(self, jobs, on_wait)
 
     monkeypatch.setattr(local.LocalEngine, "run", recorded)
-    halving = {"strategy": "successive-halving", "strategy_options": {"eta": 2, "rungs": 2}}
-    run_search(replace(quick, samples=4, epochs=4, reference="none", trial_limit=900.0, **halving))
-    first = {trial.architecture: trial for trial in stored(quick.out, Rung(2).stored_as)}
-    later = [job for job in given if job.leg and job.leg.until == 4]
-    assert len(first) == 4
-    assert {job.used for job in given if job not in later} == {0.0}
-    assert [job.used for job in later] == [first[job.architecture].seconds for job in later] != []
+    settings = replace(quick, samples=4, epochs=4, reference="none", trial_limit=900.0)
+    if space == "nasbench201":
+        listed = tmp_path / "cells.csv"
+        listed.write_text("architecture\n" + "".join(f"{cell}\n" for cell in CELLS))
+        small = {"space_options": {"cells": 1, "channels": 4}, "score": "validation_accuracy", "combine": ()}
+        cells = {"space": space, "samples": None, "architectures": listed, "repeats": 1, **small}
+        settings = replace(settings, **cells)
+    options = {"strategy": "successive-halving", "strategy_options": {"eta": 2, "rungs": 2}}
+    run_search(replace(settings, **options))
+    first = {trial.architecture: trial.seconds for trial in stored(quick.out, Rung(2).stored_as)}
+    later = [job for job in given if job.leg and job.leg.until == 4 and not job.known]
+    assert {job.used for job in given if job.leg and job.leg.until == 2} == {0.0}
+    assert later
+    for each in later:
+        names = CELLS[1:3] if each.architecture in CELLS[1:3] else [each.architecture]
+        assert each.used == sum(first[name] for name in names) > 0
     assert {job.limit for job in given} == {900.0}
 
 

@@ -157,6 +157,18 @@ def test_a_minibatch_takes_classes_in_turn() -> None:
     assert other.tolist() != drawn.tolist()
 
 
+def test_a_minibatch_that_cannot_hold_all_classes_takes_some_at_random() -> None:
+    """The measures ask for no class; more images than that may not fit into memory."""
+    labels = torch.arange(100).repeat(3)
+    drawn = labels[in_turns(labels, 100, UntrainedConfig())].tolist()
+    assert len(set(drawn)) == len(drawn) == 64
+    assert max(drawn) > 64
+    assert drawn != sorted(drawn)
+    assert set(labels[in_turns(labels, 100, UntrainedConfig(subset_seed=1))].tolist()) != set(drawn)
+    few: Any = snip.estimator(search_data(), batch_size=2)
+    assert len(set(few._labels.tolist())) == 2
+
+
 def test_real_and_synthetic_images_come_in_model_space() -> None:
     data = search_data()
     for kind, pool in (("synthetic", data.synthetic_images), ("real", data.preprocessing(data.fit.images))):

@@ -115,6 +115,7 @@ def test_not_a_number_stays_one() -> None:
     [
         nn.InstanceNorm2d(CHANNELS),
         nn.BatchNorm2d(CHANNELS, affine=False),
+        nn.LayerNorm((CHANNELS, HEIGHT, WIDTH), bias=False),
         nn.MaxPool2d(3, 2),
         nn.MaxPool2d(2, ceil_mode=True),
         nn.AvgPool2d(2, padding=1),
@@ -126,6 +127,73 @@ def test_what_has_no_fused_form_stays(layer: nn.Module) -> None:
     fused = fuse(nn.Sequential(nn.Conv2d(3, CHANNELS, 3), layer, nn.ReLU()))
     assert layer in list(fused)
     assert not any(isinstance(each, Tail) for each in fused)
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that its class computes in another way."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return self._conv_forward(input, self.weight - self.weight.mean(), self.bias)
+
+
+class Doubled(nn.Sequential):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return 2 * super().forward(input)
+
+
+def derived(base: type[nn.Module], *arguments: int) -> nn.Module:
+    """A module of a subclass that doubles what `base` computes."""
+
+    def forward(self: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+        return 2 * torch.as_tensor(base.forward(self, maps))
+
+    return type(f"Other{base.__name__}", (base,), {"forward": forward})(*arguments)
+
+
+def convolution(kind: type[nn.Conv2d] = nn.Conv2d) -> nn.Conv2d:
+    return kind(3, 16, 3, padding=1, bias=False)
+
+
+def hooked() -> nn.Module:
+    layer = nn.ReLU()
+    layer.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    return layer
+
+
+def replaced() -> nn.Module:
+    layer = nn.ReLU()
+    layer.forward = lambda maps: 2 * maps  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(convolution(Standardised), nn.ReLU()),
+        Doubled(convolution(), nn.ReLU()),
+        *(
+            nn.Sequential(convolution(), derived(*layer))
+            for layer in [
+                (nn.BatchNorm2d, 16),
+                (nn.GroupNorm, 4, 16),
+                (nn.ReLU,),
+                (nn.LeakyReLU,),
+                (nn.Sigmoid,),
+                (nn.MaxPool2d, 2),
+                (nn.AvgPool2d, 2),
+                (nn.Identity,),
+            ]
+        ),
+        nn.Sequential(convolution(), hooked()),
+        nn.Sequential(convolution(), replaced()),
+        nn.Sequential(nn.utils.parametrizations.weight_norm(convolution()), nn.ReLU()),
+    ],
+    ids=lambda network: f"{type(network).__name__}({', '.join(type(each).__name__ for each in network)})",
+)
+def test_what_a_subclass_or_a_hook_does_is_done(network: nn.Module) -> None:
+    """Networks of the user's are trained and scored with the kernels as well, whatever they are made of."""
+    images = torch.randn(4, 3, 16, 16, generator=stream(0))
+    assert worst(passes(fuse(copy.deepcopy(network)), images), passes(network, images)) < 1e-4
 
 
 def test_a_fused_network_shares_its_parameters_and_other_networks_stay() -> None:
