@@ -62,7 +62,9 @@ class Evaluator:
         self._synthetic, self._dataset, self._config = synthetic, dataset, config
         self._build = build
         self._seed, self._device = seed, device
-        self._test = test or dataset.test
+        self._test = dataset.test if test is None else test
+        if not len(self._test):
+            raise ValueError("there are no images to test on")
 
     def accuracy(
         self, subject: str, network: str, repeat: int, on_epoch: Callable[[int], None] | None = None
@@ -123,8 +125,10 @@ class Evaluator:
 
 
 def default_network(image_shape: tuple[int, int, int]) -> str:
-    """The field's ConvNet for images of this size, e.g. `convnet3`."""
-    return f"convnet{networks.fitting_depth(image_shape)}"
+    """The field's ConvNet for images of this size, e.g. `convnet3`; the deepest there is for larger ones."""
+    listed = [name for name in networks.NETWORKS if name.startswith("convnet")]
+    wished = f"convnet{networks.fitting_depth(image_shape)}"
+    return wished if wished in listed else listed[-1]
 
 
 def as_json(synthetic: dict[str, Accuracy], baseline: dict[str, Accuracy]) -> dict[str, object]:

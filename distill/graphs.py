@@ -92,17 +92,23 @@ class RecordedSteps:
     def __init__(self, material: Material) -> None:
         self._of = material
         self._names = parse_strategy(material.config.augmentation)
-        self._parameters = [p for p in material.network.parameters() if p.requires_grad]
+        self._all = list(material.network.parameters())
+        self._parameters = [p for p in self._all if p.requires_grad]
         self._momentum = [torch.zeros_like(parameter) for parameter in self._parameters]
-        for mine, given in zip(self._momentum, material.momentum, strict=bool(material.momentum)):
-            mine.copy_(given)
+        if material.momentum:
+            trained = [m for m, p in zip(material.momentum, self._all, strict=True) if p.requires_grad]
+            for mine, given in zip(self._momentum, trained, strict=True):
+                mine.copy_(given)
         self._total = torch.zeros((), device=material.images.device)
         self._recorded = {size: self._record(size) for size in self._sizes()}
 
     @property
     def momentum(self) -> tuple[Tensor, ...]:
         """See `Steps`."""
-        return tuple(self._momentum) if self._of.config.momentum else ()
+        if not self._of.config.momentum:
+            return ()
+        of_trained = iter(self._momentum)
+        return tuple(next(of_trained) if p.requires_grad else torch.zeros_like(p) for p in self._all)
 
     def _sizes(self) -> set[int]:
         """Of the batches of an epoch."""
@@ -210,8 +216,10 @@ def record(step: Callable[[], None], changed: Sequence[Tensor], device: torch.de
             for _ in range(_WARM_UPS):
                 step()
         current.wait_stream(side)
+        # What is captured is what runs on the stream's device: torch would take one of the current device's.
         # Threads that pin memory for later steps would spoil a capture that looks at all of them.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        captured = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+        with torch.cuda.device(device), captured:
             step()
     except torch.cuda.OutOfMemoryError:
         raise

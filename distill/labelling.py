@@ -29,7 +29,7 @@ from distill.seeding import derive_seed, stream
 from distill.session import LOG
 from distill.synthetic import SyntheticSet
 from distill.target import TEACHER, check_target, is_teacher, sweep, write_set
-from distill.training import TrainingConfig, accelerated, evaluate, train
+from distill.training import TrainingConfig, TrainingRecord, accelerated, evaluate, train
 
 _BATCH = 128
 Report = Callable[[int], None]
@@ -99,8 +99,8 @@ def label(
         overwrite: replace a set that is in `out`.
         on_epoch: called with the finished epochs of all teachers.
     Raises:
-        ValueError: if the set has soft labels already, is in `out` itself, or `out` holds something else.
-        FloatingPointError: if a teacher's loss is not finite.
+        ValueError: if the set has soft labels already, is in `out` itself, `out` holds something else, or a
+            teacher's loss is not finite.
     """
     _require_plain(unlabelled, out)
     check_target(out, {}, resume=False, overwrite=overwrite)
@@ -165,21 +165,29 @@ class _Teachers:
         record = take_up(leg, network)
         tell(before + (len(record.epoch_losses) if record else 0))
         for epoch in range(len(record.epoch_losses) if record else 0, config.epochs):
-            record = train(
+            record = self._epoch(network, number, epoch, record)
+            keep(leg, network, record, clock.spent())
+            tell(before + epoch + 1)
+        network.to(self._device)
+        return _Prediction(self._probabilities(network), self._accuracy(network), *clock.spent())
+
+    def _epoch(
+        self, network: nn.Module, number: int, epoch: int, record: TrainingRecord | None
+    ) -> TrainingRecord:
+        try:
+            return train(
                 network,
                 self._fit.images,
                 self._fit.labels,
-                config=config,
+                config=self._config.training,
                 seed=derive_seed(self._config.seed, "teacher", number),
                 device=self._device,
                 preprocessing=self._set.preprocessing,
                 until=epoch + 1,
                 after=record,
             )
-            keep(leg, network, record, clock.spent())
-            tell(before + epoch + 1)
-        network.to(self._device)
-        return _Prediction(self._probabilities(network), self._accuracy(network), *clock.spent())
+        except FloatingPointError as error:
+            raise ValueError(f"{error} of teacher {number + 1}; a smaller learning_rate helps") from None
 
     def clear(self) -> None:
         """Remove the teachers, which have served, and what is left of others."""

@@ -36,14 +36,14 @@ def cpu_flags() -> set[str]:
 
 
 @functools.cache
-def runs_bfloat16(device_type: str) -> bool:
+def runs_bfloat16(device: torch.device) -> bool:
     """Whether this machine trains convolutions in bfloat16 by instructions of its own.
 
     Torch also imitates them on processors without, some 50 times slower than float32, and on some that claim
     to have them it ends the process; on a CPU finding out takes seconds, once.
     """
-    if device_type == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     if not _CPU_FLAGS & cpu_flags():
         return False
     command = [sys.executable, "-c", _PROBE]
@@ -52,7 +52,7 @@ def runs_bfloat16(device_type: str) -> bool:
 
 def settle(precision: Precision, device: torch.device) -> tuple[Precision, str | None]:
     """The precision asked for; or float32, and why, where this machine has no instructions for it."""
-    if precision == "float32" or runs_bfloat16(device.type):
+    if precision == "float32" or runs_bfloat16(device):
         return precision, None
     return "float32", f"computing in float32: this {device.type} has no bfloat16 that torch can use"
 
@@ -63,7 +63,7 @@ def require(precision: Precision, device: torch.device) -> None:
     Raises:
         ValueError: if convolutions fail in `precision` on `device`.
     """
-    if precision == "bfloat16" and not runs_bfloat16(device.type):
+    if precision == "bfloat16" and not runs_bfloat16(device):
         raise ValueError(
             f"this {device.type} has no bfloat16 convolutions that torch {torch.__version__} can run; "
             "use precision=float32"

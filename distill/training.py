@@ -291,11 +291,11 @@ def _scheduler(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     if config.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    if config.schedule == "onecycle":
+    if config.schedule == "onecycle" and steps > 1:
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.learning_rate, steps, anneal_strategy="linear", cycle_momentum=False
         )
-    if config.schedule == "constant":
+    if config.schedule in ("constant", "onecycle"):  # a cycle of one step would end before it begins
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, [])
     # One batch may be the whole training: then there is no second half.
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, steps // 2)])

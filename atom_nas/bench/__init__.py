@@ -64,7 +64,7 @@ def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[s
         "kernels": kernels.why_unavailable() or "fused",
     }
     tell("matrix products")
-    kinds = PRECISIONS if runs_bfloat16(device.type) else PRECISIONS[:1]
+    kinds = PRECISIONS if runs_bfloat16(device) else PRECISIONS[:1]
     threads = {"one": 1, "all": torch.get_num_threads()}
     result["gemm_gflops"] = {
         name: {kind: machine.gemm_rate(kind, device, count) for kind in kinds}

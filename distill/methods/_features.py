@@ -76,6 +76,12 @@ def embed(problem: Problem, config: FeatureConfig, session: Session) -> list[Ten
     )
     network.to(problem.device)
     if config.feature_epochs:
+        _train(network, problem, config, session)
+    return [_embed_class(network.eval(), problem, pool) for pool in problem.pools()]
+
+
+def _train(network: ConvNet, problem: Problem, config: FeatureConfig, session: Session) -> None:
+    try:
         train(
             network,
             problem.real.images,
@@ -86,7 +92,10 @@ def embed(problem: Problem, config: FeatureConfig, session: Session) -> list[Ten
             preprocessing=problem.preprocessing,
             on_epoch=lambda done: session.preparing(_TRAINING, done, config.feature_epochs),
         )
-    return [_embed_class(network.eval(), problem, pool) for pool in problem.pools()]
+    except FloatingPointError as error:
+        raise ValueError(
+            f"{error} of the network whose features choose images; feature_epochs=0 leaves it untrained"
+        ) from None
 
 
 @torch.no_grad()

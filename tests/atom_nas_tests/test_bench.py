@@ -43,7 +43,7 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
     )
     assert result.exit_code == 0, result.output
     found = json.loads(path.read_text())
-    kinds = list(PRECISIONS) if runs_bfloat16("cpu") else ["float32"]
+    kinds = list(PRECISIONS) if runs_bfloat16(torch.device("cpu")) else ["float32"]
     assert list(found["gemm_gflops"]["one"]) == list(found["gemm_gflops"]["all"]) == kinds
     for row in (*found["proxy_image_step"], *found["distillation_iteration"]):
         assert list(row["seconds"]) == ["straightforward", *kinds]

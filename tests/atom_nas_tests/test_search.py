@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from trial_helpers import stored, trial
 
 from atom_nas.estimators.real import RealEstimator
@@ -309,7 +310,7 @@ def test_failed_reference_trials_are_counted_and_named(
     assert summary.reference_reason == "RuntimeError: no memory left"
 
 
-@pytest.mark.skipif(runs_bfloat16("cpu"), reason="needs a processor without bfloat16")
+@pytest.mark.skipif(runs_bfloat16(torch.device("cpu")), reason="needs a processor without bfloat16")
 @pytest.mark.usefixtures("ran")
 @pytest.mark.parametrize("of", ["training", "reference_training"])
 def test_a_precision_that_the_machine_lacks_is_replaced_and_said(settings: SearchSettings, of: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from distill.architectures import BUILDERS
+from distill.evaluation import default_network
 from distill.networks import NETWORKS, InstanceNorm, blank, build, fitting_depth, reinitialise
 from distill.seeding import stream
 
@@ -105,6 +106,14 @@ def test_instance_norm_equals_torchs_in_both_of_its_forms(monkeypatch):
 @pytest.mark.parametrize(("side", "depth"), [(8, 2), (16, 2), (28, 3), (32, 3), (64, 4), (128, 5)])
 def test_depth_follows_the_image_size(side, depth):
     assert fitting_depth((3, side, side)) == depth
+
+
+@pytest.mark.parametrize(
+    ("side", "name"), [(8, "convnet2"), (32, "convnet3"), (192, "convnet5"), (512, "convnet5")]
+)
+def test_sets_of_any_size_have_a_network_to_be_evaluated_by(side, name):
+    assert default_network((3, side, side)) == name
+    assert blank(name, (3, side, side), 2)
 
 
 def test_unknown_networks_are_refused():

@@ -111,7 +111,9 @@ def test_an_offset_costs_no_more_digits_than_the_maps_have_lost_to_it(size):
     assert error_of_channel_sums(maps) < 1e-4
 
 
-@pytest.mark.skipif(not runs_bfloat16("cpu"), reason="no bfloat16 convolutions on this processor")
+@pytest.mark.skipif(
+    not runs_bfloat16(torch.device("cpu")), reason="no bfloat16 convolutions on this processor"
+)
 @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS.keys())
 def test_bfloat16_is_as_near_as_its_rounding_lets_it(weights):
     loss, gradient = compared((3, 32, 32), 32, 3, weights, "bfloat16")

@@ -1,6 +1,7 @@
 """Herding and k-center against exhaustive search and their definitions."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from distill.methods._features import FeatureConfig, embed, greedy_centers, herd
 from distill.methods._pixels import initial_state
 from distill.seeding import stream
 from distill.session import Interrupted, RecordedSession, Session
+from distill.training import TrainingConfig
 
 
 def points(count: int = 12, dimensions: int = 3, seed: int = 0) -> torch.Tensor:
@@ -62,6 +64,15 @@ def test_pixels_may_start_from_a_coreset(method):
     assert not torch.equal(start.images, initial_state(posed, "real").images)
     assert start.iteration == 0
     assert not start.momentum.any()
+
+
+def test_features_that_diverge_are_one_line_with_advice(monkeypatch):
+    wild = partial(TrainingConfig, learning_rate=1e20)
+    monkeypatch.setattr("distill.methods._features.TrainingConfig", wild)
+    with pytest.raises(
+        ValueError, match=r"loss is nan in epoch \d of the network .* feature_epochs=0 leaves it"
+    ):
+        embed(problem(), FeatureConfig(feature_epochs=9), Session())
 
 
 def test_a_coreset_may_be_shrunk_and_goes_round_where_a_class_has_too_few():

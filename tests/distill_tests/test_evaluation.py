@@ -29,3 +29,11 @@ def test_the_order_of_a_set_does_not_mislabel_what_is_trained_on(synthetic, subj
         device=torch.device("cpu"),
     )
     assert evaluator.accuracy(subject, "convnet2", 0) > 0.6
+
+
+def test_no_images_to_test_on_are_not_the_test_split(synthetic):
+    """Whoever tunes on held-out images must not end up on the others because there are none."""
+    real = synthetic.real_dataset()
+    empty = real.test.take(torch.tensor([], dtype=torch.int64))
+    with pytest.raises(ValueError, match="there are no images to test on"):
+        Evaluator(synthetic, real, config=TrainingConfig(), seed=0, device=torch.device("cpu"), test=empty)

@@ -170,7 +170,7 @@ def test_some_classes_alone_are_refused():
 
 def test_bfloat16_changes_rounding_only_or_is_refused():
     once = {"iterations": 1, "pixel_steps": 1}
-    if not runs_bfloat16("cpu"):
+    if not runs_bfloat16(torch.device("cpu")):
         with pytest.raises(ValueError, match="precision=float32"):
             run("dc", precision="bfloat16", **once)
         return

@@ -1,7 +1,9 @@
 """Recorded training steps: where they are used, and that they change nothing but the time."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from distill import graphs, training
 from distill.graphs import FEWEST_STEPS, Material, RecordedSteps, recorded
+from distill.leg import Leg, keep, take_up
 from distill.precision import PRECISIONS, Precision
 from distill.preprocessing import fit_preprocessing
 from distill.training import TrainingConfig, TrainingRecord, train
@@ -151,6 +154,80 @@ def test_a_training_in_parts_is_the_whole_training(by_graphs: bool, monkeypatch:
     record = train(model, images, torch.arange(50) % 4, config=config, seed=0, device=CPU, after=first)
     assert record.epoch_losses == whole[0].epoch_losses
     assert all(torch.equal(whole[1][name], value) for name, value in model.state_dict().items())
+
+
+def test_recorded_steps_go_on_with_frozen_layers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A checkpoint has a momentum for every parameter, whichever way the training went."""
+    images, labels = (
+        torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1)),
+        torch.arange(50) % 4,
+    )
+    config, leg = TrainingConfig(epochs=4, batch_size=20), Leg(until=4, checkpoint=tmp_path / "leg")
+
+    def frozen() -> nn.Module:
+        model = network()
+        model[0].requires_grad_(False)
+        return model
+
+    def part(model: nn.Module, **how: Any) -> TrainingRecord:
+        return train(model, images, labels, config=config, seed=0, device=CPU, **how)
+
+    whole = part(frozen())
+    as_recorded(monkeypatch)
+    first = frozen()
+    record = part(first, until=2)
+    keep(leg, first, record)
+    second = frozen()
+    taken = take_up(leg, second)
+    assert taken is not None
+    assert len(taken.momentum) == len(list(second.parameters()))
+    assert part(second, after=taken).epoch_losses == pytest.approx(whole.epoch_losses, rel=1e-4)
+    assert torch.equal(second[0].weight, network()[0].weight)
+
+
+def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch would capture a stream of the current device, whatever device the step works on."""
+    device, current = torch.device("cuda:1"), [torch.device("cuda:0")]
+    captured: list[tuple[Any, torch.device]] = []
+
+    class Stream:
+        def __init__(self, of: torch.device) -> None:
+            self.device = of
+
+        def wait_stream(self, _: Any) -> None:
+            pass
+
+    @contextmanager
+    def on(of: torch.device) -> Iterator[None]:
+        current.append(of)
+        yield
+        current.pop()
+
+    @contextmanager
+    def capture(_: Any, *, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+        captured.append((stream.device, current[-1]))
+        assert capture_error_mode == "thread_local"
+        yield
+
+    for name, fake in {
+        "get_rng_state": lambda _: None,
+        "set_rng_state": lambda *_: None,
+        "CUDAGraph": object,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda _: nullcontext(),
+        "device": on,
+        "graph": capture,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    changed = torch.zeros(2)
+
+    def step() -> None:
+        changed.add_(1)
+
+    graphs.record(step, [changed], device)
+    assert captured == [(device, device)]
+    assert changed.tolist() == [0, 0]
 
 
 def test_losses_that_are_read_late_name_the_epoch_that_was_not_finite() -> None:

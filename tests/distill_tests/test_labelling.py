@@ -44,6 +44,14 @@ def soft(plain, real, tmp_path_factory):
     return label(plain, real, tmp_path_factory.mktemp("sets") / "soft", TWO, device=CPU)
 
 
+def test_a_teacher_that_diverges_is_one_line_with_advice(plain, real, tmp_path):
+    wild = LabelConfig(training=replace(TRAINING, learning_rate=1e20))
+    with pytest.raises(
+        ValueError, match=r"loss is nan in epoch \d of teacher 1; a smaller learning_rate helps"
+    ):
+        label(plain, real, tmp_path / "wild", wild, device=CPU)
+
+
 def test_the_labels_are_the_mean_of_what_the_teachers_say(plain, real, soft):
     fit, _ = plain.split_real(real)
     said = []

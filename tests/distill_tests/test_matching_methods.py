@@ -184,7 +184,7 @@ def test_initial_images_are_the_random_baseline():
 
 
 def test_bfloat16_changes_rounding_only_or_is_refused():
-    if not runs_bfloat16("cpu"):
+    if not runs_bfloat16(torch.device("cpu")):
         with pytest.raises(ValueError, match="precision=float32"):
             run("atom", iterations=2, precision="bfloat16")
         return

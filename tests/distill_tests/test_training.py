@@ -114,8 +114,15 @@ def test_schedules_run_to_the_end(schedule):
     assert len(record.epoch_losses) == 4
 
 
+def test_a_cycle_of_one_step_trains_at_the_full_rate():
+    """torch's own ends before it begins, at a millionth of it."""
+    options = {"epochs": 1, "batch_size": 64, "learning_rate": 0.1}
+    one, plain = (trained(TrainingConfig(schedule=each, **options))[0] for each in ("onecycle", "constant"))
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), plain.parameters(), strict=True))
+
+
 def test_bfloat16_stays_close_or_is_refused():
-    if not runs_bfloat16("cpu"):
+    if not runs_bfloat16(torch.device("cpu")):
         with pytest.raises(ValueError, match="precision=float32"):
             trained(TrainingConfig(epochs=2, precision="bfloat16"))
         return
