@@ -169,6 +169,7 @@ class _Session:
     def rank(self) -> None:
         """Propose architectures and score them on the synthetic set."""
         plan, settings = self._plan, self._settings
+        self._find_same()
         with self._folder.timing("search_wall_seconds"):
             evaluate = self._evaluation()
             if plan.drawn is None:
@@ -246,6 +247,7 @@ class _Session:
     def confirm(self) -> None:
         """Train the best on the real images, and keep them."""
         if self._settings.confirm:
+            self._find_same()
             chosen = first(self._folder, self._settings.confirm)
             with self._folder.timing("confirm_wall_seconds"):
                 Confirmation(self._plan, self._folder, self._stage, self._tell).ensure(chosen)
@@ -254,7 +256,7 @@ class _Session:
         """Mark the run as complete."""
         record, store, listed = self._folder.record, self._folder.store, self._plan.listed
         trials, references = store.trials("proxy"), store.trials("real")
-        record["same"] = self._same.repeated(trial.architecture for trial in trials if trial.done)
+        self._find_same()
         record["complete"] = True
         self._folder.save()
         confirmed = store.trials(ESTIMATOR)
@@ -290,6 +292,11 @@ class _Session:
                 if trial.reason and trial.architecture in trained:
                     reasons.setdefault(estimator.name, []).append(trial.reason)
         return {name: (len(each), each[0]) for name, each in reasons.items()}
+
+    def _find_same(self) -> None:
+        """Note which of what is stored is one network by several names, the first of them in its order."""
+        scored = [trial.architecture for trial in self._folder.store.trials("proxy") if trial.done]
+        self._folder.record["same"] = self._same.repeated(scored)
 
     def _train_reference(self, estimator: Estimator, scored: list[Trial]) -> None:
         chosen = reference_sample(scored, self._settings.reference_samples, self._settings.seed)

@@ -65,12 +65,25 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         with temporary.open("xb") as file:  # made here, so that no link leads elsewhere
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a name may outlive a power cut without what it stands for
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # what the user knows of
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let names in it outlive a power cut, where the system can."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def is_temporary(path: Path) -> bool:

@@ -129,11 +129,10 @@ def _compare_rulers(
         return scores, None
     against = scores[0].name
     oriented = {score.name: ruler_scores(run, score.name) for score in scores}
-    rng, networks = generator(f"rulers against {against}"), run.networks
-    found = compare_rulers(oriented, against, reference, rng=rng, networks=networks, untested={FITTED})
+    found = compare_rulers(oriented, against, reference, networks=run.networks, untested={FITTED})
     compared = [score.model_copy(update={"difference": found.get(score.name)}) for score in scores]
     labels = {score.name: score.label for score in scores}
-    different = count_networks(networks, usable(oriented[against], reference))
+    different = count_networks(run.networks, usable(oriented[against], reference))
     return compared, summarise(found, against, labels, different)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from reports.bootstrap import HOLDS_FROM, RESAMPLES, Difference, Interval, spearman_difference
+from reports.bootstrap import HOLDS_FROM, RESAMPLES, Difference, Interval, generator, spearman_difference
 from reports.correlation import MIN_PAIRS
 from reports.formatting import by_count
 
@@ -60,19 +60,24 @@ def compare_rulers(
     against: str,
     reference: ArrayLike,
     *,
-    rng: np.random.Generator,
     networks: ArrayLike | None = None,
     untested: Collection[str] = (),
 ) -> dict[str, RulerDifference]:
     """Every ruler but `against` against it: oriented scores of the same architectures, NaN where missing.
 
-    `networks`: see `bootstrap.spearman_interval`. The `untested`, whose p-values would not hold, get none.
+    `networks`: see `bootstrap.spearman_interval`. The `untested`, whose p-values would not hold, get none. A
+    difference does not depend on which others are asked for, but for more resamples where these are many.
     """
     others = [name for name in rulers if name != against]
     resamples = min(MOST_RESAMPLES, max(RESAMPLES, RESAMPLES_A_RULER * len(others)))
     found = {
         name: spearman_difference(
-            rulers[name], rulers[against], reference, rng=rng, networks=networks, resamples=resamples
+            rulers[name],
+            rulers[against],
+            reference,
+            rng=generator(f"{name} against {against}"),
+            networks=networks,
+            resamples=resamples,
         )
         for name in others
     }

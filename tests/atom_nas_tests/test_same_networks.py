@@ -1,6 +1,7 @@
 """Architectures that are one network by several names: trained once, whatever the order."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -173,6 +174,17 @@ def test_a_network_that_failed_by_one_name_is_tried_by_the_next(
     summary = run_search(listed(settings, "run", SAME, reference="none"))
     assert (summary.failed, summary.repeated) == (1, 1)
     assert DIRECT in scores(summary.path)
+
+
+def test_which_name_is_the_first_is_found_anew_when_a_run_goes_on(settings: SearchSettings) -> None:
+    """A session that was killed may have seen the second name alone, and called it the first."""
+    run = listed(settings, "run", [DIRECT, FIRST], reference="none")
+    run_search(run)
+    record = read_record(run.out)
+    (run.out / "run.json").write_text(json.dumps({**record, "same": {DIRECT: FIRST}}))
+    summary = run_search(replace(run, resume=True, confirm=2, confirm_epochs=1))
+    assert read_record(run.out)["same"] == {FIRST: DIRECT}
+    assert summary.confirmed == 1
 
 
 def test_names_of_one_network_are_confirmed_once(settings: SearchSettings) -> None:

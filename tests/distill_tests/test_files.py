@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,20 @@ def test_what_cannot_be_written_is_called_as_the_user_calls_it(tmp_path: Path) -
             write_text(path, "text")
         assert (caught.value.filename, caught.value.filename2) == (str(path), None)
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_is_written_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, str]] = []
+    sync, path = os.fsync, tmp_path / "new"
+
+    def noted(number: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(number).st_mode)
+        synced.append((is_folder, path.read_text() if path.exists() else "not there"))
+        assert is_folder or os.fstat(number).st_size == len("text")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(path, "text")
+    assert synced == [(False, "not there"), (True, "text")]
