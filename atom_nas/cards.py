@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from distill.card import PreprocessingCard, Side
 from distill.files import printable, read_regular
+from distill.validation import first_problem
 from reports.confirmed import merit, stem
 
 FORMAT_VERSION = 1
@@ -111,7 +112,7 @@ def read_card(path: Path) -> TrainedCard:
     try:
         card = TrainedCard.model_validate_json(read_regular(path, LARGEST_CARD))
     except ValidationError as error:
-        raise _no_card(path, first_problem(error)) from None
+        raise _no_card(path, _CONTROL.sub(" ", first_problem(error))) from None
     if card.format_version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {card.format_version}; this version reads up to {FORMAT_VERSION}: upgrade"
@@ -122,13 +123,6 @@ def read_card(path: Path) -> TrainedCard:
     if path.stem != stem(card.architecture):
         raise ValueError(f"{path} is the card of another architecture, {card.architecture}: it was renamed")
     return card
-
-
-def first_problem(error: ValidationError) -> str:
-    """Where the first thing that is wrong is, and what."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) or "the whole"
-    return _CONTROL.sub(" ", f"{where}: {first['msg']}")
 
 
 def _no_card(path: Path, problem: str) -> ValueError:

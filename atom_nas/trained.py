@@ -29,12 +29,12 @@ from atom_nas.cards import (
     FORMAT_VERSION,
     SpaceCard,
     TrainedCard,
-    first_problem,
     read_card,
     read_cards,
     weights_of,
 )
 from atom_nas.estimators.base import fingerprint
+from atom_nas.names import harmless
 from atom_nas.resuming import how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
 from atom_nas.runner import load_space
@@ -45,6 +45,7 @@ from distill.leg import apart, with_tied
 from distill.preprocessing import Preprocessing
 from distill.sources.images import decode
 from distill.synthetic import digest, load_preprocessing, load_tensors
+from distill.validation import first_problem
 from reports.combinations import ranked_by_mean
 from reports.confirmed import FOLDER, stem
 from reports.scores import MEAN_OF_RANKS, describe_score
@@ -283,7 +284,7 @@ def _record(run: Path) -> _Record:
         return _Record.model_validate(read_record(run))
     except ValidationError as error:
         raise ValueError(
-            f"{run / RECORD} is damaged or not a run's record ({first_problem(error)})"
+            f"{run / RECORD} is damaged or not a run's record ({harmless(first_problem(error))})"
         ) from None
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from distill.checkpoint import CHECKPOINT
 from distill.formation import require_factor
+from distill.validation import first_problem
 
 FORMAT_VERSION, WITH_FACTOR = 3, 2
 """Of a set with soft labels, and of one whose stored images hold several; others have format 1, which all
@@ -173,10 +174,7 @@ def _read(folder: Path, kind: type[AnyCard]) -> AnyCard:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path} is not a card of a {kind.what} ({where}: {reason})") from None
+        raise ValueError(f"{path} is not a card of a {kind.what} ({first_problem(error)})") from None
 
 
 def _instead(folder: Path) -> str:

@@ -17,6 +17,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from distill.files import write_bytes
+from distill.validation import first_problem
 
 CHECKPOINT = "checkpoint.safetensors"
 LARGEST = 1000.0
@@ -95,7 +96,7 @@ def read(path: Path) -> tuple[State, About]:
         state = State(about.iteration, tensors["images"], tensors["momentum"], about.curve)
         _require_whole(state)
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
-        reason = _first(error) if isinstance(error, ValidationError) else str(error)
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise ValueError(
             f"{path} is no checkpoint of this program ({reason}); remove it to start afresh"
         ) from None
@@ -117,8 +118,3 @@ def _require_whole(state: State) -> None:
     counted = [point["iteration"] for point in state.curve]
     if counted != sorted(set(counted)) or any(not 0 < number <= state.iteration for number in counted):
         raise ValueError("its curve is of other iterations than its images")
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

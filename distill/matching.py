@@ -67,29 +67,16 @@ class MatchingLoss:
         return self.per_class.sum()
 
 
-def spatial_attention(features: Tensor, power: float) -> Tensor:
-    """a_hw = sum_c |f_chw|^power, unit L2 norm per image: (N, C, H, W) -> (N, H*W).
+def spatial_sums(features: Tensor, power: float) -> Tensor:
+    """sum_c |f_chw|^power: (N, C, H, W) -> (N, H*W).
 
     Needs power >= 1: below 1 the gradient is NaN wherever a unit is dead (f = 0).
     """
-    return F.normalize(spatial_sums(features, power), dim=1)
-
-
-def channel_attention(features: Tensor, power: float) -> Tensor:
-    """a_c = sum_hw |f_chw|^power, unit L2 norm per image: (N, C, H, W) -> (N, C).
-
-    Needs power >= 1, as `spatial_attention`.
-    """
-    return F.normalize(channel_sums(features, power), dim=1)
-
-
-def spatial_sums(features: Tensor, power: float) -> Tensor:
-    """sum_c |f_chw|^power: (N, C, H, W) -> (N, H*W)."""
     return _powered(features, power).sum(dim=1).flatten(1)
 
 
 def channel_sums(features: Tensor, power: float) -> Tensor:
-    """sum_hw |f_chw|^power: (N, C, H, W) -> (N, C)."""
+    """sum_hw |f_chw|^power: (N, C, H, W) -> (N, C). Needs power >= 1, as `spatial_sums`."""
     return _powered(features, power).sum(dim=(2, 3))
 
 
@@ -155,7 +142,7 @@ def statistics(
 
 
 def reduce_sums(sums: Sums, *, classes: int, weights: LossWeights) -> Statistics:
-    """Normalise the attention of each image, and average over the images of each class.
+    """Attention is the sums of each image at unit L2 norm; it is averaged over the images of each class.
 
     Raises:
         ValueError: if N is not a multiple of `classes`.

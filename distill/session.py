@@ -23,7 +23,7 @@ _CURVE_POINTS = 500
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and its state is safe on disk."""
+    """The run was asked to stop; what it has done of its iterations is in the checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -129,14 +129,20 @@ def first_fitting(space: Space, image_shape: ImageShape) -> Architecture:
 
 
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """The name itself if it is allowed.
+    """Return `name` if it is one of `allowed`.
 
+    Args:
+        kind: what is being named, for the message ("space", "strategy", ...).
+        name: what the user gave.
+        allowed: the names there are, in the order to show them.
     Raises:
-        ValueError: it is not; one line with the nearest allowed names and all of them.
+        ValueError: one line that says what was given, the nearest matches and all allowed names.
     """
-    names = list(allowed)
-    if name in names:
+    known = list(allowed)
+    if name in known:
         return name
-    nearest = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
-    raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(names) or 'none'}")
+    if not known:
+        raise ValueError(f"unknown {kind} {name!r}: there are none")
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
+    raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(known)}")

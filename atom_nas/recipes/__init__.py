@@ -1,7 +1,7 @@
 """Recipes: how a space's architectures are ranked unless the user says otherwise. One YAML file a space.
 
-A file holds a one-line `summary` and `settings`: fields of `atom_nas.plan.SearchSettings`. A space without a
-file has the defaults of `SearchSettings`.
+A file holds a one-line `summary` and `settings`: fields of `atom_nas.settings.SearchSettings`. A space
+without a file has the defaults of `SearchSettings`.
 """
 
 from collections.abc import Collection, Mapping

@@ -138,7 +138,7 @@ def _portion_bytes(device: torch.device) -> int:
     return max(PORTION_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // 32)
 
 
-def match(problem: Problem, config: MatchingConfig, weights: LossWeights, session: Session) -> Tensor:
+def match(problem: Problem, config: MatchingConfig, session: Session) -> Tensor:
     """Minimise the matching loss over the synthetic pixels.
 
     Returns:
@@ -148,7 +148,7 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
             this machine cannot run `config.precision`.
     """
     config, _ = config.suited(problem)
-    engine = _Engine(problem, config, weights)
+    engine = _Engine(problem, config)
     with closing(engine):
         return iterate(problem, config, session, engine.descend, engine.point, every=session.log_every)
 
@@ -156,9 +156,9 @@ def match(problem: Problem, config: MatchingConfig, weights: LossWeights, sessio
 class _Engine:
     """What stays the same from iteration to iteration."""
 
-    def __init__(self, problem: Problem, config: MatchingConfig, weights: LossWeights) -> None:
+    def __init__(self, problem: Problem, config: MatchingConfig) -> None:
         require(config.precision, problem.device)
-        self._problem, self._config, self._weights = problem, config, weights
+        self._problem, self._config, self._weights = problem, config, config.weights
         self._real = RealImages(problem)
         self._portions = config.portions(problem)
         self._network = config.network(problem).requires_grad_(False)
@@ -170,7 +170,7 @@ class _Engine:
         elif config.compile:
             self._compile()
         elif runs_fused(config.width, problem.device):
-            self._sums = AttentionSums(self._network, weights, config.precision)
+            self._sums = AttentionSums(self._network, config.weights, config.precision)
             self._reduce = self._fused_statistics
 
     def descend(self, state: State) -> MatchingLoss:

@@ -39,4 +39,4 @@ class Config(MatchingConfig):
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    return match(problem, config, config.weights, session)
+    return match(problem, config, session)

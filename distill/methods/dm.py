@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from distill.matching import LossWeights
 from distill.methods._matching import MatchingConfig, match
 from distill.methods.base import Problem
 from distill.session import Session
@@ -14,14 +13,9 @@ INDEPENDENT_CLASSES = True
 
 @dataclass(frozen=True, kw_only=True)
 class Config(MatchingConfig):
-    """DM's settings: L = L_MMD. The paper's `batch_real` is 256."""
-
-    @property
-    def weights(self) -> LossWeights:
-        """Of the parts of the loss."""
-        return LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
+    """DM's settings: L = L_MMD, the weights that all have by default. The paper's `batch_real` is 256."""
 
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:
     """See `distill.methods.base.Method`."""
-    return match(problem, config, config.weights, session)
+    return match(problem, config, session)

@@ -184,7 +184,7 @@ class TestEveryTrainingFreeEstimator:
 
     def test_options_are_checked(self, untrained: str, data: SearchData) -> None:
         make = estimators.load(untrained).estimator
-        for options in ({"batch_size": 2}, {"images": "fake"}, {"batch_sizes": 8}):
+        for options in ({"batch_size": 1}, {"images": "fake"}, {"batch_sizes": 8}):
             with pytest.raises(ValueError, match=next(iter(options))):
                 make(data, **options)
 

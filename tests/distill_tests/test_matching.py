@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from distill.matching import LossWeights, channel_attention, matching_loss, spatial_attention, statistics
+from distill.matching import (
+    LossWeights,
+    Sums,
+    channel_sums,
+    matching_loss,
+    reduce_sums,
+    spatial_sums,
+    statistics,
+)
 
 
 def features(images: int, seed: int, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -77,10 +85,18 @@ def test_loss_equals_the_equations(p_s, p_c, classes):
 
 
 def test_attention_has_unit_norm_and_gradients_match_finite_differences():
+    """Of what is matched: with an image a class the means are the images' own attention."""
     maps = features(3, 2)[0].requires_grad_(True)
-    for attention in (spatial_attention, channel_attention):
-        assert torch.allclose(attention(maps, 2.0).norm(dim=1), torch.ones(3, dtype=torch.float64))
-        assert torch.autograd.gradcheck(lambda x, a=attention: a(x, 2.0), (maps,))
+    weights = LossWeights(spatial=1.0, channel=1.0, mmd=1.0)
+
+    def attention(given, part):
+        embedding = given.flatten(1)
+        sums = Sums([spatial_sums(given, 2.0)], [channel_sums(given, 2.0)], embedding)
+        return getattr(reduce_sums(sums, classes=3, weights=weights), part)[0]
+
+    for part in ("spatial", "channel"):
+        assert torch.allclose(attention(maps, part).norm(dim=1), torch.ones(3, dtype=torch.float64))
+        assert torch.autograd.gradcheck(lambda given, part=part: attention(given, part), (maps,))
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 4.0])

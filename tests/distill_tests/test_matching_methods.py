@@ -46,8 +46,7 @@ def test_members_of_the_family_are_weights_of_one_code():
     assert not torch.equal(scaled, run("dm"))
     p, session = problem((12, 7, 12, 4)), Session()
     settings = MatchingConfig(**QUICK)
-    weights = atom.LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
-    assert torch.equal(match(p, settings, weights, session), run("dm"))
+    assert torch.equal(match(p, settings, session), run("dm"))
     assert issubclass(atom.Config, MatchingConfig)
     assert dm.match is datadam.match is atom.match
 

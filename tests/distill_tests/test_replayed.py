@@ -26,7 +26,7 @@ def config(method: Any = atom, **settings: Any) -> Any:
 
 
 def replayed(posed: Any, settings: Any, *, resident: bool = True) -> Replayed:
-    engine = _matching._Engine(posed, settings, settings.weights)
+    engine = _matching._Engine(posed, settings)
     pixels = posed.real.images if resident else None
     return Replayed(
         posed,
@@ -76,7 +76,7 @@ def test_the_iterations_are_those_of_the_engine(method: Any, settings: Any, resi
     posed, chosen = problem(COUNTS), config(method, schedule="cosine", **settings)
     plain, other = (initial_state(posed, "real", chosen.factor) for _ in range(2))
     engine, recorded = (
-        _matching._Engine(posed, chosen, chosen.weights),
+        _matching._Engine(posed, chosen),
         replayed(posed, chosen, resident=resident),
     )
     for _ in range(4):
@@ -124,7 +124,7 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_that_is_said(
     monkeypatch.setattr(torch, "compile", lambda function, **_: calls.append(function) or function)
     posed, chosen = problem(COUNTS), config()
     state = initial_state(posed, "real")
-    engine = _matching._Engine(posed, chosen, chosen.weights)
+    engine = _matching._Engine(posed, chosen)
     engine._config = dataclasses.replace(
         chosen, compile=compiled
     )  # as on a GPU, where the graph is tried first
@@ -132,7 +132,7 @@ def test_what_cannot_be_recorded_runs_step_by_step_and_that_is_said(
     with pytest.warns(UserWarning, match="without a CUDA graph: operation not permitted"):
         first = engine.descend(state)
     assert len(calls) == compiled
-    plain = _matching._Engine(posed, chosen, chosen.weights).descend(initial_state(posed, "real"))
+    plain = _matching._Engine(posed, chosen).descend(initial_state(posed, "real"))
     assert torch.equal(first.per_class, plain.per_class)
 
 
