@@ -37,7 +37,7 @@ from distill.session import Session
 Schedule = Literal["constant", "cosine"]
 Config = TypeVar("Config", bound="MatchingConfig")
 
-PORTION_BYTES = 512 * 2**20
+GROUP_BYTES = 512 * 2**20
 """Size of the first feature map of the classes that are computed together, real and synthetic images; on a
 GPU a thirty-second of its memory if that is more."""
 
@@ -120,11 +120,11 @@ class MatchingConfig(PixelConfig):
         decoded = self.decoded(problem)
         return min(self.batch_synthetic or decoded, decoded)
 
-    def portions(self, problem: Problem) -> list[slice]:
-        """The classes worked on, in nearly equal portions that are computed together."""
+    def class_groups(self, problem: Problem) -> list[slice]:
+        """The classes worked on, in nearly equal groups that are computed together."""
         height, width = problem.image_shape[1:]
         map_bytes = 4 * self.width * height * width * (self.batch_real + self.matched(problem))
-        fitting = max(1, _portion_bytes(problem.device) // map_bytes)
+        fitting = max(1, _group_bytes(problem.device) // map_bytes)
         most = 1 if problem.deterministic else self.classes_at_once or fitting
         classes = len(problem.class_numbers)
         count = -(-classes // most)
@@ -132,10 +132,10 @@ class MatchingConfig(PixelConfig):
         return [slice(*pair) for pair in pairwise(bounds)]
 
 
-def _portion_bytes(device: torch.device) -> int:
+def _group_bytes(device: torch.device) -> int:
     if device.type != "cuda":
-        return PORTION_BYTES
-    return max(PORTION_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // 32)
+        return GROUP_BYTES
+    return max(GROUP_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // 32)
 
 
 def match(problem: Problem, config: MatchingConfig, session: Session) -> Tensor:
@@ -160,7 +160,7 @@ class _Engine:
         require(config.precision, problem.device)
         self._problem, self._config, self._weights = problem, config, config.weights
         self._real = RealImages(problem)
-        self._portions = config.portions(problem)
+        self._groups = config.class_groups(problem)
         self._network = config.network(problem).requires_grad_(False)
         self._reduce = self._statistics
         self._replayed: Replayed | None = None
@@ -184,26 +184,26 @@ class _Engine:
                 if self._config.compile:
                     self._compile()
         reinitialise(self._network, stream(self._problem.seed, "network", state.iteration))
-        return joined([self._descend(state, portion) for portion in self._portions])
+        return joined([self._descend(state, group) for group in self._groups])
 
     def _compile(self) -> None:
         # Compiled forms of earlier runs count against a limit, after which torch silently stays eager.
         torch.compiler.reset()
         self._reduce = torch.compile(self._statistics, dynamic=False)
 
-    def _descend(self, state: State, portion: slice) -> MatchingLoss:
-        """The same for the classes of one portion."""
+    def _descend(self, state: State, group: slice) -> MatchingLoss:
+        """The same for the classes of one group."""
         problem, config = self._problem, self._config
-        numbers = problem.class_numbers[portion]
+        numbers = problem.class_numbers[group]
         generators = [stream(problem.seed, "class", state.iteration, k) for k in numbers]
-        real = self._real.batch(range(portion.start, portion.stop), generators, config.batch_real)
+        real = self._real.batch(range(group.start, group.stop), generators, config.batch_real)
         names = parse_strategy(config.augmentation)
         augmentations = [draw(names, generator) for generator in generators]
         chosen = choose(generators, config.decoded(problem), config.matched(problem))
 
         with torch.no_grad():
             target = self._reduce(augmented(real, augmentations), len(numbers))
-        rows = slice(portion.start * problem.ipc, portion.stop * problem.ipc)
+        rows = slice(group.start * problem.ipc, group.stop * problem.ipc)
         return descend(
             state,
             rows,

@@ -153,7 +153,7 @@ class Replayed:
     ) -> None:
         self._problem, self._config, self._weights = problem, config, weights
         self._network, self._statistics = network, statistics
-        self._portions = config.portions(problem)
+        self._groups = config.class_groups(problem)
         self._names = parse_strategy(config.augmentation)
         self._preprocessing = problem.preprocessing.to(problem.device)
         self._pixels = pixels
@@ -200,23 +200,23 @@ class Replayed:
         *parts, rest = inputs.numbers.split([*sizes, len(inputs.numbers) - sum(sizes)])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.copy_(part.view(parameter.shape))
-        return joined([self._portion(state, inputs, portion, rest) for portion in self._portions])
+        return joined([self._group(state, inputs, group, rest) for group in self._groups])
 
-    def _portion(self, state: State, inputs: Drawn, portion: slice, rest: Tensor) -> MatchingLoss:
+    def _group(self, state: State, inputs: Drawn, group: slice, rest: Tensor) -> MatchingLoss:
         config, ipc, classes = self._config, self._problem.ipc, len(self._problem.class_numbers)
         positions, kinds, chosen = inputs.integers.tensor_split(
             [classes * config.batch_real, classes * (config.batch_real + 1)]
         )
-        kinds, rows = kinds[portion], rest[:-1].view(classes, -1)[portion]
-        taken = slice(portion.start * config.batch_real, portion.stop * config.batch_real)
+        kinds, rows = kinds[group], rest[:-1].view(classes, -1)[group]
+        taken = slice(group.start * config.batch_real, group.stop * config.batch_real)
         pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[positions[taken]]
-        matched, before = config.matched(self._problem), portion.start * config.decoded(self._problem)
-        chosen = chosen[portion.start * matched : portion.stop * matched] - before
+        matched, before = config.matched(self._problem), group.start * config.decoded(self._problem)
+        chosen = chosen[group.start * matched : group.stop * matched] - before
         with torch.no_grad():
             target = self._view(self._preprocessing(pixels), kinds, rows)
         return descend(
             state,
-            slice(portion.start * ipc, portion.stop * ipc),
+            slice(group.start * ipc, group.stop * ipc),
             target,
             lambda images: self._view(seen(images, config.factor, chosen), kinds, rows),
             weights=self._weights,

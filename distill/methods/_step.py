@@ -36,6 +36,6 @@ def descend(
 
 
 def joined(losses: list[MatchingLoss]) -> MatchingLoss:
-    """The losses of portions as one of all their classes."""
+    """The losses of groups as one of all their classes."""
     parts = [(loss.spatial, loss.channel, loss.mmd) for loss in losses]
     return MatchingLoss(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -71,7 +71,7 @@ class _AlignmentStep:
         self._names = parse_strategy(config.augmentation)
         each = max(1, _TOGETHER // config.decoded(problem))
         numbers = problem.class_numbers
-        self._portions = [numbers[first : first + each] for first in range(0, len(numbers), each)]
+        self._groups = [numbers[first : first + each] for first in range(0, len(numbers), each)]
 
     def __call__(self, state: State, step: int) -> Tensor:
         """See `distill.methods._bilevel.PixelStep`.
@@ -85,13 +85,13 @@ class _AlignmentStep:
         augmentations = [draw(self._names, generator) for generator in generators]
         with torch.no_grad():
             target, features = self._targets(batches, augmentations)
-            centres = torch.cat([self._means(state.images, k, augmentations)[-1] for k in self._portions])
+            centres = torch.cat([self._means(state.images, k, augmentations)[-1] for k in self._groups])
         centres.requires_grad_(True)
         apart = config.beta * discrimination_loss(features, centres)
         (pull,) = torch.autograd.grad(apart.sum(), centres)
         losses = [
             self._move(state, numbers, augmentations, [layer[list(numbers)] for layer in target], pull)
-            for numbers in self._portions
+            for numbers in self._groups
         ]
         return torch.cat(losses) + apart.detach()
 

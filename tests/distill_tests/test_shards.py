@@ -1,4 +1,4 @@
-"""Which classes a shard has, what stays in memory for it, and the portions that classes are computed in."""
+"""Which classes a shard has, what stays in memory for it, and the groups that classes are computed in."""
 
 import pytest
 import torch
@@ -77,22 +77,22 @@ def test_deterministic_classes_do_not_depend_on_one_another_by_a_bit(width, ipc)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_portions_change_rounding_only(at_once):
+def test_groups_of_classes_change_rounding_only(at_once):
     p = whitened(ipc=2)
     assert torch.allclose(distilled(p, width=8, classes_at_once=at_once), distilled(p, width=8), atol=1e-4)
 
 
-def test_portions_cover_the_classes_and_bound_the_first_map():
+def test_groups_of_classes_cover_the_classes_and_bound_the_first_map():
     large = problem((2,) * 7, side=64, ipc=1)
     config = Config(batch_real=63, width=512)  # 512 MiB of float32 for each class
-    assert config.portions(large) == [slice(k, k + 1) for k in range(7)]
-    assert Config(batch_real=63, width=64).portions(large) == [slice(0, 7)]
-    assert Config(classes_at_once=3).portions(large) == [slice(0, 2), slice(2, 4), slice(4, 7)]
-    assert Config(classes_at_once=99).portions(large.narrowed((1, 2))) == [slice(0, 2)]
+    assert config.class_groups(large) == [slice(k, k + 1) for k in range(7)]
+    assert Config(batch_real=63, width=64).class_groups(large) == [slice(0, 7)]
+    assert Config(classes_at_once=3).class_groups(large) == [slice(0, 2), slice(2, 4), slice(4, 7)]
+    assert Config(classes_at_once=99).class_groups(large.narrowed((1, 2))) == [slice(0, 2)]
     # Of images that hold several the enlarged ones count, or those that are matched.
-    assert len(Config(batch_real=60, width=512, factor=2).portions(large)) == 7
-    assert len(Config(batch_real=30, width=512, factor=2).portions(large)) == 7
-    assert len(Config(batch_real=30, width=512, factor=2, batch_synthetic=2).portions(large)) == 4
+    assert len(Config(batch_real=60, width=512, factor=2).class_groups(large)) == 7
+    assert len(Config(batch_real=30, width=512, factor=2).class_groups(large)) == 7
+    assert len(Config(batch_real=30, width=512, factor=2, batch_synthetic=2).class_groups(large)) == 4
     with pytest.raises(ValueError, match="classes_at_once must be 0"):
         Config(classes_at_once=-1)
 
