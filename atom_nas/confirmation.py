@@ -4,17 +4,20 @@ What has a whole card is done. What was being trained when the search was stoppe
 its epochs to the same bits.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from atom_nas.cards import whole_cards
+from atom_nas.estimators.base import Estimator
 from atom_nas.plan import Plan
 from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference
-from atom_nas.runner import Progress, Stage, costliest_first, trial_seed
+from atom_nas.runner import Progress, Special, Stage, costliest_first, trial_seed
 from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
@@ -24,6 +27,9 @@ from reports.combinations import ranked_by_mean
 from reports.confirmed import ESTIMATOR, FOLDER
 from reports.scores import MEAN_OF_RANKS, describe_score
 from search_spaces.foreign import NniSpace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _OF_SPACE = ("name", "options", "digest", "file", "code", "sources")
 _IMAGES = ("training_images", "validation_images", "test_images")
@@ -92,18 +98,26 @@ def _as_settings(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {"training" if name == "recipe" else name: value for name, value in entries.items()}
 
 
+class MakeStage(Protocol):
+    """Makes a stage of the session."""
+
+    def __call__(
+        self, title: str, estimator: Estimator, score: str, total: int, **special: Unpack[Special]
+    ) -> Stage: ...
+
+
 class Confirmation:
     """The confirmation of one session.
 
     Args:
         plan: whose estimator trains.
         folder: the run's.
-        stage: makes the stage, of what a `Stage` takes besides.
+        stage: makes the stage.
         tell: called with the progress, in epochs.
     """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, stage: Callable[..., Stage], tell: Callable[[Progress], None]
+        self, plan: Plan, folder: RunFolder, stage: MakeStage, tell: Callable[[Progress], None]
     ) -> None:
         assert plan.confirm is not None
         self._plan, self._run, self._stage, self._tell_session = plan, folder, stage, tell

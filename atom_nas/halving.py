@@ -5,6 +5,8 @@ Every rung's trials are stored under a name of their own, so an interrupted sear
 all rungs are done each architecture gets one trial as in any other search, with all that it cost.
 """
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from atom_nas.run_folder import CHECKPOINTS
-from atom_nas.runner import Stage
+from atom_nas.runner import Special, Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg
@@ -23,8 +25,9 @@ from reports.rungs import places as places_by_rung
 from reports.scores import HALVING
 from search_spaces.base import Architecture
 
-Legs = Callable[[str], Leg]
-Seconds = Callable[[str], float]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 PLACE = HALVING
 """The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there, of
 whatever bracket."""
@@ -43,10 +46,9 @@ class Rung:
 
 
 class MakeStage(Protocol):
-    """Makes the stage of a rung for so many architectures, given each one's leg and the seconds that it took
-    before; `more` is what else a `Stage` takes."""
+    """Makes the stage of a rung for so many architectures."""
 
-    def __call__(self, rung: Rung, total: int, leg: Legs, used: Seconds, **more: Any) -> Stage: ...
+    def __call__(self, rung: Rung, total: int, **special: Unpack[Special]) -> Stage: ...
 
 
 class Rungs:
@@ -100,9 +102,10 @@ class Rungs:
         """The trials at each rung of what was proposed, in that order, given the names of each network."""
         raise NotImplementedError
 
-    def stage(self, rung: Rung, total: int, **more: Any) -> Stage:
-        """A rung's stage, for so many architectures; `more` is what else a `Stage` takes."""
-        return self._make_stage(rung, total, partial(self._leg, rung), partial(self._used, rung), **more)
+    def stage(self, rung: Rung, total: int, **special: Unpack[Special]) -> Stage:
+        """A rung's stage, for so many architectures."""
+        special |= {"leg": partial(self._leg, rung), "used": partial(self._used, rung)}
+        return self._make_stage(rung, total, **special)
 
     def _rank(self, reached: Sequence[Mapping[str, Trial]]) -> dict[str, float]:
         """Each one's place; stores its trial with all that it cost."""

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -130,9 +130,28 @@ def expected_costs(trials: Sequence[Trial], *, halved: bool) -> dict[str, float]
     }
 
 
+class Special(TypedDict, total=False):
+    """What is special about a stage; see `Stage` for each."""
+
+    cache: ReferenceCache | None
+    on_trial: Callable[[Progress], None]
+    stored_as: str | None
+    leg: Callable[[str], Leg] | None
+    spent: Callable[[Leg], tuple[float, float]] | None
+    finish: Callable[[Trial], Trial] | None
+    on_wait: Callable[[], None] | None
+    costs: Mapping[str, float]
+    final: bool
+    used: Callable[[str], float] | None
+
+
 @dataclass(kw_only=True)
 class Stage:
     """Makes sure that architectures have a stored trial.
+
+    `ensure` does it for as many as are given. Where others decide who is next, as in `asha`, an architecture
+    goes through `take`, which settles what needs no training, or else `job`, which the engine runs, and
+    `settle`.
 
     Attributes:
         title: the stage's name in progress reports.

@@ -5,13 +5,13 @@ stored trial is answered from the store. So an interrupted run, run again, repea
 and ends as if it had never been interrupted.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,14 +21,15 @@ from atom_nas.confirmation import Confirmation, first, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
-from atom_nas.halving import Halving, Legs, Rung, Rungs, Seconds
+from atom_nas.halving import Halving, Rung, Rungs
 from atom_nas.plan import Plan, prepare
 from atom_nas.record import code_before, first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
-from atom_nas.runner import Progress, SpaceBuilder, Stage, costliest_first, expected_costs
+from atom_nas.runner import Progress, SpaceBuilder, Special, Stage, costliest_first, expected_costs
 from atom_nas.same import SameNetworks
+from atom_nas.search_summary import SearchSummary, summarised
 from atom_nas.settings import SearchSettings
 from atom_nas.strategies import LEARNING, AshaConfig, run_strategy
 from atom_nas.tables import reference_csv
@@ -36,10 +37,12 @@ from atom_nas.trials import Trial
 from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
-from reports.confirmed import ESTIMATOR
 from reports.formatting import plural
 from search_spaces.base import Architecture, Repeating, Space
 from search_spaces.foreign import NniSpace
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Progress", "SearchSettings", "SearchSummary", "run_search"]
 
@@ -48,51 +51,6 @@ _GO_ON = (
     "the run is kept; go on by --resume with another --reference (none: no judgement of the ranking), or "
     "with more --samples"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchSummary:
-    """What a finished search holds.
-
-    Attributes:
-        path: the run's folder.
-        asked: architectures asked for: the samples, or the lines of the list without repeats.
-        proposed: architectures sampled or listed.
-        failed: how many of them have no score.
-        reasons: why they do not -> how many, the most frequent first.
-        duplicates: lines of the list that repeated an earlier one.
-        repeated: how many of the scored ones are the same network as another that was scored.
-        beside_failed: estimators beside the proxy some of whose trials failed -> how many, and why one did.
-        reference: "real", "table" or "none".
-        matched: how many scored architectures have a reference score.
-        cached: how many of those were trained by an earlier run.
-        reference_failed, reference_reason: how many reference trials failed, and why one of them did.
-        confirmed: how many architectures are there with trained weights.
-        confirm_failed, confirm_reason: how many of those to be confirmed failed, and why one of them did.
-        foreign: a word on the rows of the reference table that are not of the space; None if all are.
-        fallback: why trainings were in another precision than was asked for; None if they were not.
-        unfused: why training did not run on fused kernels; None if it did, or ran on a GPU.
-    """
-
-    path: Path
-    asked: int
-    proposed: int
-    failed: int
-    reasons: Mapping[str, int]
-    duplicates: int
-    repeated: int
-    beside_failed: Mapping[str, tuple[int, str]]
-    reference: str
-    matched: int
-    cached: int
-    reference_failed: int
-    reference_reason: str | None
-    confirmed: int
-    confirm_failed: int
-    confirm_reason: str | None
-    foreign: str | None
-    fallback: str | None
-    unfused: str | None
 
 
 def run_search(settings: SearchSettings, *, progress: Report | None = None) -> SearchSummary:
@@ -225,10 +183,10 @@ class _Session:
             same_as=self._same.representative,
         ).evaluate
 
-    def _rung(self, rung: Rung, total: int, leg: Legs, used: Seconds, **more: Any) -> Stage:
+    def _rung(self, rung: Rung, total: int, **special: Unpack[Special]) -> Stage:
         title, criterion = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion
-        more |= {"leg": leg, "used": used, "spent": partial(spent_on, repeats=self._settings.repeats)}
-        return self._stage(title, self._plan.proxy, criterion, total, stored_as=rung.stored_as, **more)
+        special |= {"stored_as": rung.stored_as, "spent": partial(spent_on, repeats=self._settings.repeats)}
+        return self._stage(title, self._plan.proxy, criterion, total, **special)
 
     def refer(self) -> None:
         """Get the reference scores of what was scored."""
@@ -254,44 +212,10 @@ class _Session:
 
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
-        record, store, listed = self._folder.record, self._folder.store, self._plan.listed
-        trials, references = store.trials("proxy"), store.trials("real")
         self._find_same()
-        record["complete"] = True
+        self._folder.record["complete"] = True
         self._folder.save()
-        confirmed = store.trials(ESTIMATOR)
-        return SearchSummary(
-            path=self._folder.path,
-            asked=self._plan.samples,
-            proposed=len(trials),
-            failed=sum(not trial.done for trial in trials),
-            reasons=dict(Counter(trial.reason or "" for trial in trials if not trial.done).most_common()),
-            duplicates=listed.duplicates if listed else 0,
-            repeated=len(record["same"]),
-            beside_failed=self._beside_failed(),
-            reference=record["reference"]["kind"],
-            matched=record["reference"]["matched"],
-            cached=sum(trial.cached for trial in references),
-            reference_failed=sum(not trial.done for trial in references),
-            reference_reason=next((trial.reason for trial in references if not trial.done), None),
-            confirmed=sum(trial.done for trial in confirmed),
-            confirm_failed=sum(not trial.done for trial in confirmed),
-            confirm_reason=next((trial.reason for trial in confirmed if not trial.done), None),
-            foreign=self._plan.table.left_out if self._plan.table else None,
-            fallback=self._plan.fallback,
-            unfused=kernels.why_unavailable() if self._plan.device.type == "cpu" else None,
-        )
-
-    def _beside_failed(self) -> dict[str, tuple[int, str]]:
-        """Of architectures that the proxy could train: others fail by all."""
-        store = self._folder.store
-        trained = {trial.architecture for trial in store.trials("proxy") if trial.done}
-        reasons: dict[str, list[str]] = {}
-        for estimator in self._plan.others:
-            for trial in store.trials(estimator.name):
-                if trial.reason and trial.architecture in trained:
-                    reasons.setdefault(estimator.name, []).append(trial.reason)
-        return {name: (len(each), each[0]) for name, each in reasons.items()}
+        return summarised(self._plan, self._folder)
 
     def _find_same(self) -> None:
         """Note which of what is stored is one network by several names, the first of them in its order."""
@@ -303,8 +227,9 @@ class _Session:
         cache = ReferenceCache(self._cache_key(estimator))
         try:
             with self._folder.timing("reference_wall_seconds"):
-                how = {"cache": cache, "costs": expected_costs(chosen, halved=bool(self._plan.halving))}
-                stage = self._stage("reference", estimator, "test_accuracy", len(chosen), **how)
+                costs = expected_costs(chosen, halved=bool(self._plan.halving))
+                how = (estimator, "test_accuracy", len(chosen))
+                stage = self._stage("reference", *how, cache=cache, costs=costs)
                 stage.ensure(costliest_first(chosen))
         finally:
             cache.close()
@@ -326,8 +251,10 @@ class _Session:
             "kernels": self._folder.record["environment"].get("kernels"),
         }
 
-    def _stage(self, title: str, estimator: Estimator, score: str, total: int, **more: Any) -> Stage:
-        """A stage of this run; `more` is what else a `Stage` takes."""
+    def _stage(
+        self, title: str, estimator: Estimator, score: str, total: int, **special: Unpack[Special]
+    ) -> Stage:
+        """A stage of this run."""
         same_as = self._same.representative if estimator.name in SCORED_ONCE else str
         limited = estimator.name in (self._plan.proxy.name, *(each.name for each in self._plan.others))
         return Stage(
@@ -341,7 +268,8 @@ class _Session:
             engine=self._engine,
             store=self._folder.store,
             limit=self._settings.trial_limit if limited else None,
-            **{"cache": None, "on_trial": self._tell, "same_as": same_as, **more},
+            same_as=same_as,
+            **({"cache": None, "on_trial": self._tell} | special),
         )
 
     def _misfit(self, architecture: str) -> str | None:
