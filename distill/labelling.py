@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from distill import environment, networks
 from distill.data import RealDataset
 from distill.evaluation import default_network
 from distill.files import lock_folder, write_text
-from distill.leg import Clock, Leg, keep, take_up
+from distill.leg import Clock, Leg, train_kept
 from distill.seeding import derive_seed, stream
 from distill.session import LOG
 from distill.synthetic import SyntheticSet
@@ -157,22 +158,17 @@ class _Teachers:
 
     def predict(self, number: int, tell: Report) -> _Prediction:
         """What the teacher of this number, from 0, says of the synthetic images."""
-        config, leg = self._config.training, self._leg(number)
-        before = number * config.epochs
+        leg, before = self._leg(number), number * self._config.training.epochs
         clock = Clock(leg, of_all=True)
         generator = stream(self._config.seed, "teacher", self.name, number)
         network = networks.build(self.name, self._shape, self._classes, generator)
-        record = take_up(leg, network)
-        tell(before + (len(record.epoch_losses) if record else 0))
-        for epoch in range(len(record.epoch_losses) if record else 0, config.epochs):
-            record = self._epoch(network, number, epoch, record)
-            keep(leg, network, record, clock.spent())
-            tell(before + epoch + 1)
+        part = partial(self._part, network, number)
+        train_kept(part, network, leg, clock, seconds=0.0, tell=lambda done: tell(before + done))
         network.to(self._device)
         return _Prediction(self._probabilities(network), self._accuracy(network), *clock.spent())
 
-    def _epoch(
-        self, network: nn.Module, number: int, epoch: int, record: TrainingRecord | None
+    def _part(
+        self, network: nn.Module, number: int, until: int, after: TrainingRecord | None
     ) -> TrainingRecord:
         try:
             return train(
@@ -183,8 +179,8 @@ class _Teachers:
                 seed=derive_seed(self._config.seed, "teacher", number),
                 device=self._device,
                 preprocessing=self._set.preprocessing,
-                until=epoch + 1,
-                after=record,
+                until=until,
+                after=after,
             )
         except FloatingPointError as error:
             raise ValueError(f"{error} of teacher {number + 1}; a smaller learning_rate helps") from None

@@ -5,10 +5,10 @@ The file is safetensors, so that going on never unpickles anything.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -55,6 +55,12 @@ def glance(checkpoint: Path) -> Kept:
             return Kept(len(json.loads(about["epoch_losses"])), *json.loads(about["spent"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return Kept()
+
+
+class Part(Protocol):
+    """Trains up to so many epochs, going on from what is done."""
+
+    def __call__(self, until: int, after: TrainingRecord | None) -> TrainingRecord: ...
 
 
 class Clock:
@@ -120,6 +126,30 @@ def keep(
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"epoch_losses": json.dumps(record.epoch_losses), "spent": json.dumps(spent)}
     write_bytes(leg.checkpoint, serialize(whole, about))
+
+
+def train_kept(
+    part: Part, network: nn.Module, leg: Leg, clock: Clock, *, seconds: float, tell: Callable[[int], None]
+) -> TrainingRecord:
+    """A training of all epochs of a leg, kept on the way; where it is cut changes no bit.
+
+    Args:
+        part: trains the network up to so many epochs, from what the record says is done.
+        network: as it is drawn, and in the end as it is trained.
+        clock: of this leg, `of_all` of it.
+        seconds: that may pass from one checkpoint to the next, an epoch at least.
+        tell: called with the epochs done, first with those that were done before.
+    """
+    record, epochs = take_up(leg, network), 1
+    while True:
+        done = len(record.epoch_losses) if record else 0
+        tell(done)
+        if record and done >= leg.until:
+            return record
+        started = time.perf_counter()
+        record = part(min(done + epochs, leg.until), record)
+        keep(leg, network, record, clock.spent())
+        epochs = max(1, int(epochs * seconds / (time.perf_counter() - started)))
 
 
 def apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

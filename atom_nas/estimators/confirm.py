@@ -4,8 +4,8 @@ As the reference does, but with a recipe of its own, and with checkpoints on the
 trainings of a search.
 """
 
-import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from atom_nas.estimators.base import SearchData, configure, read_scores
 from atom_nas.estimators.real import RealConfig, RealEstimator
-from distill.leg import Clock, Leg, keep, take_up
+from distill.leg import Clock, Leg, train_kept
 from distill.training import TrainingConfig, TrainingRecord, train
 
 EPOCHS = 100
@@ -50,17 +50,13 @@ class ConfirmEstimator(RealEstimator):
         return scores | self._tested(network, device)
 
     def _train(self, network: nn.Module, seed: int, device: torch.device, leg: Leg | None) -> TrainingRecord:
-        """Parts of as many epochs as fit between two checkpoints: where they are cut changes no bit."""
         if leg is None:
             return self._part(network, seed, device, None, None)
-        clock, record, epochs = Clock(leg, of_all=True), take_up(leg, network), 1
-        while True:
-            started, done = time.perf_counter(), len(record.epoch_losses) if record else 0
-            record = self._part(network, seed, device, min(done + epochs, leg.until), record)
-            keep(leg, network, record, clock.spent())
-            if len(record.epoch_losses) >= leg.until:
-                return record
-            epochs = max(1, int(epochs * CHECKPOINT_SECONDS / (time.perf_counter() - started)))
+        part, clock = partial(self._part, network, seed, device), Clock(leg, of_all=True)
+        record = train_kept(part, network, leg, clock, seconds=CHECKPOINT_SECONDS, tell=lambda _: None)
+        # As training has it, where none was left to do.
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return record
 
     def _part(
         self,

@@ -17,6 +17,7 @@ from atom_nas.estimators import confirm as estimator
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
 from atom_nas.trained import Architecture
+from distill import leg as legs
 from distill.leg import Leg, glance, trained_network
 from distill.synthetic import load
 from distill.training import TrainingConfig, evaluate
@@ -164,7 +165,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
     other = settings.out.with_name("whole")
     run_search(replace(settings, out=other))
     monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
-    really, kept = estimator.keep, 0
+    really, kept = legs.keep, 0
 
     def keep_some(*arguments: Any) -> None:
         nonlocal kept
@@ -173,14 +174,14 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(
         really(*arguments)
         kept += 1
 
-    monkeypatch.setattr(estimator, "keep", keep_some)
+    monkeypatch.setattr(legs, "keep", keep_some)
     with pytest.raises(KeyboardInterrupt):
         run_search(settings)
     assert read_record(settings.out)["complete"] is False
     (checkpoint,) = [p for p in (settings.out / FOLDER / UNFINISHED).iterdir() if glance(p).epochs < 3]
     before = glance(checkpoint)
     assert before.epochs == survived % 3
-    monkeypatch.setattr(estimator, "keep", lambda *arguments: count(really, *arguments))
+    monkeypatch.setattr(legs, "keep", lambda *arguments: count(really, *arguments))
     parts: list[int] = []
 
     def count(keep: Any, leg: Any, network: Any, record: Any, spent: Any) -> None:
@@ -203,7 +204,7 @@ def test_checkpoints_of_other_trainings_are_left_alone(
     settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(estimator, "CHECKPOINT_SECONDS", 0.0)
-    really, parts = estimator.keep, []
+    really, parts = legs.keep, []
 
     def keep_one_epoch_of_each(leg: Leg, *arguments: Any) -> None:
         really(leg, *arguments)
@@ -211,7 +212,7 @@ def test_checkpoints_of_other_trainings_are_left_alone(
         raise RuntimeError("out of time")
 
     with monkeypatch.context() as patch:
-        patch.setattr(estimator, "keep", keep_one_epoch_of_each)
+        patch.setattr(legs, "keep", keep_one_epoch_of_each)
         patch.setattr(Confirmation, "_clear", lambda _: None)  # as if it had been killed
         assert run_search(settings).confirm_failed == 2
     unfinished = settings.out / FOLDER / UNFINISHED
