@@ -117,9 +117,13 @@ def construct(kind: type[T], values: Mapping[str, Any]) -> T:
     for name in values:
         choose("setting", name, field_names(kind))
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        made = TypeAdapter(kind).validate_python(dict(values))
     except ValidationError as error:
         raise ValueError(first_wrong(error)) from None
+    for name, value in values.items():
+        if isinstance(value, bool) and not isinstance(getattr(made, name), bool):
+            raise ValueError(f"{name} must be a number, not {_as_typed(value)}")  # which Python takes for one
+    return made
 
 
 def first_wrong(error: ValidationError, name: str = "") -> str:
@@ -131,23 +135,32 @@ def first_wrong(error: ValidationError, name: str = "") -> str:
     first, *others = error.errors()
     # A value that may be of several types has an error for each, which are told apart by the end of `loc`.
     alike = [
-        each for each in others if each["loc"][:1] == first["loc"][:1] and each["input"] == first["input"]
+        each
+        for each in others
+        if each["loc"][:1] == first["loc"][:1] and repr(each["input"]) == repr(first["input"])  # NaN too
     ]
     parts = first["loc"][:1] if alike else first["loc"]
     where = ".".join(str(part) for part in parts) or name
     wanted = list(dict.fromkeys(filter(None, map(_wanted, [first, *alike]))))
     if wanted:
-        return f"{where} must be {' or '.join(wanted)}, not {first['input']!r}"
+        return f"{where} must be {' or '.join(wanted)}, not {_as_typed(first['input'])}"
     message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should ")
     if message.startswith("be "):
-        return f"{where} must {message}, not {first['input']!r}"
-    return f"{where}: {message}, not {first['input']!r}" if where else message
+        return f"{where} must {message}, not {_as_typed(first['input'])}"
+    return f"{where}: {message}, not {_as_typed(first['input'])}" if where else message
+
+
+def _as_typed(value: Any) -> str:
+    """As YAML has it where Python calls it otherwise."""
+    return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
 
 
 def _wanted(error: Mapping[str, Any]) -> str | None:
     kind, _, wrong = error["type"].partition("_")
     if error["type"] == "literal_error":
         return str(error["ctx"]["expected"])
+    if error["type"] == "finite_number":
+        return "a finite number"
     return _WANTED.get(kind) if wrong.startswith(("type", "parsing", "from_float")) else None
 
 
@@ -257,6 +270,8 @@ def choose_dataset(name: str) -> str:
         with suppress(RuntimeError):  # "~name" of nobody here: a folder of that very name, then
             path = path.expanduser()
         return f"folder:{path.absolute()}"
+    if not name:
+        raise ValueError("no dataset given; add --dataset NAME (see 'atom-nas list datasets')")
     if name not in DATASETS and Path(name).is_dir():
         raise ValueError(f"unknown dataset {name!r}: for the images in that folder give folder:{name}")
     return choose("dataset", name, DATASETS)

@@ -181,13 +181,14 @@ def _drawn(settings: SearchSettings, space: Space, listed: ArchitectureList | No
 
 def _warn_of_gaps(settings: SearchSettings, covered: int, fitting: int | None, *, foreign: int) -> None:
     """Say before any training that a reference will have gaps, where it surely will."""
-    if fitting is None or covered >= fitting:
+    if fitting is None or covered >= fitting or settings.resume:
         return
+    share = covered / fitting
     samples = _samples(settings, None)
     way_out = f": to draw among those alone add --architectures {settings.reference} --samples {samples}"
     warnings.warn(
         f"{settings.reference} scores {covered:,} of the {fitting:,} architectures of the space, so that "
-        f"about {covered / fitting:.0%} of the samples will have a reference"
+        f"{'less than 1%' if share < 0.01 else f'about {share:.0%}'} of the samples will have a reference"
         f"{'' if foreign else way_out}",
         stacklevel=3,
     )

@@ -51,8 +51,16 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
         _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
     earlier = before.get("reference") if isinstance(before, dict) else None
-    if "reference" in said and _plain(Path(str(values["reference"]))) != earlier:
-        restored.pop("reference_column", None)  # the column is one of the earlier table
+    if "reference" in said and not _same_file(str(values["reference"]), earlier):
+        column = restored.pop("reference_column", None)  # of the earlier table
+        now = values.get("reference_column")
+        is_table = values["reference"] not in ("real", "none")
+        if is_table and column not in (None, now) and "reference_column" not in said:
+            warnings.warn(
+                f"the reference is another than the run's, of which the column {column!r} was taken: of this "
+                f"one it is {now!r}, unless --reference-column names another",
+                stacklevel=2,
+            )
     # Code runs only if the command names it; what it has scored stays in the run.
     theirs = restored.get("estimators")
     if isinstance(theirs, list):
@@ -137,6 +145,13 @@ def _continued(earlier: Any, command: str) -> str:
     again = f"{command} --resume"
     commands = earlier.split(_THEN)
     return earlier if command == commands[0] or again in commands else f"{earlier}{_THEN}{again}"
+
+
+def _same_file(given: str, earlier: Any) -> bool:
+    """Whether a reference is the run's, however its path is spelt."""
+    if given == earlier:
+        return True
+    return isinstance(earlier, str) and Path(given).resolve() == Path(earlier).resolve()
 
 
 def _plain(value: Any) -> Any:

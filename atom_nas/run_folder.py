@@ -136,7 +136,18 @@ def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[st
     if not (isinstance(scored, dict) and all(isinstance(each, dict) for each in scored.values())):
         raise ValueError(f"{path / RECORD} is damaged or not a run's record: its estimators have no settings")
     _require_same(earlier, record, path)
+    _require_store(earlier, path)
     return earlier
+
+
+def _require_store(earlier: Mapping[str, Any], path: Path) -> None:
+    """Refuse a run that has worked and has no trials: going on would begin it anew, unnoticed."""
+    worked = any(name.endswith("_wall_seconds") and value for name, value in earlier.items())
+    store = path / STORE
+    if worked and not (store.is_file() and store.stat().st_size):
+        raise ValueError(
+            f"{store}, which holds the run's trials, is empty or gone: put it back, or choose another --out"
+        )
 
 
 def read_record(path: Path) -> dict[str, Any]:

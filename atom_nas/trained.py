@@ -112,7 +112,10 @@ class Architecture:
             ValueError: a file cannot be read, or is of deeper greys than the images trained on; or pixels are
                 of another type, size or number of channels.
         """
-        images = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+        if isinstance(images, np.ndarray):
+            if images.dtype != np.uint8:
+                raise ValueError(f"pixels are uint8 (N, C, H, W), not {images.dtype}")
+            images = torch.from_numpy(np.array(images, order="C"))  # a copy: torch takes no flipped axes
         pixels = images if isinstance(images, Tensor) else self._read(images)
         size = list(self.card["image_shape"][1:])
         if (

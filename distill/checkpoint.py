@@ -90,6 +90,8 @@ def read(path: Path) -> tuple[State, About]:
         ValueError: it is no checkpoint of this program.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError("not a regular file")
         with safe_open(path, framework="pt") as file:
             about = About.model_validate(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in ("images", "momentum")}

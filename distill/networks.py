@@ -30,6 +30,9 @@ NETWORKS: dict[str, str] = {
     "vit": "vision transformer: 8x8 patches, 6 blocks of width 192; from 8x8 pixels",
 }
 
+WIDEST = 8192
+"""Channels of a ConvNet's blocks at most: 600 million weights a block."""
+
 
 class InstanceNorm(nn.GroupNorm):
     """Instance norm with affine parameters: (N, C, H, W) to the same, computed in float32.

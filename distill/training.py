@@ -60,10 +60,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, field) < float("inf"):
-                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
+                raise ValueError(f"{field} must be positive and finite, not {getattr(self, field)}")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < float("inf"):
             raise ValueError(
-                f"momentum must lie in [0, 1) and weight_decay must not be negative, "
+                f"momentum must lie in [0, 1) and weight_decay must be finite and not negative, "
                 f"not {self.momentum} and {self.weight_decay}"
             )
         for field, allowed in (("schedule", get_args(Schedule)), ("precision", PRECISIONS)):

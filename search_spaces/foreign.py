@@ -13,7 +13,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -203,9 +203,10 @@ def _crashes_located() -> Iterator[None]:
 
 @contextmanager
 def told(what: str) -> Iterator[None]:
-    """Turn whatever code that is not ours raises into one line."""
+    """Turn whatever code that is not ours raises into one line; what it prints goes to stderr."""
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except (Exception, SystemExit) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = lines[:1] if isinstance(error, ValueError) else [type(error).__name__, *lines[:1]]

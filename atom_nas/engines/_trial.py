@@ -26,7 +26,7 @@ def run_trial(job: Job, work: Work, device: torch.device) -> tuple[Outcome, bool
     reason, spoiled, starved = None, False, False
     try:
         scores = _scores(job, work, device)
-    except Exception as error:  # noqa: BLE001 - whatever an architecture does is a result about it
+    except BaseException as error:  # noqa: BLE001 - whatever an architecture does is a result about it
         reason, spoiled = one_line(error), _spoils(error, device)
         starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     outcome = Outcome(
@@ -43,7 +43,10 @@ def run_trial(job: Job, work: Work, device: torch.device) -> tuple[Outcome, bool
 
 def one_line(error: BaseException) -> str:
     """The kind of error and the first line of its message, at most a few hundred characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # noqa: BLE001 - its class may be the user's, too
+        lines = []
     return ": ".join([type(error).__name__, *lines[:1]])[:_MAX_REASON]
 
 
@@ -55,5 +58,5 @@ def _scores(job: Job, work: Work, device: torch.device) -> Mapping[str, float]:
     return scores
 
 
-def _spoils(error: Exception, device: torch.device) -> bool:
+def _spoils(error: BaseException, device: torch.device) -> bool:
     return isinstance(error, MemoryError) or (device.type == "cuda" and isinstance(error, RuntimeError))

@@ -45,6 +45,8 @@ def serve(connection: Connection, work: Work, device_name: str) -> None:
     """Answer each `Job` with a `Result`, until the parent is gone or a trial has spoiled the process."""
     # Ctrl-C reaches the whole process group; stopping is the parent's business, which terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a user's code prints is no output of the command's, which may be JSON.
+    os.dup2(2, 1)
     _die_with_parent()
     device = torch.device(device_name)
     try:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,30 +105,35 @@ class _Timed:
 @functools.cache
 def load() -> ctypes.CDLL:
     """See `library`."""
-    try:
-        loaded = ctypes.CDLL(str(_cached_library()))
-        for name, arguments in _ARGUMENTS.items():
-            function = getattr(loaded, name)
-            function.argtypes, function.restype = arguments, None
-    except (OSError, AttributeError) as error:
-        raise KernelError(f"the kernels cannot be loaded ({error})") from None
-    return loaded
-
-
-def _cached_library() -> Path:
     compiler = next(
         (c for c in (os.environ.get("CXX"), "g++", "clang++", "c++") if c and shutil.which(c)), None
     )
     if compiler is None:
         raise KernelError("there is no C++ compiler (g++ or clang++)")
     name = f"kernels-{_key(compiler)}"
-    whole = (path for path in _folder().glob(f"{name}-*.so") if _is_whole(path, name))
-    return next(whole, None) or _compile(compiler, name)
-
-
-def _is_whole(path: Path, name: str) -> bool:
+    # One that is whole may be of a machine with the same processor and other system libraries.
+    with suppress(OSError):
+        for path in filter(partial(_is_whole, name), _folder().glob(f"{name}-*.so")):
+            with suppress(OSError, AttributeError):
+                return _bound(path)
     try:
-        return path.name == _named(name, path)
+        return _bound(_compile(compiler, name))
+    except (OSError, AttributeError) as error:
+        raise KernelError(f"the kernels cannot be loaded ({error})") from None
+
+
+def _bound(path: Path) -> ctypes.CDLL:
+    """The library, its functions with the types of their arguments."""
+    loaded = ctypes.CDLL(str(path))
+    for name, arguments in _ARGUMENTS.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, None
+    return loaded
+
+
+def _is_whole(name: str, path: Path) -> bool:
+    try:
+        return path.is_file() and path.name == _named(name, path)
     except OSError:  # a folder, a link to nothing, or not to be read
         return False
 
@@ -171,7 +176,7 @@ def _compile(compiler: str, name: str) -> Path:
             _run(compiler, ["-shared", *map(str, objects), "-o", str(made)])
             return made.replace(_folder() / _named(name, made))
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise KernelError(f"the kernels cannot be compiled ({error})") from None
+        raise KernelError(f"the kernels cannot be compiled into {_folder()} ({error})") from None
 
 
 def _run(compiler: str, arguments: Sequence[str]) -> None:

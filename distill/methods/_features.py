@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distill.methods.base import Problem
-from distill.networks import ConvNet, convnet, fitting_depth
+from distill.networks import WIDEST, ConvNet, convnet, fitting_depth
 from distill.seeding import derive_seed, stream
 from distill.session import Session
 from distill.training import TrainingConfig, train
@@ -34,6 +34,8 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         if self.feature_epochs < 0 or self.width < 1:
             raise ValueError("feature_epochs must not be negative and width must be positive")
+        if self.width > WIDEST:
+            raise ValueError(f"width must be at most {WIDEST}, not {self.width}")
 
     @property
     def uses_all_classes(self) -> bool:

@@ -17,7 +17,7 @@ from distill.checkpoint import LARGEST, State, largest
 from distill.formation import LARGEST_FACTOR, decode, encode, require_factor
 from distill.methods._features import CORESETS, FeatureConfig, selected_positions
 from distill.methods.base import Problem
-from distill.networks import ConvNet, convnet, fitting_depth
+from distill.networks import WIDEST, ConvNet, convnet, fitting_depth
 from distill.precision import PRECISIONS, Precision, require
 from distill.seeding import stream
 from distill.session import Session
@@ -62,7 +62,9 @@ class PixelConfig:
     def __post_init__(self) -> None:
         for field in self.positive:
             if not 0 < getattr(self, field) <= 1e30:
-                raise ValueError(f"{field} must be positive, not {getattr(self, field)}")
+                raise ValueError(f"{field} must be positive and at most 1e30, not {getattr(self, field)}")
+        if self.width > WIDEST:
+            raise ValueError(f"width must be at most {WIDEST}, not {self.width}")
         if self.initialization not in get_args(Initialization):
             allowed = ", ".join(get_args(Initialization))
             raise ValueError(f"initialization must be one of {allowed}, not {self.initialization!r}")

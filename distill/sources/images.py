@@ -1,10 +1,12 @@
 """Decoding image files of any size and mode into one uint8 array."""
 
 import os
+import stat
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -21,10 +23,20 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 _DEPTHS = (8, 12, 16)
 _NAMED = 20  # of the unreadable files; the rest are counted
 _GIB = 2**30
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each orientation of EXIF takes."""
+_COPYING = threading.Lock()
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -75,7 +87,6 @@ def decode(paths: Sequence[Source], side: int, bits: int) -> NDArray[np.uint8]:
             more than this machine can hold.
     """
     _require_memory(len(paths), side)
-    paths = [_loaded(source) if isinstance(source, Image.Image) else source for source in paths]
     pixels = np.empty((len(paths), 3, side, side), dtype=np.uint8)
 
     def place(index: int) -> bool:
@@ -114,7 +125,7 @@ def _each(read: Callable[[int], T], paths: Sequence[Source]) -> tuple[list[T], l
     def attempt(index: int) -> tuple[T | None, str]:
         try:
             return read(index), ""
-        except _UNREADABLE as error:
+        except Exception as error:  # noqa: BLE001 - a damaged file may raise whatever its reader trips over
             return None, _complaint(paths[index], error)
 
     with ThreadPoolExecutor(_threads()) as pool:
@@ -128,11 +139,25 @@ def _threads() -> int:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as image:
+    with _opened(path) as image:
         # EXIF orientations 5 to 8 swap the sides.
         width, height = image.size
-        turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
-        return (height, width) if turned else (width, height)
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """As EXIF has it; None where it has none, or is damaged."""
+    try:
+        found = image.getexif().get(0x0112)
+    except Exception:  # noqa: BLE001 - of a block that is damaged anything may be raised; the pixels are whole
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Upright, if EXIF says how; Pillow's own way writes the block anew, which fails where it is damaged."""
+    method = _UPRIGHT.get(_orientation(image) or 1)
+    return image if method is None else image.transpose(method)
 
 
 def grey_bits(paths: Sequence[Path]) -> int:
@@ -156,14 +181,14 @@ def grey_bits(paths: Sequence[Path]) -> int:
 
 def _brightest(path: Path) -> int:
     """The brightest pixel of a file of deep greys; -1 for all others, whose header alone is read."""
-    with Image.open(path) as image:
+    with _opened(path) as image:
         return int(np.asarray(image).max()) if image.mode.startswith("I") else -1
 
 
 def _read(source: Source, side: int, bits: int) -> tuple[NDArray[np.uint8], bool]:
     """uint8 (3, side, side), and whether the image is grey; `bits` of deep greys."""
     with _opened(source) as opened:
-        image = ImageOps.exif_transpose(opened)
+        image = _turned(opened)
         grey = image.mode in _GREY_MODES
         image = _to_rgb(image, bits)
         if image.size != (side, side):
@@ -171,25 +196,32 @@ def _read(source: Source, side: int, bits: int) -> tuple[NDArray[np.uint8], bool
         return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1), grey
 
 
-def _loaded(image: Image.Image) -> Image.Image:
-    """A copy with its pixels read: Pillow reads them late, and not by several threads at once.
+@contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    """An image that nothing else reads meanwhile; of one that is open already a copy.
 
     Raises:
-        ValueError: they cannot be read, or there are none.
+        OSError, ValueError, ...: it is no file, or no image, or has no pixels.
     """
+    if isinstance(source, Image.Image):
+        with _COPYING:  # Pillow reads pixels late, and not by several threads at once
+            image = _copied(source)
+        yield image
+    elif not stat.S_ISREG(source.stat().st_mode):
+        raise OSError("not a regular file")
+    else:
+        with Image.open(source) as image:
+            yield image
+
+
+def _copied(image: Image.Image) -> Image.Image:
     try:
         copy = image.copy()
-    except (*_UNREADABLE, AssertionError) as error:  # the last of one that is closed
-        raise ValueError(
-            f"cannot read the image {printable(image)} ({printable(error) or 'it is closed'})"
-        ) from None
+    except AssertionError as error:
+        raise ValueError(str(error) or "it is closed") from None
     if not all(copy.size):
-        raise ValueError(f"the image {printable(image)} has no pixels")
+        raise ValueError("it has no pixels")
     return copy
-
-
-def _opened(source: Source) -> AbstractContextManager[Image.Image]:
-    return nullcontext(source) if isinstance(source, Image.Image) else Image.open(source)
 
 
 def _to_rgb(image: Image.Image, bits: int) -> Image.Image:

@@ -43,7 +43,11 @@ def test_values_are_read_as_yaml_or_else_as_text() -> None:
         ({"learning_rate": [1]}, "learning_rate must be a number, not [1]"),
         ({"augmentation": 3}, "augmentation must be text, not 3"),
         ({"precision": 16}, "precision must be 'float32' or 'bfloat16', not 16"),
-        ({"learning_rate": -1}, "learning_rate must be positive, not -1.0"),
+        ({"epochs": True}, "epochs must be a number, not true"),
+        ({"learning_rate": True}, "learning_rate must be a number, not true"),
+        ({"batch_size": None}, "batch_size must be a whole number, not null"),
+        ({"epochs": float("nan")}, "epochs must be a finite number, not nan"),
+        ({"learning_rate": -1}, "learning_rate must be positive and finite, not -1.0"),
     ],
     ids=str,
 )
@@ -55,6 +59,12 @@ def test_a_wrong_value_is_told_what_would_be_right(values: dict[str, Any], line:
 def test_so_are_those_of_a_distillation() -> None:
     with pytest.raises(ValueError, match=r"^zca must be true or false, not 'maybe'$"):
         distill_settings({"dataset": "digits", "out": "set", "zca": "maybe"})
+    with pytest.raises(ValueError, match=r"^tensorboard must be .*, not nan$"):
+        distill_settings({"dataset": "digits", "out": "set", "tensorboard": float("nan")})
+    with pytest.raises(ValueError, match=r"^width must be at most 8192, not 10000000000000000000000$"):
+        distill_settings({"dataset": "digits", "out": "set", "width": 10**22})
+    with pytest.raises(ValueError, match=r"^no dataset given; add --dataset NAME"):
+        distill_settings({"dataset": "", "out": "set"})
     with pytest.raises(ValueError, match=r"^data_dir must be a path, not 3$"):
         distill_settings({"dataset": "digits", "out": "set", "data_dir": 3})
     with pytest.raises(ValueError, match=r"^compile must be .*true or false.*'auto'.*, not 'maybe'$"):

@@ -120,6 +120,10 @@ def test_gaps_of_a_table_are_told_before_the_search(settings: SearchSettings, tm
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert prepare(replace(sampled, architectures=published)).expected == 30
+        assert prepare(replace(sampled, resume=True)).expected == 30  # what it drew has been drawn
+    published.write_text(f"architecture,score\n{names[0]},1\n")
+    with pytest.warns(UserWarning, match=r"scores 1 of the 600 .* so that less than 1% of the samples"):
+        prepare(sampled)
 
 
 @pytest.mark.usefixtures("ran")

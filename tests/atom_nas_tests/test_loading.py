@@ -89,9 +89,12 @@ def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, t
     for _ in range(20):
         with Image.open(files[0]) as late:  # its pixels are not read yet
             assert model.predict([late] * 8) == model.predict(files[:1]) * 8
+    array = images.numpy().copy()
+    array.setflags(write=False)  # as those that NumPy makes of Pillow's images
+    assert torch.equal(model.probabilities(array[::-1]), model.probabilities(images.flip(0)))
     with Image.open(files[0]) as closed:
         pass
-    with pytest.raises(ValueError, match=r"cannot read the image .*\(.*closed"):
+    with pytest.raises(ValueError, match=r"cannot read 2 of 2 images: .*\(it is closed\)"):
         model.predict([closed, closed])
     assert not model.network.training
     assert labels.shape == (40,)
@@ -121,7 +124,9 @@ def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, 
             [Image.new("RGB", (9, 9), "red")],
             "Image image mode=RGB size=9x9 .* is in colour, and the network was",
         ),
-        (Image.new("L", (0, 0)), "the image .* has no pixels"),
+        (Image.new("L", (0, 0)), r"cannot read the image .* \(it has no pixels\)"),
+        (np.zeros((2, 1, 8, 8)), r"pixels are uint8 \(N, C, H, W\), not float64"),
+        (np.array(["one.png"], dtype=object), "not object"),
         (Image.new("F", (8, 8)), "cannot read the image .*mode=F .*floating-point pixels"),
         ([pixels], "give image files, images of Pillow, or uint8 pixels .*, not Tensor"),
         (None, "give image files, .*, not NoneType"),

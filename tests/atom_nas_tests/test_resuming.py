@@ -73,7 +73,14 @@ def test_the_column_of_a_table_is_not_that_of_another_reference(begun: SearchSet
     write(begun, {"settings": kept(replace(begun, reference_column="late"))})
     assert resumed(begun).reference_column == "late"
     assert resumed(begun, "reference", reference="none", reference_column="score").reference_column == "score"
-    assert resumed(begun, "reference", reference=TABLE, reference_column="score").reference_column == "late"
+    spelt = str(Path(TABLE).parent / "." / "there" / ".." / Path(TABLE).name)
+    for same in (TABLE, spelt):
+        assert (
+            resumed(begun, "reference", reference=same, reference_column="score").reference_column == "late"
+        )
+    with pytest.warns(UserWarning, match="of which the column 'late' was taken: of this one it is 'score'"):
+        other = resumed(begun, "reference", reference="other.csv", reference_column="score")
+    assert other.reference_column == "score"
 
 
 def test_commands_are_kept_in_order_and_once(begun: SearchSettings) -> None:

@@ -71,6 +71,17 @@ def test_a_run_killed_before_it_began_can_be_resumed(tmp_path: Path) -> None:
     assert read_record(tmp_path) == record()
 
 
+@pytest.mark.parametrize("left", [None, b""], ids=["gone", "empty"])
+def test_a_run_without_its_trials_is_not_begun_anew_unnoticed(tmp_path: Path, left: bytes | None) -> None:
+    start(tmp_path / "run", search_wall_seconds=3.5)
+    store = tmp_path / "run" / "trials.sqlite"
+    store.unlink()
+    if left is not None:
+        store.write_bytes(left)
+    with pytest.raises(ValueError, match=r"trials\.sqlite, which holds the run's trials, is empty or gone"):
+        resume(tmp_path / "run")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}', r'{"format_version": 1, "command": "\ud800"}'])
 def test_a_damaged_record_is_an_error(tmp_path: Path, content: str) -> None:
     start(tmp_path / "run")

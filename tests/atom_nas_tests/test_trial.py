@@ -99,3 +99,19 @@ def test_frozen_weights_are_no_parameters() -> None:
     network = small_network()
     network.requires_grad_(False)
     assert network_costs(network, SHAPE)["parameters"] == 0
+
+
+class Unspeakable(BaseException):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("mine"), SystemExit("enough"), Unspeakable()], ids=repr)
+def test_whatever_a_network_raises_is_a_reason(error: BaseException) -> None:
+    class Raising(CountingEstimator):
+        def score(self, *_: Any, **__: Any) -> dict[str, float]:
+            raise error
+
+    outcome, spoiled, starved = run("fine", Raising())
+    assert (outcome.reason or "").startswith(type(error).__name__)
+    assert (spoiled, starved) == (False, False)

@@ -295,4 +295,20 @@ def test_what_is_left_of_a_library_is_compiled_anew(fresh_kernels, monkeypatch, 
             function.cache_clear()
         assert "cannot be loaded" in (kernels.why_unavailable() or "")
         counts.append(len(calls.read_text().splitlines()))
-    assert [count // counts[0] for count in counts] == [1, 1, 2, 3]
+    assert [count // counts[0] for count in counts] == [1, 2, 3, 4]
+
+
+def test_a_whole_library_that_cannot_be_loaded_is_passed_over(fresh_kernels) -> None:
+    """As one of a machine with the same processor and newer system libraries, in a home that both have."""
+    assert kernels.why_unavailable() is None
+    (made,) = fresh_kernels.iterdir()
+    name = made.stem.rpartition("-")[0]
+    strange = fresh_kernels / "strange"
+    strange.write_text("no library")
+    strange.rename(fresh_kernels / kernels._named(name, strange))
+    for left in (2, 1):  # beside the true one, and in its place
+        kernels.load.cache_clear()
+        kernels.library()
+        assert len(list(fresh_kernels.glob("*.so"))) == 2
+        if left == 2:
+            made.unlink()

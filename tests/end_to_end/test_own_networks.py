@@ -1,6 +1,8 @@
 """A set judged by a network of one's own, as the guide shows it, and the lines that mistakes get."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -43,6 +45,24 @@ def endless(image_shape, classes):
 
 def fails(image_shape, classes):
     raise RuntimeError("not today\\nnor tomorrow")
+"""
+
+
+LOUD = """
+from torch import nn
+
+print("imported here")
+
+
+class Loud(nn.Module):
+    def __init__(self, image_shape, classes):
+        super().__init__()
+        print("made here")
+        self.head = nn.Linear(image_shape[1] * image_shape[2], classes)
+
+    def forward(self, images):
+        print("called here")
+        return self.head(images.flatten(1))
 """
 
 
@@ -112,3 +132,15 @@ def test_mistakes(synthetic, here, name, said):
     (here / "package").mkdir()
     (here / "package" / "__init__.py").write_text("def tiny(image_shape, classes): ...")
     assert said in refused("evaluate", synthetic, *QUICK, "--networks", name)
+
+
+def test_what_a_network_prints_is_not_in_the_output(synthetic, here):
+    """Neither where it is tried, in the command's own process, nor where it is trained, in others."""
+    (here / "loud.py").write_text(LOUD)
+    options = ["evaluate", synthetic, *QUICK, "--networks", "loud.py:Loud", "--fresh", "--json"]
+    said = subprocess.run(
+        [sys.executable, "-m", "atom_nas", *map(str, options)], capture_output=True, text=True, check=True
+    )
+    assert list(json.loads(said.stdout)["networks"]) == ["loud.py:Loud"]
+    for place in ("imported", "made", "called"):
+        assert f"{place} here" in said.stderr

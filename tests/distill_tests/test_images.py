@@ -1,0 +1,82 @@
+"""Image files and open images that are not as they should be: damaged blocks, pipes, many at once."""
+
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from distill.sources import images
+from distill.sources.images import common_size, decode
+
+# A software name that runs over the end, and orientation 6: Pillow reads it and cannot write it again.
+DAMAGED = (
+    b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\0\0\x02\0\0\0\x06\0\0\0&"
+    b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0hello\0"
+)
+
+
+def picture(width: int = 6, height: int = 4) -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_exif_says(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture(8, 8).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1)
+    assert np.array_equal(decode([tmp_path / "turned.png"], 8, 8)[0], upright)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_damaged_exif_block_is_no_reason_not_to_read_the_pixels(tmp_path: Path) -> None:
+    plain, damaged = tmp_path / "plain.png", tmp_path / "damaged.png"
+    picture(8, 8).save(plain)
+    picture(8, 8).save(damaged, exif=DAMAGED)
+    with Image.open(damaged) as image, pytest.raises(Exception, match="integer"):
+        ImageOps.exif_transpose(image)
+    assert np.array_equal(decode([damaged], 8, 8)[0], np.rot90(decode([plain], 8, 8)[0], -1, axes=(1, 2)))
+    assert common_size([damaged, plain]) == 8
+
+
+def test_whatever_a_reader_trips_over_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "one.png")
+
+    def trips(*_: object) -> None:
+        raise KeyError("palette")
+
+    monkeypatch.setattr(images, "_to_rgb", trips)
+    for source in (tmp_path / "one.png", picture()):
+        with pytest.raises(ValueError, match=r"cannot read the image .*(one\.png|size=6x4).* \('palette'\)"):
+            decode([source], 8, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for read in (lambda paths: decode(paths, 8, 8), common_size):
+        with pytest.raises(ValueError, match=r"cannot read the image .*pipe\.png \(not a regular file\)"):
+            read([tmp_path / "pipe.png"])
+
+
+def test_of_many_open_images_few_are_copied_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied, alive, most = images._copied, set[int](), 0
+
+    def counted(image: Image.Image) -> Image.Image:
+        nonlocal most
+        copy = copied(image)
+        alive.add(id(copy))
+        weakref.finalize(copy, alive.discard, id(copy))
+        most = max(most, len(alive))
+        return copy
+
+    monkeypatch.setattr(images, "_copied", counted)
+    monkeypatch.setattr(images, "_threads", lambda: 2)
+    one = picture(64, 64)
+    assert len(decode([one] * 50, 8, 8)) == 50
+    assert 1 <= most <= 4  # two at work, and what they had before
