@@ -35,6 +35,10 @@ _WAY_ON = {
     "evaluate": "; finished trainings are stored: repeat the command to go on",
 }
 
+_TOO_LITTLE = (
+    "this machine has too little memory for it; smaller images, fewer of them at a time (--set batch_real=16 "
+    "classes_at_once=1 for distill, batch_size=32 for trainings) or fewer --workers take less: "
+)
 _PACKAGES = ("atom_nas", "distill", "reports", "search_spaces")
 _TAKE_OR_LEAVE = ("--tensorboard",)
 _ASSIGNMENT = re.compile(r"\w+=")
@@ -84,6 +88,12 @@ def fill_optional(arguments: Sequence[str]) -> Iterator[str]:
         yield f"{argument}=" if alone else argument
 
 
+def _is_want_of_memory(error: Exception) -> bool:
+    """torch has an exception for it on a GPU alone."""
+    on_cpu = isinstance(error, RuntimeError) and "alloc_cpu" in str(error)
+    return on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def guarded(command: Command) -> Command:
     """Turn what goes wrong in a command into one line and an exit code."""
 
@@ -101,6 +111,8 @@ def guarded(command: Command) -> Command:
         except typer.Exit:
             raise
         except Exception as error:  # noqa: BLE001
+            if _is_want_of_memory(error):
+                _fail(_TOO_LITTLE + _one_line(error).partition(" Exception raised from")[0], USER_ERROR)
             _fail(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", DEFECT)
 
     return run  # type: ignore[return-value]

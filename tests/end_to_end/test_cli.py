@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 import typer
 from cli_helpers import call, done, refused
 
@@ -356,3 +357,25 @@ def test_a_set_can_be_used_after_its_folder_has_moved(tmp_path):
     assert json.loads(done(*moved).stdout) == {**found, "reused": 2}
     (tmp_path / "b" / "train" / "dark" / "5.png").unlink()
     assert "is not the data that" in refused(*moved)  # though nothing is left to train on it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("out of words"),
+        torch.OutOfMemoryError("out of words on the GPU"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] out of words.\nException raised from alloc at x.cpp"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_want_of_memory_is_no_defect(error, tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("distill.run.distill", fails)
+    said = refused("distill", "--dataset", "digits", "--out", tmp_path / "set")
+    assert "too little memory for it; smaller images" in said
+    assert "out of words" in said
+    assert "Exception" not in said
