@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -46,7 +47,8 @@ def serve(connection: Connection, work: Work, device_name: str) -> None:
     # Ctrl-C reaches the whole process group; stopping is the parent's business, which terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What a user's code prints is no output of the command's, which may be JSON.
-    os.dup2(2, 1)
+    with suppress(OSError):  # where there is no stderr
+        os.dup2(2, 1)
     _die_with_parent()
     device = torch.device(device_name)
     try:

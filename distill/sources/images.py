@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from distill.files import printable
+from distill.files import cache_folder, printable, write_bytes
 
 T = TypeVar("T")
 Source: TypeAlias = Path | Image.Image
@@ -60,9 +60,9 @@ def common_size(paths: Sequence[Path]) -> int:
         ValueError: if they differ or are not square: then `image_size` must say what to make of them; or if
             none can be read.
     """
-    found, complaints = _each(lambda index: _size(paths[index]), paths)
+    found, failed = _each(lambda index: _size(paths[index]), paths)
     if not found:
-        raise ValueError(_unreadable(complaints, len(paths)))
+        raise ValueError(_unreadable(failed, len(paths)))
     # Those that cannot be read are named by `decode`, together with those whose header alone is whole.
     sizes = sorted(set(found))
     if len(sizes) == 1 and sizes[0][0] == sizes[0][1]:
@@ -93,9 +93,9 @@ def decode(paths: Sequence[Source], side: int, bits: int) -> NDArray[np.uint8]:
         pixels[index], grey = _read(paths[index], side, bits)
         return grey
 
-    greys, complaints = _each(place, paths)
-    if complaints:
-        raise ValueError(_unreadable(complaints, len(paths)))
+    greys, failed = _each(place, paths)
+    if failed:
+        raise ValueError(_unreadable(failed, len(paths)))
     return np.ascontiguousarray(pixels[:, :1]) if all(greys) else pixels
 
 
@@ -119,8 +119,8 @@ def _memory_bytes() -> int | None:
         return None
 
 
-def _each(read: Callable[[int], T], paths: Sequence[Source]) -> tuple[list[T], list[str]]:
-    """`read` of every position of `paths`, in threads: results, and complaints about the unreadable."""
+def _each(read: Callable[[int], T], paths: Sequence[Source]) -> tuple[list[T], list[tuple[Source, str]]]:
+    """`read` of every position of `paths`, in threads: results, and what is unreadable, with complaints."""
 
     def attempt(index: int) -> tuple[T | None, str]:
         try:
@@ -131,7 +131,8 @@ def _each(read: Callable[[int], T], paths: Sequence[Source]) -> tuple[list[T], l
     with ThreadPoolExecutor(_threads()) as pool:
         outcomes = list(pool.map(attempt, range(len(paths))))
     results = [result for result, complaint in outcomes if result is not None]
-    return results, [complaint for _, complaint in outcomes if complaint]
+    failed = [(path, said) for path, (_, said) in zip(paths, outcomes, strict=True) if said]
+    return results, failed
 
 
 def _threads() -> int:
@@ -246,9 +247,22 @@ def _complaint(path: Source, error: BaseException) -> str:
     return f"{printable(path)} ({reason})"
 
 
-def _unreadable(complaints: Sequence[str], total: int) -> str:
+def _unreadable(failed: Sequence[tuple[Source, str]], total: int) -> str:
+    complaints = [said for _, said in failed]
     if len(complaints) == 1:
         return f"cannot read the image {complaints[0]}; mend or remove it"
     more = len(complaints) - _NAMED
-    listed = ", ".join(complaints[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-    return f"cannot read {len(complaints)} of {total} images: {listed}; mend or remove them"
+    rest = f" and {more} more{_list(failed)}" if more > 0 else ""
+    listed = ", ".join(complaints[:_NAMED]) + rest
+    return f"cannot read {len(failed)} of {total} images: {listed}; mend or remove them"
+
+
+def _list(failed: Sequence[tuple[Source, str]]) -> str:
+    """Where all files that failed are listed, a line each, for whatever mends or removes them."""
+    file = cache_folder() / "unreadable.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, b"".join(os.fsencode(f"{path}\n") for path, _ in failed if isinstance(path, Path)))
+    except OSError:
+        return ""
+    return f" (all are listed in {file})"

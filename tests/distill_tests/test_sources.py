@@ -186,11 +186,23 @@ def test_many_corrupt_images_are_named_at_once(tmp_path, monkeypatch):
         assert {name for name in named if name in str(caught.value)} == named
         assert "\n" not in str(caught.value)
     monkeypatch.setattr("distill.sources.images._NAMED", 3)
-    with pytest.raises(ValueError, match=r"cannot read 5 of 12 images: .* and 2 more; mend"):
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "cache"))
+    listed = tmp_path / "cache" / "unreadable.txt"
+    with pytest.raises(ValueError, match=r"cannot read 5 of 12 images: .* and 2 more \(all .*\.txt\); mend"):
+        load_dataset(f"folder:{root}")
+    for path in listed.read_text().splitlines():
+        Path(path).unlink()
+    with pytest.raises(ValueError, match="holds only the class 'cat'"):  # there are no dogs left
+        load_dataset(f"folder:{root}")
+    (tmp_path / "cache").rename(tmp_path / "other")
+    (tmp_path / "cache").write_text("no folder")
+    for name in "abcd":
+        (root / "train" / "dog" / f"{name}.png").write_bytes(b"no header")
+    with pytest.raises(ValueError, match=r"cannot read 4 of \d+ images: .* and 1 more; mend"):
         load_dataset(f"folder:{root}")
     for path in root.rglob("*.png"):
         path.write_bytes(b"no header")
-    with pytest.raises(ValueError, match="cannot read 12 of 12 images"):
+    with pytest.raises(ValueError, match=r"cannot read 11 of 11 images"):
         load_dataset(f"folder:{root}")
 
 
