@@ -12,9 +12,14 @@ from distill.environment import begin_measuring, memory_used_mb
 _MAX_REASON = 300
 
 
-def run_trial(job: Job, work: Work, device: torch.device) -> tuple[Outcome, bool, bool]:
+def run_trial(
+    job: Job, work: Work, device: torch.device, *, caught: type[BaseException] = Exception
+) -> tuple[Outcome, bool, bool]:
     """Run one job.
 
+    Args:
+        caught: what is a result about the architecture when it raises it; a process of its own, which nobody
+            interrupts, has `BaseException`.
     Returns:
         Its outcome; whether this process should not be trusted with another one: an exhausted memory stays
         fragmented, and a CUDA error may leave the device unusable for the process; whether it failed for
@@ -26,7 +31,7 @@ def run_trial(job: Job, work: Work, device: torch.device) -> tuple[Outcome, bool
     reason, spoiled, starved = None, False, False
     try:
         scores = _scores(job, work, device)
-    except BaseException as error:  # noqa: BLE001 - whatever an architecture does is a result about it
+    except caught as error:
         reason, spoiled = one_line(error), _spoils(error, device)
         starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
     outcome = Outcome(

@@ -61,7 +61,7 @@ def serve(connection: Connection, work: Work, device_name: str) -> None:
     while result is None or not result.last:
         _settle()
         try:
-            result = Result(*run_trial(connection.recv(), work, device))
+            result = Result(*run_trial(connection.recv(), work, device, caught=BaseException))
             connection.send(result)
         except (EOFError, OSError):  # a trial has closed the channel: the parent sees this process end
             os._exit(1)

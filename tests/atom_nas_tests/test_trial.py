@@ -18,9 +18,9 @@ from distill.training import TrainingConfig
 CPU = torch.device("cpu")
 
 
-def run(name: str, estimator: Estimator, seed: int = 0) -> tuple[Outcome, bool, bool]:
+def run(name: str, estimator: Estimator, seed: int = 0, **how: Any) -> tuple[Outcome, bool, bool]:
     workload = Workload(build=build, estimators=(estimator,), image_shape=SHAPE)
-    return run_trial(Job(estimator=estimator.name, architecture=name, seed=seed), workload, CPU)
+    return run_trial(Job(estimator=estimator.name, architecture=name, seed=seed), workload, CPU, **how)
 
 
 def test_what_a_trial_costs_is_measured() -> None:
@@ -112,6 +112,6 @@ def test_whatever_a_network_raises_is_a_reason(error: BaseException) -> None:
         def score(self, *_: Any, **__: Any) -> dict[str, float]:
             raise error
 
-    outcome, spoiled, starved = run("fine", Raising())
+    outcome, spoiled, starved = run("fine", Raising(), caught=BaseException)
     assert (outcome.reason or "").startswith(type(error).__name__)
     assert (spoiled, starved) == (False, False)
