@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atom_nas.evaluating import evaluate
     from atom_nas.hub import push
+    from atom_nas.recipes import with_recipe
     from atom_nas.search import SearchSettings, run_search
     from atom_nas.trained import Architecture, load_architecture
     from distill.export import export
@@ -38,6 +39,7 @@ _HOMES = {
     "merge": "distill.merging",
     "push": "atom_nas.hub",
     "run_search": "atom_nas.search",
+    "with_recipe": "atom_nas.recipes",
     "write_report": "reports.writing",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "merge",
     "push",
     "run_search",
+    "with_recipe",
     "write_report",
 ]
 

@@ -22,7 +22,7 @@ _OF_TRAININGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """One search.
+    """One search. What a space's recipe brings is taken by the command, and by `atom_nas.with_recipe`.
 
     Attributes:
         synthetic: folder of a synthetic set.

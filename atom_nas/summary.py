@@ -88,7 +88,7 @@ def _show_ranking(section: "Section") -> None:
     header = ["rank", "architecture", *(each.label for each in (section.score, *section.beside.values()))]
     rows = [[str(place.rank), shortened(place.architecture), place.score, *place.beside] for place in places]
     if report.reference_score is not None:
-        header.append(section.reference.label)
+        header.append(f"reference: {section.reference.label}")
         rows = [[*row, place.reference] for row, place in zip(rows, places, strict=True)]
     best = f"The best {len(places)} of {report.counts.ranked:,}"
     table(best if report.counts.ranked > len(places) else "The ranking", header, rows)

@@ -49,6 +49,19 @@ def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict
     return whole
 
 
+def with_recipe(**values: Any) -> "SearchSettings":
+    """The settings of a search from fields by name, as the command has them: what is not given is as the
+    space's recipe says, where it has one.
+
+    Raises:
+        ValueError: a setting is unknown or wrong.
+    """
+    from atom_nas.config import construct
+    from atom_nas.settings import SearchSettings
+
+    return construct(SearchSettings, filled(str(values.get("space")), values, values))
+
+
 def followed(chosen: "SearchSettings") -> dict[str, Any]:
     """What a search has of its space's recipe: settings by name, of groups `group.name`."""
     found: dict[str, Any] = {}

@@ -4,9 +4,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.engines.base import Job, Workload
@@ -49,6 +51,16 @@ def test_what_is_not_said_is_as_in_the_recipe(tmp_path: Path) -> None:
     )
     assert (said.score, said.epochs) == ("validation_loss", 7)
     assert said.training == {**own["training"], "learning_rate": 0.5}
+
+
+def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
+    where: dict[str, Any] = {"synthetic": tmp_path, "out": tmp_path / "run"}
+    own = recipes.settings("nasbench201")
+    made = atom_nas.with_recipe(**where, space="nasbench201", epochs=7)
+    assert made == SearchSettings(**where, space="nasbench201", **{**own, "epochs": 7})
+    assert atom_nas.with_recipe(**where) == SearchSettings(**where)
+    with pytest.raises(ValueError, match="unknown setting 'epoch'"):
+        atom_nas.with_recipe(**where, epoch=7)
 
 
 def test_spaces_without_a_recipe_keep_the_defaults(tmp_path: Path) -> None:
