@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from atom_nas.names import harmless
 from distill.card import PreprocessingCard, Side
 from distill.files import printable, read_regular
 from distill.validation import first_problem
@@ -112,7 +113,7 @@ def read_card(path: Path) -> TrainedCard:
     try:
         card = TrainedCard.model_validate_json(read_regular(path, LARGEST_CARD))
     except ValidationError as error:
-        raise _no_card(path, _CONTROL.sub(" ", first_problem(error))) from None
+        raise _no_card(path, harmless(first_problem(error))) from None
     if card.format_version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format {card.format_version}; this version reads up to {FORMAT_VERSION}: upgrade"

@@ -174,9 +174,7 @@ def distill_settings(values: Mapping[str, Any]) -> Any:
     from distill.settings import DistillSettings
 
     method = choose("method", str(values.get("method", "atom")), methods.METHODS)
-    if "dataset" not in values:
-        raise ValueError("no dataset given; add --dataset NAME (see 'atom-nas list datasets')")
-    values = {**values, "dataset": choose_dataset(str(values["dataset"]))}
+    values = {**values, "dataset": choose_dataset(str(values.get("dataset", "")))}
     own = set(field_names(DistillSettings)) - {"method_config"}
     config = methods.load(method).Config
     for name in values:

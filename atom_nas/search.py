@@ -126,8 +126,12 @@ class _Session:
 
     def rank(self) -> None:
         """Propose architectures and score them on the synthetic set."""
-        plan, settings = self._plan, self._settings
         self._find_same()
+        self._propose()
+        self._find_same()  # now in the order of proposal, not of completion
+
+    def _propose(self) -> None:
+        plan, settings = self._plan, self._settings
         with self._folder.timing("search_wall_seconds"):
             evaluate = self._evaluation()
             if plan.drawn is None:
@@ -205,14 +209,12 @@ class _Session:
     def confirm(self) -> None:
         """Train the best on the real images, and keep them."""
         if self._settings.confirm:
-            self._find_same()
             chosen = first(self._folder, self._settings.confirm)
             with self._folder.timing("confirm_wall_seconds"):
                 Confirmation(self._plan, self._folder, self._stage, self._tell).ensure(chosen)
 
     def finish(self) -> SearchSummary:
         """Mark the run as complete."""
-        self._find_same()
         self._folder.record["complete"] = True
         self._folder.save()
         return summarised(self._plan, self._folder)
@@ -228,8 +230,8 @@ class _Session:
         try:
             with self._folder.timing("reference_wall_seconds"):
                 costs = expected_costs(chosen, halved=bool(self._plan.halving))
-                how = (estimator, "test_accuracy", len(chosen))
-                stage = self._stage("reference", *how, cache=cache, costs=costs)
+                total = len(chosen)
+                stage = self._stage("reference", estimator, "test_accuracy", total, cache=cache, costs=costs)
                 stage.ensure(costliest_first(chosen))
         finally:
             cache.close()

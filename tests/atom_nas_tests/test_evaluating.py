@@ -46,7 +46,8 @@ def test_a_precision_that_the_machine_lacks_is_told(
 
     monkeypatch.setattr(TrainingConfig, "settled", settled)
     with pytest.warns(UserWarning, match="no bfloat16 here"):
-        atom_nas.evaluate(digits_set, baseline=False, **QUICK)
+        found = atom_nas.evaluate(digits_set, baseline=False, **QUICK)
+    assert found["networks"]["convnet2"]["n"] == 1
 
 
 @pytest.mark.parametrize(
