@@ -49,7 +49,7 @@ class Plan:
     """Which networks to train, on what, how often and how.
 
     Attributes:
-        sets: one or more, of one and the same dataset.
+        sets: of one and the same dataset.
         networks: of `distill.networks.NETWORKS`, or titles in `own`.
         repeats: networks of each kind.
         config: of every training.
@@ -75,6 +75,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         choose("split", self.split, SPLITS)
+        if not self.sets:
+            raise ValueError("no synthetic set given: name at least one")
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, not {self.repeats}")
         for other in self.sets[1:]:
