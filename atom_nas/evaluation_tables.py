@@ -79,16 +79,16 @@ def as_record(found: Found) -> Entry:
     Of one set: networks, NAME to mean, std, n and values; random_baseline, the same, pooled and by network;
     reused, how many trainings were done before. Of several: sets and random_baselines, a list each of what
     was trained on, and seeds, of sets that differ in the seed alone: all their accuracies together, and the
-    deviation of the sets' means. What was tested on is said where it could be either.
+    deviation of the sets' means. Both: dataset, and split, which it was tested on.
     """
     plan = found.plan
+    tested_on = {"dataset": plan.sets[0].card["dataset"]["name"], "split": plan.split}
     if len(plan.sets) == 1:
         kinds = {subject.kind: dict(accuracies) for subject, accuracies in found.accuracies.items()}
-        split = {} if plan.split == "test" else {"split": plan.split}
-        return {**as_json(kinds["synthetic"], kinds.get("random", {})), **split, "reused": found.reused}
+        own = as_json(kinds["synthetic"], kinds.get("random", {}))
+        return {**tested_on, **own, "reused": found.reused}
     return {
-        "dataset": plan.sets[0].card["dataset"]["name"],
-        "split": plan.split,
+        **tested_on,
         "sets": [_entry(found, subject) for subject in plan.subjects if subject.kind == "synthetic"],
         "random_baselines": [_entry(found, subject) for subject in plan.subjects if subject.kind == "random"],
         "seeds": [_together(found, sets, pooled) for sets, pooled in by_seeds(found)],

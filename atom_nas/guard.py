@@ -1,6 +1,7 @@
 """What surrounds every command: arguments as people write them, one line for every error, the exit code."""
 
 import functools
+import logging
 import re
 import signal
 import sys
@@ -58,7 +59,7 @@ class Commands(TyperGroup):
         _debug = "--debug" in given
         given = list(spread_settings(argument for argument in given if argument != "--debug"))
         given = list(fill_optional(given))
-        with _stopped_by_sigterm(), plain_warnings():
+        with _stopped_by_sigterm(), plain_warnings(), _told():
             try:
                 code = super().main(given or ["--help"], **{**extra, **_RUN}) or 0
             except _UsageError as error:
@@ -154,6 +155,27 @@ def plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+class _OnTheTerminal(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        from atom_nas.console import say
+
+        say(record.getMessage())
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Within, what the packages log of long waits is said on stderr, above any progress bar."""
+    log, handler = logging.getLogger("distill"), _OnTheTerminal()
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _report_usage(error: Any) -> int:

@@ -58,7 +58,10 @@ def count(text: str) -> typer.models.OptionInfo:
 SetFolder = Annotated[Path | None, typer.Option(help="The folder to write the synthetic set to.  [required]")]
 Dataset = Annotated[
     str | None,
-    typer.Option(help="A dataset's name or folder:PATH; see 'atom-nas list datasets'.  [required]"),
+    typer.Option(
+        help="A dataset's name ('atom-nas list datasets'), or folder:PATH of your own images: PATH/CLASS/*, "
+        "or PATH/train/CLASS/* with test/ or val/.  [required]"
+    ),
 ]
 Method = Annotated[str | None, typer.Option(help="See 'atom-nas list methods'.  [default: atom]")]
 Preset = Annotated[
@@ -221,7 +224,8 @@ ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [defaul
 ProxyEpochs = Annotated[
     int | None,
     count(
-        "Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes'), else 100]"
+        "Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes'), else 20, "
+        "or as many as make 320 steps]"
     ),
 ]
 SearchRepeats = Annotated[

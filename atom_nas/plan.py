@@ -39,6 +39,7 @@ class Plan:
 
     Attributes:
         settings: as given.
+        epochs: of the proxy, whatever said how many.
         synthetic: the synthetic set.
         dataset: the real dataset it was distilled from.
         data: the images of both.
@@ -63,6 +64,7 @@ class Plan:
     """
 
     settings: SearchSettings
+    epochs: int
     synthetic: SyntheticSet
     dataset: RealDataset
     data: SearchData
@@ -111,10 +113,11 @@ def prepare(settings: SearchSettings) -> Plan:
     drawn = _drawn(settings, space, listed)
     strategy = configure_strategy(settings.strategy, _strategy_options(settings), samples)
     halving = strategy if isinstance(strategy, HalvingConfig) else None
-    _check_score(settings, halving)
     device = resolve_device(settings.device)
     name = synthetic.card["dataset"]["name"]
-    trainings = settle_trainings(settings, name, device)
+    trainings = settle_trainings(settings, len(synthetic.labels), name, device)
+    epochs = trainings.proxy.epochs
+    _check_score(settings, epochs, halving)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -131,6 +134,7 @@ def prepare(settings: SearchSettings) -> Plan:
         probe(space, data.image_shape, data.classes)
     return Plan(
         settings=settings,
+        epochs=epochs,
         synthetic=synthetic,
         dataset=dataset,
         data=data,
@@ -213,14 +217,14 @@ def _check_proxy_space(settings: SearchSettings, synthetic: SyntheticSet, space:
         )
 
 
-def _check_score(settings: SearchSettings, halving: HalvingConfig | None) -> None:
+def _check_score(settings: SearchSettings, epochs: int, halving: HalvingConfig | None) -> None:
     """Refuse to rank by a rate where some training has one epoch."""
-    shortest = halving.epochs(settings.epochs)[0] if halving else settings.epochs
+    shortest = halving.epochs(epochs)[0] if halving else epochs
     parts = settings.combine if settings.score == MEAN_OF_RANKS else (settings.score,)
     if "training_loss_decay" in parts and shortest < 2:
         raise ValueError(
             f"score training_loss_decay is a rate over epochs, and trainings stop after {shortest} of "
-            f"{settings.epochs}: give more --epochs, or rank by another score"
+            f"{epochs}: give more --epochs, or rank by another score"
         )
 
 

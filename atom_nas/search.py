@@ -179,7 +179,7 @@ class _Session:
         halved: Callable[..., Rungs] = partial(Asha, tell=self._tell) if asynchronous else Halving
         return halved(
             plan.halving,
-            epochs=self._settings.epochs,
+            epochs=plan.epochs,
             score=score,
             folder=self._folder.path,
             store=self._folder.store,

@@ -8,7 +8,7 @@ from typing import Any
 
 import search_spaces
 from atom_nas import engines, estimators
-from atom_nas.estimators import proxy, real
+from atom_nas.estimators import real
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
 from atom_nas.tables import SCORE
@@ -43,7 +43,7 @@ class SearchSettings:
         reference_images: train the reference on a subset of this many real images; None: on all.
         reference_epochs: of the reference.
         reference_training: other fields of the reference's `TrainingConfig`.
-        epochs: of the proxy.
+        epochs: of the proxy. None: see `atom_nas.estimators.proxy.epochs_for`.
         training: other fields of the proxy's `TrainingConfig`.
         repeats: trainings of each architecture as the proxy, that differ in the seed alone, and by
             early-stopping; scores are their means.
@@ -87,7 +87,7 @@ class SearchSettings:
     reference_images: int | None = None
     reference_epochs: int = real.EPOCHS
     reference_training: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int = proxy.EPOCHS
+    epochs: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     repeats: int = 1
     validation_images: int | None = None

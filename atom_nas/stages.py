@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from atom_nas import estimators
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
+from atom_nas.estimators.proxy import EPOCHS, epochs_for
 from distill.training import TrainingConfig
 from search_spaces import is_own
 
@@ -36,9 +37,15 @@ class Estimators(TypedDict):
     confirm: ConfirmEstimator | None
 
 
-def settle_trainings(settings: "SearchSettings", dataset: str, device: torch.device) -> Trainings:
+def settle_trainings(
+    settings: "SearchSettings", images: int, dataset: str, device: torch.device
+) -> Trainings:
     """The trainings in a precision that the device has.
 
+    Args:
+        images: of the synthetic set, on which the proxy's epochs depend where the settings say nothing of
+            them.
+        dataset: the name of the real one.
     Raises:
         ValueError: an option is unknown or has a wrong value.
     """
@@ -47,7 +54,7 @@ def settle_trainings(settings: "SearchSettings", dataset: str, device: torch.dev
         reference = _training(settings.reference_training, settings.reference_epochs, dataset)
     if settings.confirm:
         confirm = _training(settings.confirm_training, settings.confirm_epochs, dataset)
-    proxy, reason = _training(settings.training, settings.epochs, dataset).settled(device)
+    proxy, reason = _as_proxy(settings, images, dataset).settled(device)
     settled = [each.settled(device) if each else (None, None) for each in (reference, confirm)]
     reasons = [why for why in (reason, *(why for _, why in settled)) if why]
     return Trainings(
@@ -90,6 +97,13 @@ def _beside(name: str, data: SearchData, as_proxy: Mapping[str, Any]) -> Estimat
         options = as_proxy if name in estimators.TRAINED_BESIDE else {}
         made = estimators.load(name).estimator(data, **options)
     return made
+
+
+def _as_proxy(settings: "SearchSettings", images: int, dataset: str) -> TrainingConfig:
+    training = _training(settings.training, settings.epochs or EPOCHS, dataset)
+    if settings.epochs or "epochs" in settings.training:
+        return training
+    return replace(training, epochs=epochs_for(images, training.batch_size))
 
 
 def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:

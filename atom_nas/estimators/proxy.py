@@ -18,7 +18,9 @@ from atom_nas.estimators.base import (
 from distill.leg import Leg
 from distill.training import TrainingConfig
 
-EPOCHS = 100
+EPOCHS, STEPS = 20, 320
+"""At least so many, unless the settings say how many epochs: of 500 images in batches of 32 the epochs make
+as many steps, of fewer images it takes more epochs to get there (docs/convnets.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class ProxyConfig:
     """How the proxy trains and what it scores on.
 
     Attributes:
-        training: of every network on the synthetic set; `EPOCHS` epochs of the field's recipe by default.
+        training: of every network on the synthetic set.
         validation_images: score on a seeded subset of this many validation images, with equal shares per
             class, to bound the cost; None: on all.
         subset_seed: of that subset.
@@ -35,6 +37,12 @@ class ProxyConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=EPOCHS))
     validation_images: int | None = None
     subset_seed: int = 0
+
+
+def epochs_for(images: int, batch_size: int) -> int:
+    """Epochs of a set of so many images: `EPOCHS`, or as many as make `STEPS` steps."""
+    steps = -(-images // batch_size)
+    return max(EPOCHS, -(-STEPS // steps))
 
 
 class ProxyEstimator:

@@ -1,7 +1,7 @@
 """Recipes: how a space's architectures are ranked unless the user says otherwise. One YAML file a space.
 
-A file holds a one-line `summary` and `settings`: fields of `atom_nas.settings.SearchSettings`. A space
-without a file has the defaults of `SearchSettings`.
+A file holds a one-line `summary` and `settings`: fields of `atom_nas.settings.SearchSettings`. Spaces
+without a file of their own, users' ones among them, share one.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from atom_nas.settings import SearchSettings
 
 _FOLDER = Path(__file__).parent
+OTHERS = "others"
+"""The recipe of spaces that have none of their own."""
 
 
 def names() -> tuple[str, ...]:
-    """The spaces that have a recipe."""
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+    """The spaces that have a recipe of their own, and `OTHERS`."""
+    return (*sorted(path.stem for path in _FOLDER.glob("*.yaml") if path.stem != OTHERS), OTHERS)
 
 
 def summary(space: str) -> str:
@@ -28,8 +30,8 @@ def summary(space: str) -> str:
 
 
 def settings(space: str) -> dict[str, Any]:
-    """The settings that a space's recipe brings; none if it has no recipe."""
-    own = _read(space)["settings"] if space in names() else {}
+    """The settings that a space's recipe brings."""
+    own = _read(space if space in names() else OTHERS)["settings"]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
@@ -51,7 +53,7 @@ def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict
 
 def with_recipe(**values: Any) -> "SearchSettings":
     """The settings of a search from fields by name, as the command has them: what is not given is as the
-    space's recipe says, where it has one.
+    space's recipe says.
 
     Raises:
         ValueError: a setting is unknown or wrong.

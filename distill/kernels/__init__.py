@@ -6,6 +6,7 @@ Plain C++ without torch's headers, so that compiling takes seconds and the resul
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -30,6 +31,7 @@ _HEADERS = tuple(_HERE / f"{name}.h" for name in ("parallel", "product", "values
 _FLAGS = ("-O3", "-march=native", "-fno-trapping-math", "-fno-math-errno", "-std=c++17", "-fPIC", "-pthread")
 _COMPILE_SECONDS = 300
 
+_log = logging.getLogger(__name__)
 _int, _long, _float, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _BLOCK = [_int, _int, *[_long] * 4, *[_float] * 3, *[_pointer] * 3]
 _CONVOLUTION = [_int, *[_long] * 5]
@@ -116,6 +118,7 @@ def load() -> ctypes.CDLL:
         for path in filter(partial(_is_whole, name), _folder().glob(f"{name}-*.so")):
             with suppress(OSError, AttributeError):
                 return _bound(path)
+    _log.info("compiling the kernels of this machine with %s, once: some seconds", compiler)
     try:
         return _bound(_compile(compiler, name))
     except (OSError, AttributeError) as error:

@@ -78,7 +78,7 @@ def test_splits_are_kept_apart(synthetic: SyntheticSet) -> None:
     assert again.guess == first.guess
     assert carry_out(final).guess != again.guess
     assert as_record(again)["split"] == "validation"
-    assert "split" not in as_record(carry_out(final))
+    assert as_record(carry_out(final))["split"] == "test"
 
 
 def test_what_was_finished_before_an_interruption_is_kept(synthetic: SyntheticSet) -> None:
@@ -278,7 +278,8 @@ def test_several_sets_stand_side_by_side(synthetic: SyntheticSet) -> None:
 
 def test_one_set_keeps_its_form(synthetic: SyntheticSet) -> None:
     record = as_record(found(plan(synthetic)))
-    assert list(record) == ["networks", "random_baseline", "reused"]
+    assert list(record) == ["dataset", "split", "networks", "random_baseline", "reused"]
+    assert (record["dataset"], record["split"]) == ("digits", "test")
     assert record["networks"]["convnet2"]["values"] == [0.5, 0.7]
     assert record["random_baseline"]["networks"]["convnet2"]["values"] == [0.6, 0.7 + 0.1]
     assert as_record(found(plan(synthetic, baseline=False)))["random_baseline"] is None

@@ -12,6 +12,7 @@ import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.engines.base import Job, Workload
+from atom_nas.estimators.proxy import epochs_for
 from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
@@ -31,7 +32,7 @@ def settled(tmp_path: Path, said: set[str], **values: object) -> SearchSettings:
 
 @pytest.mark.parametrize("space", recipes.names())
 def test_recipes_are_of_spaces_and_settings_that_there_are(space: str, tmp_path: Path) -> None:
-    assert space in SPACES
+    assert space in SPACES or space == recipes.OTHERS
     assert recipes.summary(space)
     own = recipes.settings(space)
     made = construct(SearchSettings, {"synthetic": tmp_path, "out": tmp_path, "space": space, **own})
@@ -58,14 +59,39 @@ def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
     own = recipes.settings("nasbench201")
     made = atom_nas.with_recipe(**where, space="nasbench201", epochs=7)
     assert made == SearchSettings(**where, space="nasbench201", **{**own, "epochs": 7})
-    assert atom_nas.with_recipe(**where) == SearchSettings(**where)
+    assert atom_nas.with_recipe(**where) == SearchSettings(**where, **recipes.settings(recipes.OTHERS))
     with pytest.raises(ValueError, match="unknown setting 'epoch'"):
         atom_nas.with_recipe(**where, epoch=7)
 
 
-def test_spaces_without_a_recipe_keep_the_defaults(tmp_path: Path) -> None:
-    plain = settled(tmp_path, set(), space="convnet", score="validation_accuracy")
-    assert plain == SearchSettings(synthetic=tmp_path, out=tmp_path / "run")
+@pytest.mark.parametrize("space", ["convnet", "hub:mobilenetv3", "my_spaces.py:Blocks"])
+def test_spaces_without_a_recipe_of_their_own_share_one(
+    space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_spaces.py").touch()
+    plain = settled(tmp_path, set(), space=space, score="validation_accuracy")
+    where = {"synthetic": tmp_path, "out": tmp_path / "run", "space": space}
+    assert plain == SearchSettings(**where, **recipes.settings(recipes.OTHERS))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "epochs"),
+    [(500, 32, 20), (100, 32, 80), (10, 32, 320), (320, 32, 32), (321, 32, 30), (50_000, 32, 20)],
+)
+def test_small_sets_are_passed_over_more_often(images: int, batch_size: int, epochs: int) -> None:
+    assert epochs_for(images, batch_size) == epochs
+
+
+def test_epochs_are_those_that_were_said(quick: SearchSettings) -> None:
+    said: dict[str, Any] = {"reference": "none", "strategy": "successive-halving", "samples": 9}
+    steps = prepare(replace(quick, epochs=None, training={"batch_size": 20}))
+    images = len(steps.synthetic.labels)
+    assert steps.epochs == epochs_for(images, 20) > 20
+    for own in ({"epochs": 7}, {"training": {"epochs": 7}}, {"epochs": 9, "training": {"epochs": 7}}):
+        plan = prepare(replace(quick, **{"epochs": None, "training": {}, **said, **own}))
+        assert plan.epochs == 7
+        assert plan.proxy.settings()["training"]["epochs"] == 7
 
 
 def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -223,21 +224,25 @@ def test_training_is_the_same_with_and_without_kernels(monkeypatch: pytest.Monke
     assert fused == pytest.approx(run(), rel=1e-4)
 
 
-def test_a_search_without_kernels_says_why_and_goes_on(tmp_path, monkeypatch) -> None:
+def command(*words: str) -> Any:
     from typer.testing import CliRunner
 
-    from atom_nas import search
     from atom_nas.cli import app
+
+    return CliRunner().invoke(app, words)
+
+
+def test_a_search_without_kernels_says_why_and_goes_on(tmp_path, monkeypatch) -> None:
+    from atom_nas import search
 
     monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(search.kernels, "why_unavailable", lambda: "there is no C++ compiler")
-    call = CliRunner().invoke
-    made = call(
-        app, ["distill", "--dataset", "digits", "--method", "random", "--ipc", "1", "--out", f"{tmp_path}/s"]
+    made = command(
+        "distill", "--dataset", "digits", "--method", "random", "--ipc", "1", "--out", f"{tmp_path}/s"
     )
     assert made.exit_code == 0
-    command = ["search", f"{tmp_path}/s", "--samples", "1", "--epochs", "1", "--reference", "none"]
-    result = call(app, [*command, "--out", f"{tmp_path}/r"])
+    words = ["search", f"{tmp_path}/s", "--samples", "1", "--epochs", "1", "--reference", "none"]
+    result = command(*words, "--out", f"{tmp_path}/r")
     assert result.exit_code == 0
     assert "without fused kernels" in result.stderr
     assert "there is no C++ compiler" in (tmp_path / "r" / "run.json").read_text()
@@ -277,6 +282,17 @@ def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) 
         function.cache_clear()
     assert "fails (out of order)" in (kernels.why_unavailable() or "")
     assert not list(fresh_kernels.glob("*.so"))
+
+
+def test_a_command_says_that_it_compiles(fresh_kernels, monkeypatch, tmp_path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    words = ["distill", "--dataset", "digits", "--ipc", "1", "--iterations", "1"]
+    told = [command(*words, "--out", f"{tmp_path}/{name}").stderr for name in ("first", "second")]
+    assert told[0].count(f"compiling the kernels of this machine with {compiler}, once") == 1
+    assert "compiling" not in told[1]
 
 
 def test_what_is_left_of_a_library_is_compiled_anew(fresh_kernels, monkeypatch, tmp_path) -> None:

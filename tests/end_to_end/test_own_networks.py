@@ -84,6 +84,7 @@ def test_the_guide(synthetic, here):
     # By the module's name it is the same network, by other code another.
     again = json.loads(done(*command, "--networks", "my_networks:perceptron").stdout)
     assert again == {
+        **{"dataset": "digits", "split": "test"},
         "networks": {name: networks[name] for name in networks if name != "convnet2"},
         "random_baseline": None,
         "reused": 2,
