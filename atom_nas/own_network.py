@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill import networks
 from search_spaces import own
-from search_spaces.foreign import told
+from search_spaces.foreign import told, warn_of_probabilities
 
 ImageShape = tuple[int, int, int]
 
@@ -85,3 +85,4 @@ class Builder:
             raise ValueError(f"{name} has no parameters to train")
         if not bool(torch.isfinite(logits).all()):
             raise ValueError(f"{name} makes logits of blank images that are not finite")
+        warn_of_probabilities(logits, name)

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -169,6 +170,19 @@ def probe(space: NniSpace, image_shape: ImageShape, classes: int) -> None:
         )
 
 
+def warn_of_probabilities(logits: Tensor, who: str) -> None:
+    """Say that a network seems to end in a softmax: trained by cross-entropy of logits it hardly learns.
+
+    Args:
+        logits: what it makes of some images, (N, K).
+    """
+    if bool((logits >= 0).all()) and torch.allclose(logits.sum(dim=1), torch.ones(len(logits)), atol=1e-4):
+        warnings.warn(
+            f"{who} seems to end in a softmax; it is trained by a loss that takes logits, so leave that out",
+            stacklevel=3,
+        )
+
+
 def _fault(space: NniSpace, architecture: Any, image_shape: ImageShape, classes: int) -> str | None:
     try:
         with told(str(architecture)[:_LONGEST]), _crashes_located():
@@ -185,6 +199,7 @@ def _apply(space: NniSpace, architecture: Any, image_shape: ImageShape, classes:
     given = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if given != [2, classes]:
         raise ValueError(f"gives {given} for two images, not logits of shape [2, {classes}]")
+    warn_of_probabilities(logits.detach(), str(architecture)[:_LONGEST])
     logits.sum().backward()
 
 

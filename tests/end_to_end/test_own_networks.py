@@ -43,6 +43,9 @@ def endless(image_shape, classes):
     nn.init.constant_(layer.bias, float("inf"))
     return nn.Sequential(nn.Flatten(), layer)
 
+def sure(image_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes), nn.Softmax(1))
+
 def fails(image_shape, classes):
     raise RuntimeError("not today\\nnor tomorrow")
 """
@@ -133,6 +136,13 @@ def test_mistakes(synthetic, here, name, said):
     (here / "package").mkdir()
     (here / "package" / "__init__.py").write_text("def tiny(image_shape, classes): ...")
     assert said in refused("evaluate", synthetic, *QUICK, "--networks", name)
+
+
+def test_a_network_that_ends_in_a_softmax_is_told(synthetic, here):
+    with pytest.warns(UserWarning, match=r"seems to end in a softmax") as caught:
+        done("evaluate", synthetic, *QUICK, "--networks", "others.py:sure,others.py:Net")
+    told = [str(each.message).split()[0] for each in caught if "softmax" in str(each.message)]
+    assert told == ["others.py:sure"]
 
 
 def test_what_a_network_prints_is_not_in_the_output(synthetic, here):

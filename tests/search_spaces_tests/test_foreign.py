@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,19 @@ def test_a_space_of_which_nothing_works_is_told_at_once(tmp_path: Path, forward:
         probe(space, SHAPE, 3)  # type: ignore[arg-type]
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("end", "warned"), [(".softmax(1)", True), (".log_softmax(1)", False), ("", False)])
+def test_networks_that_end_in_a_softmax_are_told(tmp_path: Path, end: str, warned: bool) -> None:
+    code = "class S(ModelSpace):\n    def __init__(self, classes):\n        super().__init__()\n"
+    code += "        self.first = MutableLinear(64, nni.choice('w', [4, 8]))\n"
+    code += "        self.last = nn.LazyLinear(classes)\n"
+    code += f"    def forward(self, x): return self.last(self.first(x.flatten(1))){end}"
+    space = search_spaces.load(f"{written(tmp_path, code)}:S", classes=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        probe(space, SHAPE, 3)  # type: ignore[arg-type]
+    assert any("w=4 seems to end in a softmax" in str(each.message) for each in caught) == warned
 
 
 def test_native_code_that_ends_the_process_is_located(tmp_path: Path) -> None:
