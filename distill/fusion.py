@@ -75,11 +75,13 @@ class Tail(nn.Module):
         if norm is None:
             return _apply(_Plain, maps, None, None, self.form)
         if isinstance(norm, nn.BatchNorm2d) and not norm.training:
+            if torch.is_grad_enabled():  # a kernel's scale and shift are constants
+                return _apply(_Plain, norm(maps), None, None, self.form)
             assert norm.running_mean is not None
             assert norm.running_var is not None
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             shift = norm.bias - norm.running_mean * scale
-            return _apply(_Plain, maps, scale.detach(), shift.detach(), self.form)
+            return _apply(_Plain, maps, scale, shift, self.form)
         out, mean, variance = _Normalised.apply(maps, norm.weight, norm.bias, self.form)
         if isinstance(norm, nn.BatchNorm2d):
             _track(norm, mean, variance, maps)
@@ -91,9 +93,12 @@ def fuse(network: nn.Module) -> nn.Module:
 
     Of an `nn.Sequential` or a `ConvNet`, each run of (norm, activation, pooling) behind a `Conv2d`, any of
     them absent or `Identity`, becomes a `Tail`. Subclasses may compute anything, so they stay as they
-    are; so does a whole network of another type, or with hooks, which expect every module to be called.
+    are; so does a whole network of another type, of other numbers than float32, or with hooks, which expect
+    every module to be called.
     """
-    if any(map(_is_watched, network.modules())):
+    if any(map(_is_altered, network.modules())) or nn.modules.module._has_any_global_hook():
+        return network
+    if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
         return network
     if type(network) is ConvNet:
         layers = list(network.layers())
@@ -104,11 +109,14 @@ def fuse(network: nn.Module) -> nn.Module:
     return nn.Sequential(*_fused(layers)).train(network.training)
 
 
-def _is_watched(module: nn.Module) -> bool:
-    """Whether something happens when it is called, beside what its class does."""
+def _is_altered(module: nn.Module) -> bool:
+    """Whether it does other than its class: has hooks, or methods of its own."""
     own: dict[str, Any] = vars(module)
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in own or any(own[name] for name in hooks)
+    replaced = (
+        callable(value) and callable(getattr(type(module), name, None)) for name, value in own.items()
+    )
+    return any(own[name] for name in hooks) or any(replaced)
 
 
 def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:

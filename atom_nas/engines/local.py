@@ -173,8 +173,9 @@ class LocalEngine:
         return _Worker(process, ours)
 
     def _hand_out(self, pending: deque[Job]) -> None:
-        idle = [worker for worker in self._workers if worker.ready and worker.job is None]
-        for worker in idle[: len(pending)]:
+        for worker in [each for each in self._workers if each.ready and each.job is None]:
+            if not pending:
+                return
             if worker.give(pending[0]):
                 pending.popleft()
             else:

@@ -22,7 +22,7 @@ FEWEST = 2000
 """Images from which on it is worth a file."""
 LARGEST_BYTES = 8 * 2**30
 """Of all files together; those that were not used for longest go first."""
-_VERSION = "2"
+_VERSION = "3"
 _ABANDONED_SECONDS = 3600.0
 
 

@@ -141,6 +141,8 @@ def _threads() -> int:
 
 def _size(path: Path) -> tuple[int, int]:
     with _opened(path) as image:
+        if image.format == "TIFF":  # which Pillow turns itself: the sides at once, or with the pixels, or not
+            return _turned(image).size
         # EXIF orientations 5 to 8 swap the sides.
         width, height = image.size
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
@@ -157,6 +159,7 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _turned(image: Image.Image) -> Image.Image:
     """Upright, if EXIF says how; Pillow's own way writes the block anew, which fails where it is damaged."""
+    image.load()  # a TIFF file's pixels are turned by that, and its EXIF then says so
     method = _UPRIGHT.get(_orientation(image) or 1)
     return image if method is None else image.transpose(method)
 

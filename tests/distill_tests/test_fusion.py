@@ -64,7 +64,9 @@ def passes(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     out.backward(weights)
     gradients = [images.grad, *(p.grad for p in network.parameters())]
     buffers = [b for b in network.buffers() if b.is_floating_point()]
-    return [t.detach().clone() for t in (out, *gradients, *buffers, network.eval()(images))]
+    with torch.no_grad():
+        evaluated = network.eval()(images)
+    return [t.detach().clone() for t in (out, *gradients, *buffers, evaluated)]
 
 
 @pytest.mark.parametrize(("norm", "activation", "pooling"), COMBINATIONS)
@@ -167,6 +169,22 @@ def replaced() -> nn.Module:
     return layer
 
 
+def otherwise_convolved() -> nn.Module:
+    layer = convolution()
+    plain = layer._conv_forward
+    layer._conv_forward = lambda *given: 2 * plain(*given)  # type: ignore[method-assign]
+    return layer
+
+
+def frozen() -> nn.Module:
+    """Statistics stay, weights are trained: as in fine-tuning."""
+    norm = nn.BatchNorm2d(16)
+    norm.running_mean += 0.3  # type: ignore[operator]
+    norm.eval()
+    norm.train = lambda mode=True: norm  # type: ignore[assignment, misc]
+    return norm
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -187,6 +205,8 @@ def replaced() -> nn.Module:
         ),
         nn.Sequential(convolution(), hooked()),
         nn.Sequential(convolution(), replaced()),
+        nn.Sequential(otherwise_convolved(), nn.ReLU()),
+        nn.Sequential(convolution(), frozen(), nn.ReLU()),
         nn.Sequential(nn.utils.parametrizations.weight_norm(convolution()), nn.ReLU()),
     ],
     ids=lambda network: f"{type(network).__name__}({', '.join(type(each).__name__ for each in network)})",
@@ -195,6 +215,32 @@ def test_what_a_subclass_or_a_hook_does_is_done(network: nn.Module) -> None:
     """Networks of the user's are trained and scored with the kernels as well, whatever they are made of."""
     images = torch.randn(4, 3, 16, 16, generator=stream(0))
     assert worst(passes(fuse(copy.deepcopy(network)), images), passes(network, images)) < 1e-4
+
+
+def test_a_norm_that_evaluates_while_gradients_are_taken_gets_its_own() -> None:
+    plain = block("batch", "relu", "max")
+    plain[1].running_mean += 0.3
+    images = torch.randn(4, 3, HEIGHT, WIDTH)
+
+    def gradients(network: nn.Module) -> list[torch.Tensor]:
+        network.eval()(images).square().sum().backward()
+        return [torch.as_tensor(parameter.grad) for parameter in network.parameters()]
+
+    found, wanted = gradients(fuse(copy.deepcopy(plain))), gradients(plain)
+    assert len(found) == 3
+    assert worst(found, wanted) < 1e-4
+
+
+def test_networks_in_other_numbers_and_with_hooks_on_all_modules_stay() -> None:
+    network = nn.Sequential(convolution(), nn.ReLU())
+    double = copy.deepcopy(network).double()
+    assert fuse(double) is double
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert fuse(network) is network
+    finally:
+        hook.remove()
+    assert fuse(network) is not network
 
 
 def test_a_fused_network_shares_its_parameters_and_other_networks_stay() -> None:

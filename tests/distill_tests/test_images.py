@@ -23,14 +23,22 @@ def picture(width: int = 6, height: int = 4) -> Image.Image:
     return Image.fromarray(values)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_are_turned_as_exif_says(orientation: int, tmp_path: Path) -> None:
+def test_images_are_turned_as_exif_says(orientation: int, suffix: str, tmp_path: Path) -> None:
+    """Of TIFF files Pillow turns the pixels itself."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture(8, 8).save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as image:
+    path = tmp_path / f"turned.{suffix}"
+    picture(8, 8).save(path, exif=exif.tobytes())
+    with Image.open(path) as image:
         upright = np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1)
-    assert np.array_equal(decode([tmp_path / "turned.png"], 8, 8)[0], upright)
+    assert np.array_equal(decode([path], 8, 8)[0], upright)
+    with Image.open(path) as image:
+        assert np.array_equal(decode([image], 8, 8)[0], upright)
+    picture(8, 4).save(path, exif=exif.tobytes())
+    with pytest.raises(ValueError, match="have size 8x4" if orientation < 5 else "have size 4x8"):
+        common_size([path])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
