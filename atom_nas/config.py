@@ -133,6 +133,8 @@ def first_wrong(error: ValidationError, name: str = "") -> str:
         name: of the value, where the error tells of one alone.
     """
     first, *others = error.errors()
+    if first["type"] == "missing":
+        return f"{'.'.join(map(str, first['loc']))} is missing"
     # A value that may be of several types has an error for each, which are told apart by the end of `loc`.
     alike = [
         each

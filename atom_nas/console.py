@@ -1,6 +1,8 @@
 """What the commands show on the terminal: progress with ETA, and tables. Results go to stdout, the rest to
 stderr; where stderr is no terminal, progress is a plain line every few seconds."""
 
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,19 @@ _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
 stderr = Console(stderr=True, highlight=False, emoji=False)
 stdout = Console(highlight=False, emoji=False, soft_wrap=True)
+
+
+def claim_stdout() -> None:
+    """From now on nothing reaches standard output but what `stdout` prints: what a user's code writes there,
+    programs that it starts included, goes to stderr. For a command whose result other programs read."""
+    try:
+        sys.stdout.flush()
+        place = sys.stdout.fileno()
+        ours = os.dup(place)
+        os.dup2(sys.stderr.fileno(), place)
+    except (OSError, ValueError, AttributeError):  # closed, or no file, as where a test listens
+        return
+    stdout.file = os.fdopen(ours, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
 
 
 def say(text: str) -> None:

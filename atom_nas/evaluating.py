@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,31 @@ from distill.training import TrainingConfig
 Given = SyntheticSet | Path | str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What `evaluate` is called with, for its types."""
+
+    networks: list[str] | None
+    repeats: int
+    training: dict[str, Any]
+    split: str
+    baseline: bool
+    seed: int
+    device: str
+    workers: int | None
+    fresh: bool
+
+    def __post_init__(self) -> None:
+        if self.networks == [] or (self.workers is not None and self.workers < 1):
+            raise ValueError("name at least one network, and have at least one worker")
+
+
 def evaluate(
     sets: Given | Sequence[Given],
     *,
     networks: Sequence[str] | None = None,
     repeats: int = 5,
-    training: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | TrainingConfig | None = None,
     split: str = "test",
     baseline: bool = True,
     seed: int = 0,
@@ -42,7 +62,7 @@ def evaluate(
         networks: names that `atom-nas list networks` shows, or FILE.py:FUNCTION; None is the field's ConvNet
             for images of that size.
         repeats: networks of each kind.
-        training: keys of `TrainingConfig`, e.g. epochs; the others are its defaults.
+        training: a `TrainingConfig`, or keys of it, e.g. epochs; the others are its defaults.
         split: test, or validation for the held-out images.
         baseline: whether to train on random real images as well.
         seed: of the networks' weights, their training, and the choice of random images.
@@ -54,17 +74,37 @@ def evaluate(
     Raises:
         ValueError: if the sets cannot be compared, a name or a setting is unknown, a network cannot take the
             images, or trainings failed; those that ended are kept.
+        EngineError: if the processes cannot start.
     """
-    several = [sets] if isinstance(sets, SyntheticSet | Path | str) else list(sets)
+    several = [sets] if isinstance(sets, SyntheticSet | Path | str) else sets
+    if not isinstance(several, Sequence):
+        raise ValueError(f"sets are a synthetic set, the folder of one, or a list of them, not {sets!r}")
     loaded = [each if isinstance(each, SyntheticSet) else load(each) for each in several]
-    if isinstance(networks, str):
-        raise ValueError(f"networks are a list of names: [{networks!r}]")
-    options = {"repeats": repeats, "split": split, "baseline": baseline, "seed": seed}
-    plan, fallback = planned(loaded, networks, training=training or {}, device=device, **options)
+    given = construct(
+        _Given,
+        {
+            "networks": networks,
+            "repeats": repeats,
+            "training": training.as_dict() if isinstance(training, TrainingConfig) else training or {},
+            "split": split,
+            "baseline": baseline,
+            "seed": seed,
+            "device": str(device),
+            "workers": workers,
+            "fresh": fresh,
+        },
+    )
+    options = {"repeats": given.repeats, "split": given.split, "baseline": given.baseline, "seed": given.seed}
+    plan, fallback = planned(loaded, given.networks, training=given.training, device=given.device, **options)
     if fallback:
         warnings.warn(fallback, stacklevel=2)
     found = carry_out(
-        plan, dataset=dataset, data_dir=data_dir, workers=workers, fresh=fresh, on_epoch=on_epoch
+        plan,
+        dataset=dataset,
+        data_dir=data_dir,
+        workers=given.workers,
+        fresh=given.fresh,
+        on_epoch=on_epoch,
     )
     return as_record(found)
 

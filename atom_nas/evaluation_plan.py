@@ -158,7 +158,7 @@ class Plan:
             "split": self.split,
             "training": self.config.as_dict(),
             "device": self.device.type,
-            "kernels": (kernels.why_unavailable() or "fused") if self.device.type == "cpu" else None,
+            "kernels": kernels.way() if self.device.type == "cpu" else None,
             # Random images are those of every set that has as many of them in the same space.
             **(_set(trained_on) if subject.kind == "synthetic" else {"set": None}),
             **_space(trained_on),

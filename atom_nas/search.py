@@ -250,7 +250,7 @@ class _Session:
             "seed": plan.settings.seed,
             "device": plan.device.type,
             "torch": torch.__version__,
-            "kernels": self._folder.record["environment"].get("kernels"),
+            "kernels": kernels.way() if plan.device.type == "cpu" else None,
         }
 
     def _stage(

@@ -94,8 +94,11 @@ def evaluate(
     Finished trainings are kept in ~/.cache/atom-nas and not repeated.
     """
     from atom_nas.config import assigned, choose_dataset, given
+    from atom_nas.console import claim_stdout
     from atom_nas.terminal import EvaluationOutput, evaluation_plan, show_evaluation
 
+    if as_json:
+        claim_stdout()
     plan = evaluation_plan(
         directories,
         networks=networks,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill.synthetic import SOFT_LABELS, SyntheticSet
+from distill.synthetic import SOFT_LABELS, SyntheticSet, load
 
 
 def _folder(synthetic: SyntheticSet, out: Path) -> None:
@@ -101,24 +101,26 @@ FORMATS: dict[str, tuple[Callable[[SyntheticSet, Path], None], str]] = {
 }
 
 
-def export(synthetic: SyntheticSet, kind: str, out: Path | str) -> Path:
+def export(synthetic: SyntheticSet | Path | str, kind: str, out: Path | str) -> Path:
     """Write `synthetic` to `out`, which must not exist yet; nothing is left behind on failure.
 
     Args:
+        synthetic: a set, or the folder of one.
         kind: folder, of a PNG an image; npz; or pt, see `FORMATS`.
     Returns:
         `out`.
     Raises:
-        ValueError: on an unknown format or an `out` that exists.
+        ValueError: on an unknown format, an `out` that exists, or a folder that holds no set.
     """
-    if kind not in FORMATS:
+    if not isinstance(kind, str) or kind not in FORMATS:
         raise ValueError(f"unknown format {kind!r}; allowed: {', '.join(FORMATS)}")
     out = Path(out)
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists already; name another --out")
+    made = synthetic if isinstance(synthetic, SyntheticSet) else load(synthetic)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as staging:
         staged = Path(staging) / out.name
-        FORMATS[kind][0](synthetic, staged)
+        FORMATS[kind][0](made, staged)
         os.replace(staged, out)
     return out

@@ -23,6 +23,7 @@ from distill.preprocessing import Preprocessing
 from distill.seeding import derive_seed, own_randomness, stream
 from distill.sources import suited_augmentation
 
+_MOST = 10**9  # images a step, or epochs
 _STEPS_UNSEEN = 64
 """Steps after which losses are read off a GPU, for which it is waited for."""
 Schedule = Literal["step", "cosine", "onecycle", "constant"]
@@ -61,6 +62,9 @@ class TrainingConfig:
         for field in ("epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, field) < float("inf"):
                 raise ValueError(f"{field} must be positive and finite, not {getattr(self, field)}")
+        for field in ("epochs", "batch_size"):
+            if getattr(self, field) > _MOST:
+                raise ValueError(f"{field} must be at most {_MOST:,}, not {getattr(self, field):,}")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < float("inf"):
             raise ValueError(
                 f"momentum must lie in [0, 1) and weight_decay must be finite and not negative, "

@@ -45,7 +45,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise ValueError(
-            f"{path.parent} has no {path.name}: the search stored no trials; run it again with --resume"
+            f"{path.parent} has no {path.name}, which holds a run's trials: put it back, or search anew in "
+            "another folder"
         )
     try:
         with closing(_connect(path)) as connection:

@@ -223,9 +223,16 @@ def told(what: str) -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     except (Exception, SystemExit) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = [line.strip() for line in _message(error).splitlines() if line.strip()]
         said = lines[:1] if isinstance(error, ValueError) else [type(error).__name__, *lines[:1]]
         raise ValueError(": ".join([what, *said])) from error
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except (Exception, SystemExit):  # noqa: BLE001 - its class may be the user's, too
+        return ""
 
 
 def _name(label: str) -> str:

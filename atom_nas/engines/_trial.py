@@ -50,7 +50,7 @@ def one_line(error: BaseException) -> str:
     """The kind of error and the first line of its message, at most a few hundred characters."""
     try:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    except Exception:  # noqa: BLE001 - its class may be the user's, too
+    except (Exception, SystemExit):  # noqa: BLE001 - its class may be the user's, too
         lines = []
     return ": ".join([type(error).__name__, *lines[:1]])[:_MAX_REASON]
 

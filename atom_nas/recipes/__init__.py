@@ -44,7 +44,7 @@ def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict
     """
     whole = dict(values)
     for name, own in settings(space).items():
-        if isinstance(own, Mapping):
+        if isinstance(own, Mapping) and isinstance(values.get(name) or {}, Mapping):
             whole[name] = {**own, **(values.get(name) or {})}
         elif name not in said:
             whole[name] = own

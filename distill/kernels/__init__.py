@@ -66,6 +66,11 @@ def why_unavailable() -> str | None:
     return None
 
 
+def way() -> str:
+    """How trainings go on a CPU here: "fused" or "eager", whose results differ in rounding."""
+    return "eager" if why_unavailable() else "fused"
+
+
 def library() -> Any:
     """The compiled kernels, from the cache folder or compiled now.
 

@@ -255,17 +255,21 @@ def _unreadable(failed: Sequence[tuple[Source, str]], total: int) -> str:
     if len(complaints) == 1:
         return f"cannot read the image {complaints[0]}; mend or remove it"
     more = len(complaints) - _NAMED
-    rest = f" and {more} more{_list(failed)}" if more > 0 else ""
+    files = [path for path, _ in failed if isinstance(path, Path)]
+    rest = f" and {more} more{_list(files)}" if more > 0 else ""
     listed = ", ".join(complaints[:_NAMED]) + rest
     return f"cannot read {len(failed)} of {total} images: {listed}; mend or remove them"
 
 
-def _list(failed: Sequence[tuple[Source, str]]) -> str:
-    """Where all files that failed are listed, a line each, for whatever mends or removes them."""
+def _list(files: Sequence[Path]) -> str:
+    """Where all files that failed are listed, a line each, for whatever mends or removes them; nothing of
+    images that are open, and of names that take several lines."""
+    if not files or any("\n" in str(path) for path in files):
+        return ""
     file = cache_folder() / "unreadable.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, b"".join(os.fsencode(f"{path}\n") for path, _ in failed if isinstance(path, Path)))
+        write_bytes(file, b"".join(os.fsencode(f"{path}\n") for path in files))
     except OSError:
         return ""
     return f" (all are listed in {file})"

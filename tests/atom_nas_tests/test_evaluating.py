@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import atom_nas
@@ -53,7 +54,15 @@ def test_a_precision_that_the_machine_lacks_is_told(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"networks": "convnet2"}, r"networks are a list of names: \['convnet2'\]"),
+        ({"networks": "convnet2"}, "networks must be a valid list, not 'convnet2'"),
+        ({"networks": [1]}, "networks.* must be text, not 1"),
+        ({"networks": []}, "name at least one network"),
+        ({"workers": 0}, "at least one worker"),
+        ({"repeats": "many"}, "repeats must be a whole number, not 'many'"),
+        ({"repeats": True}, "repeats must be a number, not true"),
+        ({"split": None}, "split must be text, not null"),
+        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ({"training": 3}, "training must be .*, not 3"),
         ({"networks": ["convnet22"]}, "unknown network 'convnet22': did you mean 'convnet2'"),
         ({"repeats": 0}, "repeats must be at least 1, not 0"),
         ({"training": {"epoch": 2}}, "epochs"),
@@ -70,3 +79,19 @@ def test_mistakes_are_errors_of_one_line(digits_set: Path, options: dict[str, An
 def test_no_sets_are_none() -> None:
     with pytest.raises(ValueError, match="no synthetic set given: name at least one"):
         atom_nas.evaluate([])
+    with pytest.raises(ValueError, match="sets are a synthetic set, the folder of one, or a list of them"):
+        atom_nas.evaluate(None)  # type: ignore[arg-type]
+
+
+def test_a_device_and_a_config_may_be_objects(digits_set: Path) -> None:
+    options: dict[str, Any] = {"networks": ["convnet2"], "baseline": False}
+    plain = atom_nas.evaluate(digits_set, **QUICK, **options, device="cpu")
+    config = TrainingConfig(**QUICK["training"])
+    again = atom_nas.evaluate(
+        digits_set,
+        repeats=1,
+        training=config,
+        **options,
+        device=torch.device("cpu"),  # type: ignore[arg-type]
+    )
+    assert again == {**plain, "reused": 1}

@@ -81,6 +81,18 @@ def test_splits_are_kept_apart(synthetic: SyntheticSet) -> None:
     assert as_record(carry_out(final))["split"] == "test"
 
 
+def test_what_a_compiler_complains_of_does_not_tell_trainings_apart(
+    synthetic: SyntheticSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may name a temporary file, another each time."""
+    one = plan(synthetic, baseline=False)
+    keys = set()
+    for complaint in ("g++ fails (/tmp/cc1.s: error)", "g++ fails (/tmp/cc2.s: error)", None):
+        monkeypatch.setattr("distill.kernels.why_unavailable", lambda complaint=complaint: complaint)
+        keys.add(one.key(one.subjects[0], "convnet2", 0))
+    assert len(keys) == 2
+
+
 def test_what_was_finished_before_an_interruption_is_kept(synthetic: SyntheticSet) -> None:
     given = plan(synthetic, repeats=3, baseline=False)
     whole = carry_out(given)

@@ -62,6 +62,10 @@ def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
     assert atom_nas.with_recipe(**where) == SearchSettings(**where, **recipes.settings(recipes.OTHERS))
     with pytest.raises(ValueError, match="unknown setting 'epoch'"):
         atom_nas.with_recipe(**where, epoch=7)
+    with pytest.raises(ValueError, match=r"training must be .*, not 'fast'"):
+        atom_nas.with_recipe(**where, training="fast")
+    with pytest.raises(ValueError, match=r"^synthetic is missing$"):
+        atom_nas.with_recipe(space="convnet")
 
 
 @pytest.mark.parametrize("space", ["convnet", "hub:mobilenetv3", "my_spaces.py:Blocks"])

@@ -64,6 +64,26 @@ def test_whatever_a_reader_trips_over_names_the_file(tmp_path: Path, monkeypatch
             decode([source], 8, 8)
 
 
+def test_lists_are_of_files_with_names_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(images, "_NAMED", 2)
+    closed = picture()
+    closed.close()
+    damaged = [tmp_path / name for name in ("a.png", "b.png", "c.png", "d\nd.png")]
+    for path in damaged:
+        path.write_bytes(b"no picture")
+    for sources, said in (
+        ([closed] * 4, "and 2 more"),
+        (damaged, "and 2 more"),
+        (damaged[:3], "(all are listed"),
+    ):
+        with pytest.raises(ValueError, match="cannot read") as caught:
+            decode(sources, 8, 8)
+        assert said in str(caught.value)
+        assert ("listed" in said) == (tmp_path / "unreadable.txt").exists() == ("listed" in str(caught.value))
+    assert (tmp_path / "unreadable.txt").read_text().splitlines() == [str(path) for path in damaged[:3]]
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")

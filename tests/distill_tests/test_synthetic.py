@@ -282,8 +282,14 @@ def test_export_to_folder_npz_and_pt(artifact, tmp_path):
     assert torch.equal(tensors["images"], artifact.images)
     with pytest.raises(ValueError, match="exists already"):
         export(artifact, "pt", tmp_path / "set.pt")
-    with pytest.raises(ValueError, match="unknown format"):
-        export(artifact, "zip", tmp_path / "set.zip")
+    for kind in ("zip", ["npz"]):
+        with pytest.raises(ValueError, match="unknown format"):
+            export(artifact, kind, tmp_path / "set.zip")
+    (tmp_path / "link.npz").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="exists already"):
+        export(artifact, "npz", tmp_path / "link.npz")
+    with np.load(export(str(artifact.path), "npz", tmp_path / "again.npz")) as archive:
+        assert np.array_equal(archive["images"], artifact.images.numpy())
 
 
 def test_exported_class_names_cannot_leave_the_folder(artifact, tmp_path):

@@ -157,6 +157,8 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     "wrong",
     [
         {"epochs": 0},
+        {"epochs": 2 * 10**9},
+        {"batch_size": 10**23},
         {"learning_rate": -1.0},
         {"schedule": "never"},
         {"precision": "int4"},

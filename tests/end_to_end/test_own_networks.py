@@ -52,15 +52,20 @@ def fails(image_shape, classes):
 
 
 LOUD = """
+import atexit
+import os
 from torch import nn
 
 print("imported here")
+atexit.register(print, "left here")
 
 
 class Loud(nn.Module):
     def __init__(self, image_shape, classes):
         super().__init__()
         print("made here")
+        os.write(1, b"written here\\n")
+        os.system("echo echoed here")
         self.head = nn.Linear(image_shape[1] * image_shape[2], classes)
 
     def forward(self, images):
@@ -153,5 +158,5 @@ def test_what_a_network_prints_is_not_in_the_output(synthetic, here):
         [sys.executable, "-m", "atom_nas", *map(str, options)], capture_output=True, text=True, check=True
     )
     assert list(json.loads(said.stdout)["networks"]) == ["loud.py:Loud"]
-    for place in ("imported", "made", "called"):
+    for place in ("imported", "made", "called", "written", "echoed", "left"):
         assert f"{place} here" in said.stderr
