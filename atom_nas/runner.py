@@ -205,6 +205,7 @@ class Stage:
     _progress: Progress = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
+    _ended: dict[str, str] = field(init=False, default_factory=dict)
     _overdue: dict[str, Trial] = field(init=False, default_factory=dict)
     _positions: dict[str, int] = field(init=False, default_factory=dict)
     _spent: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
@@ -236,8 +237,16 @@ class Stage:
         self._run([name for name in left if firsts[self.same_as(name)] != name])
 
     def _run(self, names: Sequence[str]) -> None:
-        for outcome in self.engine.run([self.job(name) for name in names], self.on_wait):
+        left = [name for name in names if not self._shares_end(name)]
+        for outcome in self.engine.run([self.job(name) for name in left], self.on_wait):
             self.settle(outcome)
+
+    def _shares_end(self, architecture: str) -> bool:
+        """Settle an architecture whose network took longer than it may by another name."""
+        reason = self._ended.get(self.same_as(architecture))
+        if reason is not None:
+            self.settle(self._not_run(architecture, reason))
+        return reason is not None
 
     def take(self, architecture: str, position: int) -> bool:
         """Settle what needs no training: stored by the run, in the cache, or a misfit. False for the rest, of
@@ -258,7 +267,7 @@ class Stage:
             return True
         reason = self.misfit(architecture)
         if reason:
-            self._keep(self._misfit_trial(architecture, reason))
+            self._keep(self._trial(self._not_run(architecture, f"does not fit the images: {reason}")))
         return reason is not None
 
     def job(self, architecture: str) -> Job:
@@ -331,23 +340,24 @@ class Stage:
             device=outcome.device,
         )
 
-    def _misfit_trial(self, architecture: str, reason: str) -> Trial:
-        outcome = Outcome(
+    def _not_run(self, architecture: str, reason: str) -> Outcome:
+        return Outcome(
             job=self._job(architecture),
-            reason=f"does not fit the images: {reason}",
+            reason=reason,
             scores={},
             seconds=0.0,
             cpu_seconds=0.0,
             peak_memory_mb=None,
             device=self.device,
         )
-        return self._trial(outcome)
 
     def _tell(self, trial: Trial, *, reused: int = 0) -> None:
         before = self._progress
         self._seen.add(trial.architecture)
         if trial.done:
             self._known.setdefault(self.same_as(trial.architecture), trial.scores)
+        elif (trial.reason or "").startswith(OVERDUE):
+            self._ended[self.same_as(trial.architecture)] = trial.reason or ""
         self._progress = replace(
             before,
             done=before.done + 1,

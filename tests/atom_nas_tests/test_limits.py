@@ -110,6 +110,26 @@ CELLS = [  # the second and third are one network, whose own name is none of the
 ]
 
 
+def of_cells(settings: SearchSettings, listed: Path) -> SearchSettings:
+    """The same of these cells, by one training each."""
+    listed.write_text("architecture\n" + "".join(f"{cell}\n" for cell in CELLS))
+    small = {"space_options": {"cells": 1, "channels": 4}, "score": "validation_accuracy", "combine": ()}
+    cells = {"space": "nasbench201", "samples": None, "architectures": listed, "repeats": 1, **small}
+    return replace(settings, **cells)
+
+
+def test_a_network_that_takes_too_long_is_tried_by_one_of_its_names(
+    quick: SearchSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
+    settings = of_cells(replace(quick, epochs=20, reference="none"), tmp_path / "cells.csv")
+    ended = run_search(replace(settings, trial_limit=1e-6))
+    assert ended.reasons == {"not done after 1e-06 seconds, the limit": 5}
+    seconds = {trial.architecture: trial.seconds for trial in stored(quick.out, "proxy")}
+    assert [name for name in CELLS if not seconds[name]] == [CELLS[2]]
+    assert run_search(replace(settings, resume=True)).failed == 0
+
+
 @pytest.mark.parametrize("space", ["convnet", "nasbench201"])
 def test_rungs_share_one_limit(
     quick: SearchSettings, space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,11 +144,7 @@ def test_rungs_share_one_limit(
     monkeypatch.setattr(local.LocalEngine, "run", recorded)
     settings = replace(quick, samples=4, epochs=4, reference="none", trial_limit=900.0)
     if space == "nasbench201":
-        listed = tmp_path / "cells.csv"
-        listed.write_text("architecture\n" + "".join(f"{cell}\n" for cell in CELLS))
-        small = {"space_options": {"cells": 1, "channels": 4}, "score": "validation_accuracy", "combine": ()}
-        cells = {"space": space, "samples": None, "architectures": listed, "repeats": 1, **small}
-        settings = replace(settings, **cells)
+        settings = of_cells(settings, tmp_path / "cells.csv")
     options = {"strategy": "successive-halving", "strategy_options": {"eta": 2, "rungs": 2}}
     run_search(replace(settings, **options))
     first = {trial.architecture: trial.seconds for trial in stored(quick.out, Rung(2).stored_as)}
