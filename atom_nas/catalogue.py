@@ -115,7 +115,7 @@ def _settings() -> list[Sheet]:
             "evaluate (--set); label (--set); search (--set for the proxy, --set-reference, --set-confirm)",
             TrainingConfig,
             epochs=f"{TrainingConfig.epochs}; label: {teacher_training().epochs}; search: {proxy.EPOCHS}, "
-            f"or as many as are {proxy.STEPS} steps, its reference {real.EPOCHS}, --confirm {confirm.EPOCHS}",
+            f"its reference {real.EPOCHS}, --confirm {confirm.EPOCHS}",
         ),
         *(
             _fields_of(f"search --strategy {name} (--set-strategy)", config)

@@ -224,8 +224,7 @@ ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [defaul
 ProxyEpochs = Annotated[
     int | None,
     count(
-        "Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes'), else 20, "
-        "or as many as make 320 steps]"
+        "Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes'), else 20]"
     ),
 ]
 SearchRepeats = Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 import search_spaces
 from atom_nas import engines, estimators
-from atom_nas.estimators import real
+from atom_nas.estimators import proxy, real
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
 from atom_nas.tables import SCORE
@@ -43,8 +43,9 @@ class SearchSettings:
         reference_images: train the reference on a subset of this many real images; None: on all.
         reference_epochs: of the reference.
         reference_training: other fields of the reference's `TrainingConfig`.
-        epochs: of the proxy. None: see `atom_nas.estimators.proxy.epochs_for`.
-        training: other fields of the proxy's `TrainingConfig`.
+        epochs: of the proxy.
+        training: other fields of the proxy's `TrainingConfig`; of batch_size see
+            `atom_nas.estimators.proxy.even_batch`.
         repeats: trainings of each architecture as the proxy, that differ in the seed alone, and by
             early-stopping; scores are their means.
         validation_images: score on a subset of this many validation images; None: on all.
@@ -87,7 +88,7 @@ class SearchSettings:
     reference_images: int | None = None
     reference_epochs: int = real.EPOCHS
     reference_training: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int | None = None
+    epochs: int = proxy.EPOCHS
     training: Mapping[str, Any] = field(default_factory=dict)
     repeats: int = 1
     validation_images: int | None = None

@@ -10,7 +10,7 @@ import torch
 from atom_nas import estimators
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
-from atom_nas.estimators.proxy import EPOCHS, epochs_for
+from atom_nas.estimators.proxy import even_batch
 from distill.training import TrainingConfig
 from search_spaces import is_own
 
@@ -43,8 +43,7 @@ def settle_trainings(
     """The trainings in a precision that the device has.
 
     Args:
-        images: of the synthetic set, on which the proxy's epochs depend where the settings say nothing of
-            them.
+        images: of the synthetic set, among which the proxy's batches are as even as can be.
         dataset: the name of the real one.
     Raises:
         ValueError: an option is unknown or has a wrong value.
@@ -100,10 +99,8 @@ def _beside(name: str, data: SearchData, as_proxy: Mapping[str, Any]) -> Estimat
 
 
 def _as_proxy(settings: "SearchSettings", images: int, dataset: str) -> TrainingConfig:
-    training = _training(settings.training, settings.epochs or EPOCHS, dataset)
-    if settings.epochs or "epochs" in settings.training:
-        return training
-    return replace(training, epochs=epochs_for(images, training.batch_size))
+    training = _training(settings.training, settings.epochs, dataset)
+    return replace(training, batch_size=even_batch(images, training.batch_size))
 
 
 def _training(options: Mapping[str, Any], epochs: int, dataset: str) -> TrainingConfig:

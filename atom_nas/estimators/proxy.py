@@ -18,9 +18,7 @@ from atom_nas.estimators.base import (
 from distill.leg import Leg
 from distill.training import TrainingConfig
 
-EPOCHS, STEPS = 20, 320
-"""At least so many, unless the settings say how many epochs: of 500 images in batches of 32 the epochs make
-as many steps, of fewer images it takes more epochs to get there (docs/convnets.md)."""
+EPOCHS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +37,14 @@ class ProxyConfig:
     subset_seed: int = 0
 
 
-def epochs_for(images: int, batch_size: int) -> int:
-    """Epochs of a set of so many images: `EPOCHS`, or as many as make `STEPS` steps."""
+def even_batch(images: int, batch_size: int) -> int:
+    """The batch size, or a smaller one of as many steps an epoch: 25 instead of 32 for 100 images.
+
+    A last batch of a few images, which small sets have as often as the others, takes a step as long as
+    theirs in a direction that says little (docs/convnets.md).
+    """
     steps = -(-images // batch_size)
-    return max(EPOCHS, -(-STEPS // steps))
+    return -(-images // steps)
 
 
 class ProxyEstimator:

@@ -12,7 +12,7 @@ import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.engines.base import Job, Workload
-from atom_nas.estimators.proxy import epochs_for
+from atom_nas.estimators.proxy import even_batch
 from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
@@ -80,22 +80,23 @@ def test_spaces_without_a_recipe_of_their_own_share_one(
 
 
 @pytest.mark.parametrize(
-    ("images", "batch_size", "epochs"),
-    [(500, 32, 20), (100, 32, 80), (10, 32, 320), (320, 32, 32), (321, 32, 30), (50_000, 32, 20)],
+    ("images", "batch_size", "even"),
+    [(500, 32, 32), (100, 32, 25), (100, 256, 100), (10, 32, 10), (33, 32, 17), (64, 32, 32), (65, 1, 1)],
 )
-def test_small_sets_are_passed_over_more_often(images: int, batch_size: int, epochs: int) -> None:
-    assert epochs_for(images, batch_size) == epochs
+def test_batches_are_as_even_as_can_be(images: int, batch_size: int, even: int) -> None:
+    assert even_batch(images, batch_size) == even
+    assert -(-images // even) == -(-images // batch_size)
 
 
-def test_epochs_are_those_that_were_said(quick: SearchSettings) -> None:
-    said: dict[str, Any] = {"reference": "none", "strategy": "successive-halving", "samples": 9}
-    steps = prepare(replace(quick, epochs=None, training={"batch_size": 20}))
-    images = len(steps.synthetic.labels)
-    assert steps.epochs == epochs_for(images, 20) > 20
+def test_the_proxy_trains_as_was_said(quick: SearchSettings) -> None:
+    halved: dict[str, Any] = {"reference": "none", "strategy": "successive-halving", "samples": 9}
+    plain = prepare(replace(quick, epochs=SearchSettings.epochs, training={"batch_size": 32}))
+    assert plain.epochs == 20
+    trained = plain.proxy.settings()
+    assert trained["training"]["batch_size"] == even_batch(trained["training_images"], 32) < 32
     for own in ({"epochs": 7}, {"training": {"epochs": 7}}, {"epochs": 9, "training": {"epochs": 7}}):
-        plan = prepare(replace(quick, **{"epochs": None, "training": {}, **said, **own}))
-        assert plan.epochs == 7
-        assert plan.proxy.settings()["training"]["epochs"] == 7
+        plan = prepare(replace(quick, **{"training": {}, **halved, **own}))
+        assert plan.epochs == plan.proxy.settings()["training"]["epochs"] == 7
 
 
 def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:
