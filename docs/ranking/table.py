@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from reports.bootstrap import generator, spearman_interval
+from reports.bootstrap import generator, spearman_difference, spearman_interval
 from reports.correlation import spearman
-from reports.rulers import compare_rulers
 from reports.verdict import SIGNIFICANT_BELOW
 from search_spaces.nasbench201 import CellSpace
 
@@ -91,9 +90,8 @@ def difference(
     networks: Sequence[str] | None = None,
 ) -> str:
     """-0.02 (-0.04 to +0.01), with a star where p < .05: less the first's, on the same architectures."""
-    rulers = {"first": first.reindex(scores.index), name: scores}
-    rng = generator(f"{name} against")
-    found = compare_rulers(rulers, "first", reference, rng=rng, networks=networks)[name]
+    baseline, rng = first.reindex(scores.index), generator(f"{name} against")
+    found = spearman_difference(scores, baseline, reference, rng=rng, networks=networks)
     if found.interval is None or found.value is None or found.p_value is None:
         return "–"
     mark = "*" if found.p_value < SIGNIFICANT_BELOW else ""

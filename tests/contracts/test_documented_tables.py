@@ -1,0 +1,57 @@
+"""The tables of rulers in the documents are what their scripts make of the scores that are committed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DECAY, ACCURACY = "training_loss_decay", "validation_accuracy"
+RECIPE = f"mean of ranks ({DECAY.replace('_', ' ')}, {ACCURACY.replace('_', ' ')}, SynFlow, NASWOT)"
+
+
+def rows(script: str, *arguments: str) -> list[str]:
+    """What a script prints, less the marks of what stands out in the document."""
+    done = subprocess.run(
+        [sys.executable, script, *arguments],
+        cwd=DOCS / "ranking",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(DOCS.parent)},
+    )
+    return [line for line in done.stdout.splitlines() if line.startswith("|")]
+
+
+def documented(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8").replace("**", "")
+
+
+def test_convnets() -> None:
+    rulers = {
+        "random, validation accuracy": f"convnets-random.csv:{ACCURACY}",
+        "ATOM, not whitened, validation accuracy": f"convnets-atom-no-zca.csv:{ACCURACY}",
+        "early stopping, validation accuracy": f"convnets-random.csv:early_stopping_{ACCURACY}",
+        "SynFlow": "convnets-random.csv:synflow",
+        "parameters": "convnets-random.csv:parameters",
+    }
+    made = rows("convnets.py", *(f"{name}={where}" for name, where in rulers.items()))
+    assert len(made) == 2 + len(rulers)
+    assert [row for row in made if row not in documented("convnets.md")] == []
+
+
+def test_cells() -> None:
+    published = Path(os.environ.get("ATOM_NAS_DATA", ""), "nats-bench-tss-cifar10.csv")
+    if not published.is_file():
+        pytest.skip("needs the published accuracies of NAS-Bench-201 below ATOM_NAS_DATA")
+    parts = (DECAY, ACCURACY, "synflow", "naswot")
+    rulers = {
+        RECIPE: "+".join(f"last.csv:{part}" for part in parts),
+        "training loss decay, three trainings": f"last.csv:{DECAY}",
+        "SynFlow": "last.csv:synflow",
+    }
+    made = rows("table.py", str(published), *(f"{name}={where}" for name, where in rulers.items()))
+    assert len(made) == 2 + len(rulers) + 1  # the published twelve epochs, too
+    assert [row for row in made if row not in documented("ranking.md")] == []
