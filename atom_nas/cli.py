@@ -197,7 +197,7 @@ def search(
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     from atom_nas.config import assigned, choose_dataset
     from atom_nas.resuming import search_settings
-    from atom_nas.search_terminal import show_recipe, show_search
+    from atom_nas.search_terminal import show_search
     from atom_nas.terminal import show_report
 
     settings = search_settings(
@@ -215,7 +215,6 @@ def search(
         reference_images=reference_images, reference_epochs=reference_epochs,
         validation_images=validation_images, confirm_images=confirm_images, confirm_epochs=confirm_epochs,
     )  # fmt: skip
-    show_recipe(settings)
     show_search(settings)
     show_report([out])
 

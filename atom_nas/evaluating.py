@@ -76,37 +76,25 @@ def evaluate(
             images, or trainings failed; those that ended are kept.
         EngineError: if the processes cannot start.
     """
-    several = [sets] if isinstance(sets, SyntheticSet | Path | str) else sets
-    if not isinstance(several, Sequence):
-        raise ValueError(f"sets are a synthetic set, the folder of one, or a list of them, not {sets!r}")
-    loaded = [each if isinstance(each, SyntheticSet) else load(each) for each in several]
-    given = construct(
-        _Given,
-        {
-            "networks": networks,
-            "repeats": repeats,
-            "training": training.as_dict() if isinstance(training, TrainingConfig) else training or {},
-            "split": split,
-            "baseline": baseline,
-            "seed": seed,
-            "device": str(device),
-            "workers": workers,
-            "fresh": fresh,
-        },
-    )
-    options = {"repeats": given.repeats, "split": given.split, "baseline": given.baseline, "seed": given.seed}
-    plan, fallback = planned(loaded, given.networks, training=given.training, device=given.device, **options)
+    config = training.as_dict() if isinstance(training, TrainingConfig) else training or {}
+    options = {"repeats": repeats, "split": split, "baseline": baseline, "seed": seed}
+    others = {"networks": networks, "training": config, "workers": workers, "fresh": fresh}
+    own = construct(_Given, {**options, **others, "device": str(device)})
+    options = {name: getattr(own, name) for name in options}
+    plan, fallback = planned(_loaded(sets), own.networks, training=own.training, device=own.device, **options)
     if fallback:
         warnings.warn(fallback, stacklevel=2)
     found = carry_out(
-        plan,
-        dataset=dataset,
-        data_dir=data_dir,
-        workers=given.workers,
-        fresh=given.fresh,
-        on_epoch=on_epoch,
+        plan, dataset=dataset, data_dir=data_dir, workers=own.workers, fresh=own.fresh, on_epoch=on_epoch
     )
     return as_record(found)
+
+
+def _loaded(sets: Given | Sequence[Given]) -> list[SyntheticSet]:
+    several = [sets] if isinstance(sets, SyntheticSet | Path | str) else sets
+    if not isinstance(several, Sequence):
+        raise ValueError(f"sets are a synthetic set, the folder of one, or a list of them, not {sets!r}")
+    return [each if isinstance(each, SyntheticSet) else load(each) for each in several]
 
 
 def planned(

@@ -116,8 +116,7 @@ def prepare(settings: SearchSettings) -> Plan:
     device = resolve_device(settings.device)
     name = synthetic.card["dataset"]["name"]
     trainings = settle_trainings(settings, len(synthetic.labels), name, device)
-    epochs = trainings.proxy.epochs
-    _check_score(settings, epochs, halving)
+    _check_score(settings, trainings.proxy.epochs, halving)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
@@ -134,7 +133,7 @@ def prepare(settings: SearchSettings) -> Plan:
         probe(space, data.image_shape, data.classes)
     return Plan(
         settings=settings,
-        epochs=epochs,
+        epochs=trainings.proxy.epochs,
         synthetic=synthetic,
         dataset=dataset,
         data=data,

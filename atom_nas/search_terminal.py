@@ -1,6 +1,8 @@
 """What a search shows on the terminal: a bar a stage, then what was left out and what failed."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atom_nas.console import progress_bar, say, shortened
@@ -17,7 +19,7 @@ _REASONS = 3
 """Of failures, that are told with how many there are of each."""
 
 
-def show_recipe(settings: "SearchSettings") -> None:
+def _show_recipe(settings: "SearchSettings") -> None:
     """Say what a new search has of the space's recipe; one that resumes has said it."""
     from atom_nas import recipes
 
@@ -29,13 +31,20 @@ def show_recipe(settings: "SearchSettings") -> None:
 
 
 class _StageBars:
-    """One bar a stage, each closed when the next one opens: a terminal shows one live bar at a time."""
+    """One bar a stage, each closed when the next one opens: a terminal shows one live bar at a time.
 
-    def __init__(self) -> None:
+    Args:
+        begin: called before the first.
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
         self._stage, self._stack = "", ExitStack()
         self._bar: Bar | None = None
+        self._begin = begin
 
     def __call__(self, progress: "Progress") -> None:
+        if self._bar is None:
+            self._begin()
         if self._bar is None or progress.stage != self._stage:
             self.close()
             self._stage = progress.stage
@@ -64,7 +73,7 @@ def show_search(settings: "SearchSettings") -> None:
 
     if settings.combine and settings.score != MEAN_OF_RANKS:
         say(f"ranking by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names")
-    bars = _StageBars()
+    bars = _StageBars(partial(_show_recipe, settings))
     try:
         summary = run_search(settings, progress=bars)
     finally:
