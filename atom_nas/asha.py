@@ -179,8 +179,10 @@ class _Course:
 
     def _ask(self, step: Step) -> None:
         """For the next of a network's names, by when the scores of the one before are known."""
+        stage = self._stages[step.rung]
+        self._left[step] = [name for name in self._left[step] if not stage.shares_end(name)]
         if self._left[step]:
-            job = self._stages[step.rung].job(self._left[step][0])
+            job = stage.job(self._left[step][0])
             self._steps[job] = step
             self._new.append(job)
 

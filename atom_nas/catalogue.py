@@ -96,7 +96,8 @@ def _formats() -> list[Sheet]:
 
 def _settings() -> list[Sheet]:
     """Every key that the `--set` options take, by the command or part that takes it."""
-    from atom_nas.estimators import confirm, proxy, real
+    from atom_nas import recipes
+    from atom_nas.estimators import confirm, real
     from atom_nas.strategies import STRATEGIES
     from distill import methods
     from distill.labelling import teacher_training
@@ -105,6 +106,8 @@ def _settings() -> list[Sheet]:
     from search_spaces import SPACES
     from search_spaces.hub import HUB
 
+    recipe = recipes.settings(recipes.OTHERS)
+    shared, epochs = recipe["training"], recipe["epochs"]
     sheets = [
         _fields_of("distill (--set, or in a --config file)", DistillSettings),
         *(
@@ -114,8 +117,9 @@ def _settings() -> list[Sheet]:
         _fields_of(
             "evaluate (--set); label (--set); search (--set for the proxy, --set-reference, --set-confirm)",
             TrainingConfig,
-            epochs=f"{TrainingConfig.epochs}; label: {teacher_training().epochs}; search: {proxy.EPOCHS}, "
+            epochs=f"{TrainingConfig.epochs}; label: {teacher_training().epochs}; search: {epochs}, "
             f"its reference {real.EPOCHS}, --confirm {confirm.EPOCHS}",
+            **{name: f"{getattr(TrainingConfig, name)}; search: {value}" for name, value in shared.items()},
         ),
         *(
             _fields_of(f"search --strategy {name} (--set-strategy)", config)

@@ -1,6 +1,7 @@
 """What the commands show on the terminal: progress with ETA, and tables. Results go to stdout, the rest to
 stderr; where stderr is no terminal, progress is a plain line every few seconds."""
 
+import functools
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ stderr = Console(stderr=True, highlight=False, emoji=False)
 stdout = Console(highlight=False, emoji=False, soft_wrap=True)
 
 
+@functools.cache
 def claim_stdout() -> None:
     """From now on nothing reaches standard output but what `stdout` prints: what a user's code writes there,
     programs that it starts included, goes to stderr. For a command whose result other programs read."""

@@ -1,7 +1,7 @@
 """`atom_nas.evaluate`: what the command of that name does, from Python."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,9 @@ def evaluate(
             images, or trainings failed; those that ended are kept.
         EngineError: if the processes cannot start.
     """
-    config = training.as_dict() if isinstance(training, TrainingConfig) else training or {}
+    config = training.as_dict() if isinstance(training, TrainingConfig) else training
     options = {"repeats": repeats, "split": split, "baseline": baseline, "seed": seed}
+    config = {} if config is None else config
     others = {"networks": networks, "training": config, "workers": workers, "fresh": fresh}
     own = construct(_Given, {**options, **others, "device": str(device)})
     options = {name: getattr(own, name) for name in options}
@@ -92,7 +93,8 @@ def evaluate(
 
 def _loaded(sets: Given | Sequence[Given]) -> list[SyntheticSet]:
     several = [sets] if isinstance(sets, SyntheticSet | Path | str) else sets
-    if not isinstance(several, Sequence):
+    several = list(several) if isinstance(several, Iterable) else [several]
+    if not all(isinstance(each, SyntheticSet | Path | str) for each in several):
         raise ValueError(f"sets are a synthetic set, the folder of one, or a list of them, not {sets!r}")
     return [each if isinstance(each, SyntheticSet) else load(each) for each in several]
 

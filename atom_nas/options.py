@@ -223,23 +223,21 @@ ReferenceImages = Annotated[int | None, count("Real images to train the referenc
 ReferenceEpochs = Annotated[int | None, count("Epochs of the reference.  [default: 30]")]
 ProxyEpochs = Annotated[
     int | None,
-    count(
-        "Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes'), else 20]"
-    ),
+    count("Epochs on the synthetic set.  [default: of the space's recipe ('atom-nas list recipes')]"),
 ]
 SearchRepeats = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Trainings of each architecture on it, with seeds of their own; its scores are means. Spaces "
-        "with a recipe have their own default.",
+        help="Trainings of each architecture on it, with seeds of their own; its scores are means.  "
+        "[default: of the space's recipe, else 1]",
     ),
 ]
 Score = Annotated[
     str,
     typer.Option(
-        help="The score to rank by, or mean_of_ranks, of those of --combine. Spaces with a recipe have their "
-        "own default."
+        help="The score to rank by, or mean_of_ranks, of those of --combine.  [default: of the space's "
+        "recipe, else validation_accuracy]"
     ),
 ]
 CombineScores = Annotated[

@@ -20,6 +20,8 @@ KEPT = "settings"
 """The entry of the record."""
 _OF_A_SESSION = ("out", "resume", "command", "workers")
 _THEN = " && "
+_GROUPS = {"training", "proxy_space"}
+"""Of these what is said is added to what the run has, setting by setting, as to a recipe."""
 _OF_CONFIRMATION = {"confirm_images", "confirm_epochs", "confirm_training"}
 _OF_REFERENCE = {"reference_samples", "reference_images", "reference_epochs", "reference_training"}
 
@@ -67,7 +69,12 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
         restored["estimators"] = [name for name in theirs if not (isinstance(name, str) and is_own(name))]
     # What a recipe did not bring yet when the run began, it does not bring to it now.
     unknown = {name: values.get(name) for name in known - before.keys()} if isinstance(before, dict) else {}
-    values = {**recipes.filled(str({**values, **restored}.get("space")), values, said), **unknown}
+    if isinstance(before, dict):
+        values |= unknown | {
+            name: _merged(before.get(name), values.get(name)) for name in _GROUPS & set(said)
+        }
+    else:
+        values = recipes.filled(str(values.get("space")), values, said)
     if isinstance(theirs, list):
         _require_code(theirs, restored.get("combine"), values["out"])
     command = _continued(record.get("command"), values["command"])
@@ -96,6 +103,11 @@ def how_to_confirm(
         own += ["--estimators", ",".join(map(str, estimators))]
     words = ["atom-nas", "search", str(synthetic), "--out", str(out), *own, "--resume", "--confirm", "3"]
     return shlex.join(words)
+
+
+def _merged(before: Any, said: Any) -> Any:
+    both = isinstance(before, dict) and isinstance(said, Mapping)
+    return {**before, **said} if both else said
 
 
 def _tell_of_code(record: Mapping[str, Any], settings: "SearchSettings", said: Collection[str]) -> None:

@@ -237,13 +237,14 @@ class Stage:
         self._run([name for name in left if firsts[self.same_as(name)] != name])
 
     def _run(self, names: Sequence[str]) -> None:
-        left = [name for name in names if not self._shares_end(name)]
+        left = [name for name in names if not self.shares_end(name)]
         for outcome in self.engine.run([self.job(name) for name in left], self.on_wait):
             self.settle(outcome)
 
-    def _shares_end(self, architecture: str) -> bool:
+    def shares_end(self, architecture: str) -> bool:
         """Settle an architecture whose network took longer than it may by another name."""
-        reason = self._ended.get(self.same_as(architecture))
+        network = self.same_as(architecture)
+        reason = None if network in self._known else self._ended.get(network)
         if reason is not None:
             self.settle(self._not_run(architecture, reason))
         return reason is not None
@@ -268,7 +269,7 @@ class Stage:
         reason = self.misfit(architecture)
         if reason:
             self._keep(self._trial(self._not_run(architecture, f"does not fit the images: {reason}")))
-        return reason is not None
+        return reason is not None or self.shares_end(architecture)
 
     def job(self, architecture: str) -> Job:
         """What is to be run for an architecture that `take` did not settle; of those that are one network the
@@ -308,8 +309,8 @@ class Stage:
         """Whether an earlier session ended a trial sooner than this one would."""
         if self.final or self.stored_as is not None:  # Rungs of a halved search are counted together by then.
             return False
-        ended = re.match(f"{OVERDUE} ([^ ]+) seconds", stored.reason or "")
-        return ended is not None and (self.limit is None or self.limit > float(ended[1]))
+        before = _limit_of(stored)
+        return before is not None and (self.limit is None or self.limit > before)
 
     def _job(self, architecture: str) -> Job:
         scored = self.same_as(architecture)
@@ -356,8 +357,8 @@ class Stage:
         self._seen.add(trial.architecture)
         if trial.done:
             self._known.setdefault(self.same_as(trial.architecture), trial.scores)
-        elif (trial.reason or "").startswith(OVERDUE):
-            self._ended[self.same_as(trial.architecture)] = trial.reason or ""
+        elif trial.reason and self.limit is not None and (_limit_of(trial) or 0.0) >= self.limit:
+            self._ended[self.same_as(trial.architecture)] = trial.reason
         self._progress = replace(
             before,
             done=before.done + 1,
@@ -372,3 +373,9 @@ class Stage:
             free = piece if trial.cached or reused else 0.0
             self._progress = replace(self._progress, pieces=before.pieces + piece, free=before.free + free)
         self.on_trial(self._progress)
+
+
+def _limit_of(trial: Trial) -> float | None:
+    """The limit that ended a trial, in seconds; None if none did."""
+    ended = re.match(f"{OVERDUE} ([^ ]+) seconds", trial.reason or "")
+    return float(ended[1]) if ended else None

@@ -114,6 +114,10 @@ def export(synthetic: SyntheticSet | Path | str, kind: str, out: Path | str) -> 
     """
     if not isinstance(kind, str) or kind not in FORMATS:
         raise ValueError(f"unknown format {kind!r}; allowed: {', '.join(FORMATS)}")
+    if not isinstance(synthetic, SyntheticSet | Path | str) or not isinstance(out, Path | str):
+        raise ValueError(
+            f"export takes a synthetic set, or the folder of one, and a path, not {synthetic!r}, {out!r}"
+        )
     out = Path(out)
     if os.path.lexists(out):
         raise ValueError(f"{out} exists already; name another --out")

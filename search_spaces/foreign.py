@@ -176,7 +176,8 @@ def warn_of_probabilities(logits: Tensor, who: str) -> None:
     Args:
         logits: what it makes of some images, (N, K).
     """
-    if bool((logits >= 0).all()) and torch.allclose(logits.sum(dim=1), torch.ones(len(logits)), atol=1e-4):
+    sums = logits.float().sum(dim=1)
+    if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
         warnings.warn(
             f"{who} seems to end in a softmax; it is trained by a loss that takes logits, so leave that out",
             stacklevel=3,

@@ -18,7 +18,7 @@ from atom_nas.estimators.base import (
 from distill.leg import Leg
 from distill.training import TrainingConfig
 
-EPOCHS = 20
+EPOCHS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def even_batch(images: int, batch_size: int) -> int:
     theirs in a direction that says little (docs/convnets.md).
     """
     steps = -(-images // batch_size)
-    return -(-images // steps)
+    return -(-images // steps) if steps > 1 else batch_size
 
 
 class ProxyEstimator:

@@ -44,8 +44,9 @@ def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict
     """
     whole = dict(values)
     for name, own in settings(space).items():
-        if isinstance(own, Mapping) and isinstance(values.get(name) or {}, Mapping):
-            whole[name] = {**own, **(values.get(name) or {})}
+        given = {} if values.get(name) is None else values[name]
+        if isinstance(own, Mapping) and isinstance(given, Mapping):
+            whole[name] = {**own, **given}
         elif name not in said:
             whole[name] = own
     return whole

@@ -123,7 +123,7 @@ def load() -> ctypes.CDLL:
         for path in filter(partial(_is_whole, name), _folder().glob(f"{name}-*.so")):
             with suppress(OSError, AttributeError):
                 return _bound(path)
-    _log.info("compiling the kernels of this machine with %s, once: some seconds", compiler)
+    _log.info("compiling the kernels for this processor with %s, which takes some seconds", compiler)
     try:
         return _bound(_compile(compiler, name))
     except (OSError, AttributeError) as error:

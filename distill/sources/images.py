@@ -159,7 +159,9 @@ def _orientation(image: Image.Image) -> int | None:
 
 def _turned(image: Image.Image) -> Image.Image:
     """Upright, if EXIF says how; Pillow's own way writes the block anew, which fails where it is damaged."""
-    image.load()  # a TIFF file's pixels are turned by that, and its EXIF then says so
+    image.load()
+    if image.format == "TIFF":  # which turns those, whatever its EXIF says then
+        return image
     method = _UPRIGHT.get(_orientation(image) or 1)
     return image if method is None else image.transpose(method)
 
@@ -225,6 +227,7 @@ def _copied(image: Image.Image) -> Image.Image:
         raise ValueError(str(error) or "it is closed") from None
     if not all(copy.size):
         raise ValueError("it has no pixels")
+    copy.format = image.format
     return copy
 
 
@@ -255,16 +258,16 @@ def _unreadable(failed: Sequence[tuple[Source, str]], total: int) -> str:
     if len(complaints) == 1:
         return f"cannot read the image {complaints[0]}; mend or remove it"
     more = len(complaints) - _NAMED
-    files = [path for path, _ in failed if isinstance(path, Path)]
-    rest = f" and {more} more{_list(files)}" if more > 0 else ""
+    rest = f" and {more} more{_list([path for path, _ in failed])}" if more > 0 else ""
     listed = ", ".join(complaints[:_NAMED]) + rest
     return f"cannot read {len(failed)} of {total} images: {listed}; mend or remove them"
 
 
-def _list(files: Sequence[Path]) -> str:
-    """Where all files that failed are listed, a line each, for whatever mends or removes them; nothing of
-    images that are open, and of names that take several lines."""
-    if not files or any("\n" in str(path) for path in files):
+def _list(failed: Sequence[Source]) -> str:
+    """Where all files that failed are listed, a line each, for whatever mends or removes them; nothing where
+    there are open images among them, or names that take several lines."""
+    files = [path.absolute() for path in failed if isinstance(path, Path) and "\n" not in str(path)]
+    if len(files) < len(failed):
         return ""
     file = cache_folder() / "unreadable.txt"
     try:

@@ -81,7 +81,7 @@ def test_spaces_without_a_recipe_of_their_own_share_one(
 
 @pytest.mark.parametrize(
     ("images", "batch_size", "even"),
-    [(500, 32, 32), (100, 32, 25), (100, 256, 100), (10, 32, 10), (33, 32, 17), (64, 32, 32), (65, 1, 1)],
+    [(500, 32, 32), (100, 32, 25), (100, 256, 256), (10, 32, 32), (33, 32, 17), (64, 32, 32), (65, 1, 1)],
 )
 def test_batches_are_as_even_as_can_be(images: int, batch_size: int, even: int) -> None:
     assert even_batch(images, batch_size) == even
@@ -90,7 +90,7 @@ def test_batches_are_as_even_as_can_be(images: int, batch_size: int, even: int) 
 
 def test_the_proxy_trains_as_was_said(quick: SearchSettings) -> None:
     halved: dict[str, Any] = {"reference": "none", "strategy": "successive-halving", "samples": 9}
-    plain = prepare(replace(quick, epochs=SearchSettings.epochs, training={"batch_size": 32}))
+    plain = prepare(replace(quick, epochs=20, training={"batch_size": 32}))
     assert plain.epochs == 20
     trained = plain.proxy.settings()
     assert trained["training"]["batch_size"] == even_batch(trained["training_images"], 32) < 32
@@ -123,6 +123,16 @@ def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:
     mixed = Workload(build=builder(3), proxies={"proxy": builder(1)}, **common).scores(job, cpu)  # type: ignore[arg-type]
     assert mixed == {**whole, "own": small["own"]}
     assert small["own"] < whole["own"] == whole["parameters"]
+
+
+def test_what_is_said_again_is_added_to_what_a_run_has(quick: SearchSettings) -> None:
+    """Whatever recipe there is now."""
+    few = {"samples": 1, "reference": "none", "epochs": 1}
+    run_search(replace(quick, **few, training={"batch_size": 50, "learning_rate": 0.3}))
+    where = {"synthetic": quick.synthetic, "out": quick.out, "resume": True, "command": ""}
+    again = search_settings({"training", "samples"}, **where, training={"batch_size": 50}, samples=2)
+    assert again.training == {"batch_size": 50, "learning_rate": 0.3}
+    assert run_search(replace(again, workers=1)).proposed == 2
 
 
 @pytest.fixture

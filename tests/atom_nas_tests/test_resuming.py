@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from atom_nas import recipes
 from atom_nas.resuming import kept, search_settings
 from atom_nas.settings import SearchSettings
 
@@ -65,8 +64,7 @@ def test_everything_that_was_not_said_is_restored(begun: SearchSettings) -> None
 
 def test_what_is_said_wins(begun: SearchSettings) -> None:
     found = resumed(begun, "samples", "training", "reference", samples=48, training={}, reference="none")
-    recipe = recipes.settings("convnet")["training"]
-    assert (found.samples, found.training, found.reference) == (48, recipe, "none")
+    assert (found.samples, found.training, found.reference) == (48, {"learning_rate": 0.1}, "none")
     assert (found.seed, found.confirm) == (5, 2)
     assert resumed(begun, "confirm_epochs", confirm_epochs=9).confirm_epochs == 9
 

@@ -335,10 +335,9 @@ def test_a_command_says_that_it_compiles(fresh_kernels, monkeypatch, tmp_path) -
     compiler.write_text("#!/bin/sh\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    words = ["distill", "--dataset", "digits", "--ipc", "1", "--iterations", "1"]
-    told = [command(*words, "--out", f"{tmp_path}/{name}").stderr for name in ("first", "second")]
-    assert told[0].count(f"compiling the kernels of this machine with {compiler}, once") == 1
-    assert "compiling" not in told[1]
+    words = ["distill", "--dataset", "digits", "--ipc", "1", "--iterations", "1", "--out", f"{tmp_path}/set"]
+    told = command(*words).stderr
+    assert told.count(f"compiling the kernels for this processor with {compiler}, which takes") == 1
 
 
 def test_what_is_left_of_a_library_is_compiled_anew(fresh_kernels, monkeypatch, tmp_path) -> None:

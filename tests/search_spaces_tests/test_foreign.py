@@ -294,7 +294,16 @@ def test_a_space_of_which_nothing_works_is_told_at_once(tmp_path: Path, forward:
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(("end", "warned"), [(".softmax(1)", True), (".log_softmax(1)", False), ("", False)])
+@pytest.mark.parametrize(
+    ("end", "warned"),
+    [
+        (".softmax(1)", True),
+        (".softmax(1).double()", True),
+        (".log_softmax(1)", False),
+        (".relu().half()", False),
+        ("", False),
+    ],
+)
 def test_networks_that_end_in_a_softmax_are_told(tmp_path: Path, end: str, warned: bool) -> None:
     code = "class S(ModelSpace):\n    def __init__(self, classes):\n        super().__init__()\n"
     code += "        self.first = MutableLinear(64, nni.choice('w', [4, 8]))\n"
