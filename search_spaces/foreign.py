@@ -224,16 +224,17 @@ def told(what: str) -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     except (Exception, SystemExit) as error:
-        lines = [line.strip() for line in _message(error).splitlines() if line.strip()]
+        lines = lines_of(error)
         said = lines[:1] if isinstance(error, ValueError) else [type(error).__name__, *lines[:1]]
         raise ValueError(": ".join([what, *said])) from error
 
 
-def _message(error: BaseException) -> str:
+def lines_of(error: BaseException) -> list[str]:
+    """The message's lines, without those that are empty; none where it cannot be told."""
     try:
-        return str(error)
+        return [line.strip() for line in str(error).splitlines() if line.strip()]
     except (Exception, SystemExit):  # noqa: BLE001 - its class may be the user's, too
-        return ""
+        return []
 
 
 def _name(label: str) -> str:

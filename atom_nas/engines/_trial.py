@@ -8,6 +8,7 @@ import torch
 
 from atom_nas.engines.base import Job, Outcome, Work
 from distill.environment import begin_measuring, memory_used_mb
+from search_spaces.foreign import lines_of
 
 _MAX_REASON = 300
 
@@ -48,11 +49,7 @@ def run_trial(
 
 def one_line(error: BaseException) -> str:
     """The kind of error and the first line of its message, at most a few hundred characters."""
-    try:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    except (Exception, SystemExit):  # noqa: BLE001 - its class may be the user's, too
-        lines = []
-    return ": ".join([type(error).__name__, *lines[:1]])[:_MAX_REASON]
+    return ": ".join([type(error).__name__, *lines_of(error)[:1]])[:_MAX_REASON]
 
 
 def _scores(job: Job, work: Work, device: torch.device) -> Mapping[str, float]:
