@@ -38,13 +38,12 @@ def color(images: Tensor, rows: Tensor) -> Tensor:
 
 def crop(images: Tensor, rows: Tensor) -> Tensor:
     """Shift by up to an eighth of each side; what enters is zero. rows: (N or 1, 2), uniform in [0, 1]."""
-    count, _, height, width = images.shape
+    count, channels, height, width = images.shape
     ys = _shifted(height, rows[:, 0])
     xs = _shifted(width, rows[:, 1])
-    padded = F.pad(images, (1, 1, 1, 1))
-    batch = torch.arange(count, device=images.device).view(-1, 1, 1)
-    taken = padded[batch, :, ys.unsqueeze(2), xs.unsqueeze(1)]
-    return taken.permute(0, 3, 1, 2)
+    places = (ys.unsqueeze(2) * (width + 2) + xs.unsqueeze(1)).flatten(1)
+    padded = F.pad(images, (1, 1, 1, 1)).flatten(2)
+    return padded.gather(2, places.unsqueeze(1).expand(count, channels, -1)).view_as(images)
 
 
 def _shifted(side: int, fraction: Tensor) -> Tensor:
@@ -83,26 +82,32 @@ def flip(images: Tensor, rows: Tensor) -> Tensor:
 def scale(images: Tensor, rows: Tensor) -> Tensor:
     """Stretch height and width each by a factor in [1/1.2, 1.2]. rows: (N or 1, 2), uniform in [0, 1]."""
     factors = rows * (_SCALE_FACTOR - 1.0 / _SCALE_FACTOR) + 1.0 / _SCALE_FACTOR
-    matrix = rows.new_zeros(len(rows), 2, 3)
-    matrix[:, 0, 0] = factors[:, 0]
-    matrix[:, 1, 1] = factors[:, 1]
-    return _affine(images, matrix)
+    return _linear(images, factors.diag_embed())
 
 
 def rotate(images: Tensor, rows: Tensor) -> Tensor:
     """Turn by up to 15 degrees either way. rows: (N or 1, 1), uniform in [0, 1]."""
     angle = (rows[:, 0] - 0.5) * 2.0 * math.radians(_ROTATION_DEGREES)
-    matrix = rows.new_zeros(len(rows), 2, 3)
-    matrix[:, 0, 0] = matrix[:, 1, 1] = angle.cos()
-    matrix[:, 0, 1] = -angle.sin()
-    matrix[:, 1, 0] = angle.sin()
-    return _affine(images, matrix)
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1)
+    return _linear(images, turn.view(-1, 2, 2))
 
 
-def _affine(images: Tensor, matrix: Tensor) -> Tensor:
-    matrix = matrix.expand(len(images), 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+def _linear(images: Tensor, matrices: Tensor) -> Tensor:
+    """What is at (x, y) from the centre comes from matrix (x, y); matrices: (N or 1, 2, 2).
+
+    The places are those of `F.affine_grid`, whose many small matrix products take longer than all the rest.
+    """
+    height, width = images.shape[2:]
+    y, x = (_from_centre(side, images.device) for side in (height, width))
+    by_x, by_y = (column.reshape(-1, 2, 1, 1) for column in matrices.unbind(2))
+    places = by_x * x + by_y * y.view(-1, 1)
+    grid = places.movedim(1, 3).expand(len(images), height, width, 2)
     return F.grid_sample(images, grid, align_corners=False)
+
+
+def _from_centre(side: int, device: torch.device) -> Tensor:
+    """The pixels' middles, where the image reaches from -1 to 1: (side,)."""
+    return (torch.arange(side, device=device) * 2 + 1) / side - 1
 
 
 # name -> (transform, uniform numbers it takes a row); the order is part of the seeded draw.

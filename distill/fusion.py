@@ -3,7 +3,7 @@
 Letters: N images, C channels, H x W pixels, (h, w) after pooling, v a value before and z one after the norm.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from distill.networks import ConvNet, InstanceNorm
 Kind = Literal["none", "group", "batch", "layer"]
 _IDENTITY, _LEAKY, _SIGMOID = 0, 1, 2
 _NONE, _MAX, _AVERAGE = 0, 1, 2
+_PLAIN, _SUM, _MAKE = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,6 @@ class _Form:
     activation: int
     slope: float
     pooling: int
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """z = (v * scale + shift) * gain + offset; scale, shift (N, C), gain, offset (H, W, C), or absent."""
-
-    scale: Tensor | None = None
-    shift: Tensor | None = None
-    gain: Tensor | None = None
-    offset: Tensor | None = None
-
-    @property
-    def addresses(self) -> tuple[int | None, ...]:
-        """As the kernels take them."""
-        tensors = (self.scale, self.shift, self.gain, self.offset)
-        assert all(tensor is None or tensor.is_contiguous() for tensor in tensors)
-        return tuple(None if tensor is None else tensor.data_ptr() for tensor in tensors)
 
 
 class Tail(nn.Module):
@@ -64,6 +48,8 @@ class Tail(nn.Module):
         super().__init__()
         self.norm = norm
         kind, groups, eps = _norm_form(norm)
+        if norm is not None and kind == "layer":
+            _lay_channels_last(norm.parameters())
         self.form = _Form(kind, groups, eps, *_activation_form(activation), _pooling_form(pooling))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -82,10 +68,17 @@ class Tail(nn.Module):
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             shift = norm.bias - norm.running_mean * scale
             return _apply(_Plain, maps, scale, shift, self.form)
-        out, mean, variance = _Normalised.apply(maps, norm.weight, norm.bias, self.form)
-        if isinstance(norm, nn.BatchNorm2d):
-            _track(norm, mean, variance, maps)
+        if not isinstance(norm, nn.BatchNorm2d):
+            return _apply(_Own, maps, norm.weight, norm.bias, self.form)
+        out, mean, variance = _Batch.apply(maps, norm.weight, norm.bias, self.form)
+        _track(norm, mean, variance, maps)
         return torch.as_tensor(out)
+
+
+def _lay_channels_last(parameters: Iterable[Tensor]) -> None:
+    """Lay a layer norm's parameters as the maps lie, so that no step has to copy them; values stay."""
+    for parameter in parameters:
+        parameter.data = parameter.data.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
 def fuse(network: nn.Module) -> nn.Module:
@@ -211,78 +204,104 @@ class _Plain(torch.autograd.Function):
             scale, shift = (t.expand(maps.shape[:2]).contiguous() for t in (scale, shift))
         ctx.form = form
         ctx.save_for_backward(maps, scale, shift)
-        return _forward(maps, _Affine(scale, shift), form)
+        return _forward(maps, scale, shift, form)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, scale, shift = ctx.saved_tensors
-        dz = _backward(maps, _Affine(scale, shift), gradient, ctx.form)
+        gradient, dz = _as_maps(gradient, maps), torch.empty_like(maps)
+        _backward(_PLAIN, maps, scale, shift, gradient, ctx.form, dz)
         if scale is not None:
             dz *= scale[:, :, None, None].to(dz.dtype)
         return dz, None, None, None
 
 
-class _Normalised(torch.autograd.Function):
-    """z = (v - mean) / std * weight + bias, with mean and std over the set of values that share them.
+class _Batch(torch.autograd.Function):
+    """z = (v - mean) / std * weight + bias, with a channel's mean and std over the batch.
 
-    Also returns mean and variance that the first image has, (C,): of the batch, which batch norm tracks.
+    Also returns mean and variance, (C,), which batch norm tracks.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, form: _Form) -> tuple[Tensor, ...]:
         means, squares = _statistics(maps)
-        mean = _shared(means, form)
-        variance = _shared(squares / _pixels(maps) + (means - mean).square(), form)
-        rstd = torch.rsqrt(variance + form.eps).contiguous()
+        mean = means.mean(0)
+        variance = (squares / _pixels(maps) + (means - mean).square()).mean(0)
+        rstd = torch.rsqrt(variance + form.eps)
+        scale = rstd * weight.detach()
+        scale, shift = (each.expand_as(means).contiguous() for each in (scale, bias.detach() - mean * scale))
         ctx.form = form
-        ctx.save_for_backward(maps, weight, bias, mean, rstd)
+        ctx.save_for_backward(maps, weight, mean, rstd, scale, shift)
         ctx.mark_non_differentiable(mean, variance)
-        return _forward(maps, _affine(mean, rstd, weight, bias, form), form), mean[0], variance[0]
+        return _forward(maps, scale, shift, form), mean, variance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        maps, weight, bias, mean, rstd = ctx.saved_tensors
-        form: _Form = ctx.form
-        affine = _affine(mean, rstd, weight, bias, form)
+        maps, weight, mean, rstd, scale, shift = ctx.saved_tensors
+        gradient = _as_maps(gradient, maps)
         sums = torch.zeros(2, *maps.shape[:2])
-        parameters = None if affine.gain is None else torch.zeros(2, *affine.gain.shape)
-        dz = _backward(maps, affine, gradient, form, sums, parameters)
-        # Sums over each image and channel of d and of d * (v - mean) / std, where d is the gradient with
-        # respect to the normalised value; a layer norm's weight is in it, a channel's comes next.
-        total, correlation = sums[0], (sums[1] - mean * sums[0]) * rstd
-        if parameters is None:
-            dweight, dbias = correlation.sum(0), total.sum(0)
-            total, correlation, slope = total * weight, correlation * weight, rstd * weight
+        _backward(_SUM, maps, scale, shift, gradient, ctx.form, None, *sums)
+        total = sums[0].sum(0)
+        correlation = ((sums[1] - mean * sums[0]) * rstd).sum(0)  # of dz and (v - mean) / std
+        count = len(maps) * _pixels(maps)
+        second = rstd.square() * correlation * weight / count
+        rest = mean * second - rstd * total * weight / count
+        rule = [each.expand_as(scale).contiguous() for each in (scale, -second, rest)]
+        made = torch.empty_like(maps)
+        _backward(_MAKE, maps, scale, shift, gradient, ctx.form, made, *rule)
+        return made, correlation, total, None
+
+
+class _Own(torch.autograd.Function):
+    """z = (v - mean) / std * weight + bias, with mean and std of an image's channels, by groups of them.
+
+    weight and bias are a channel's, (C,), or a value's, (C, H, W).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, form: _Form) -> Tensor:
+        parameters = _parameters(weight.detach(), bias.detach())
+        statistics = torch.empty(4, *maps.shape[:2])  # mean, 1 / std, and z's scale and shift
+        out = _outputs(maps, form)
+        addresses = _addresses(*parameters, statistics, out)
+        library().own_forward(*_call(maps, form), maps.data_ptr(), form.groups, form.eps, *addresses)
+        ctx.form = form
+        ctx.save_for_backward(maps, statistics, *parameters)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        maps, statistics, weight, _, gain, offset = ctx.saved_tensors
+        form: _Form = ctx.form
+        gradient = _as_maps(gradient, maps)
+        made, sums = torch.empty_like(maps), torch.zeros(2, *maps.shape[:2])
+        of_values = None if gain is None else torch.zeros(2, *gain.shape)
+        both = (None, None) if of_values is None else of_values.unbind()
+        addresses = _addresses(weight, gain, offset, statistics, gradient, made, sums, *both)
+        library().own_backward(*_call(maps, form), maps.data_ptr(), form.groups, *addresses)
+        if of_values is None:
+            dbias, dweight = sums.sum(1)
         else:
-            dweight, dbias = parameters.permute(0, 3, 1, 2).unbind()
-            slope = rstd
-        pixels = _pixels(maps)
-        first = rstd * _shared(total, form) / pixels
-        second = rstd.square() * _shared(correlation, form) / pixels
-        _combine(maps, dz, slope, -second, mean * second - first)
-        return dz, dweight, dbias, None
+            dweight, dbias = of_values.permute(0, 3, 1, 2)
+        return made, dweight, dbias, None
 
 
-def _affine(mean: Tensor, rstd: Tensor, weight: Tensor, bias: Tensor, form: _Form) -> _Affine:
-    """The norm as the kernels compute it: a layer norm's weight is a value's, the others' a channel's."""
-    if form.kind == "layer":
-        gain, offset = (t.detach().permute(1, 2, 0).contiguous() for t in (weight, bias))
-        return _Affine(rstd, -mean * rstd, gain, offset)
-    scale = rstd * weight.detach()
-    return _Affine(scale, bias.detach() - mean * scale)
+def _parameters(weight: Tensor, bias: Tensor) -> tuple[Tensor | None, ...]:
+    """A norm's weight and bias as the kernels take them: a channel's two, and a value's two as (H, W, C)."""
+    if weight.dim() == 1:
+        return weight.contiguous(), bias.contiguous(), None, None
+    return None, None, *(each.permute(1, 2, 0).contiguous() for each in (weight, bias))
+
+
+def _addresses(*tensors: Tensor | None) -> list[int | None]:
+    assert all(
+        t is None or t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last) for t in tensors
+    )
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def _pixels(maps: Tensor) -> int:
     return maps.shape[2] * maps.shape[3]
-
-
-def _shared(values: Tensor, form: _Form) -> Tensor:
-    """The mean over the images or channels that share statistics, given back to each: (N, C) to (N, C)."""
-    if form.kind == "batch":
-        return values.mean(0, keepdim=True).expand_as(values)
-    grouped = values.unflatten(1, (form.groups, -1))
-    shared: Tensor = grouped.mean(2, keepdim=True).expand_as(grouped).reshape(values.shape)
-    return shared
 
 
 def _half(maps: Tensor) -> int:
@@ -296,47 +315,48 @@ def _call(maps: Tensor, form: _Form) -> tuple[Any, ...]:
     return _half(maps), form.activation, form.pooling, threads, form.slope, count, height, width, channels
 
 
-def _forward(maps: Tensor, affine: _Affine, form: _Form) -> Tensor:
-    """pool(act(z)): (N, C, H, W) to (N, C, h, w)."""
+def _outputs(maps: Tensor, form: _Form) -> Tensor:
+    """Room for pool(act(z)): (N, C, H, W) to (N, C, h, w)."""
     count, channels, height, width = maps.shape
     size = (height // 2, width // 2) if form.pooling else (height, width)
-    out = torch.empty((count, channels, *size), dtype=maps.dtype, memory_format=torch.channels_last)
-    library().tail_forward(*_call(maps, form), maps.data_ptr(), *affine.addresses, out.data_ptr())
+    return torch.empty((count, channels, *size), dtype=maps.dtype, memory_format=torch.channels_last)
+
+
+def _as_maps(gradient: Tensor, maps: Tensor) -> Tensor:
+    return gradient.to(maps.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _forward(maps: Tensor, scale: Tensor | None, shift: Tensor | None, form: _Form) -> Tensor:
+    """pool(act(z)): (N, C, H, W) to (N, C, h, w)."""
+    out = _outputs(maps, form)
+    library().tail_forward(*_call(maps, form), *_addresses(maps, scale, shift, out))
     return out
 
 
 def _backward(
+    kind: int,
     maps: Tensor,
-    affine: _Affine,
+    scale: Tensor | None,
+    shift: Tensor | None,
     gradient: Tensor,
     form: _Form,
-    sums: Tensor | None = None,
-    parameters: Tensor | None = None,
-) -> Tensor:
-    """dz, (N, C, H, W); adds to sums (2, N, C) and parameters (2, H, W, C) where given."""
-    gradient = gradient.to(maps.dtype).contiguous(memory_format=torch.channels_last)
-    dz = torch.empty_like(maps)
-    pairs = [(None, None) if pair is None else pair.unbind() for pair in (sums, parameters)]
-    outputs = [None if tensor is None else tensor.data_ptr() for pair in pairs for tensor in pair]
-    inputs = (maps.data_ptr(), *affine.addresses, gradient.data_ptr())
-    library().tail_backward(*_call(maps, form), *inputs, dz.data_ptr(), *outputs)
-    return dz
+    made: Tensor | None,
+    *of_channels: Tensor,
+) -> None:
+    """One pass, see `tail_backward` in the kernels, to `made` (N, C, H, W) or to sums.
+
+    of_channels: the two sums, or the rule's three numbers, (N, C) each.
+    """
+    sums, rule = (of_channels, ()) if kind == _SUM else ((), of_channels)
+    numbers = [*_addresses(*sums)] or [None] * 2, [*_addresses(*rule)] or [None] * 3
+    inputs = _addresses(maps, scale, shift, gradient, made)
+    library().tail_backward(*_call(maps, form), kind, *inputs, *numbers[0], *numbers[1])
 
 
 def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, and sum of squared deviations from it, of each image and channel: (N, C) each."""
     count, channels, height, width = maps.shape
     mean, squares = torch.empty(2, count, channels).unbind()
-    pointers = (maps.data_ptr(), mean.data_ptr(), squares.data_ptr())
-    threads = torch.get_num_threads()
-    library().tail_statistics(_half(maps), threads, count, height * width, channels, *pointers)
+    sizes = (torch.get_num_threads(), count, height * width, channels)
+    library().tail_statistics(_half(maps), *sizes, *_addresses(maps, mean, squares))
     return mean, squares
-
-
-def _combine(maps: Tensor, dz: Tensor, a: Tensor, b: Tensor, k: Tensor) -> None:
-    """dz := dz * a + v * b + k, with (N, C) coefficients."""
-    count, channels, height, width = maps.shape
-    coefficients = [tensor.contiguous() for tensor in (a, b, k)]
-    pointers = (maps.data_ptr(), dz.data_ptr(), *(tensor.data_ptr() for tensor in coefficients))
-    threads = torch.get_num_threads()
-    library().tail_combine(_half(maps), threads, count, height * width, channels, *pointers)

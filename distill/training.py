@@ -20,6 +20,7 @@ from distill.graphs import Material, Steps, recorded
 from distill.passes import epoch_order
 from distill.precision import PRECISIONS, Precision, autocast, require, settle
 from distill.preprocessing import Preprocessing
+from distill.process import keep_freed_memory
 from distill.seeding import derive_seed, own_randomness, stream
 from distill.sources import suited_augmentation
 
@@ -158,6 +159,8 @@ def train(
         ValueError: if this machine cannot run `config.precision`.
     """
     require(config.precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     started = time.perf_counter()
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     losses = list(after.epoch_losses) if after else []
@@ -241,7 +244,8 @@ class _EagerSteps:
         total = torch.zeros((), device=of.images.device)
         batches = order.to(of.images.device).split(of.config.batch_size)
         for batch, rate in zip(batches, rates, strict=True):
-            inputs = _prepare(of.images[batch], of.preprocessing, of.config, generator)
+            chosen = of.images.index_select(0, batch)
+            inputs = _prepare(chosen, of.preprocessing, of.config, generator)
             self._optimizer.param_groups[0]["lr"] = rate
             total += _step(self._compute, inputs, of.labels[batch], self._optimizer, of.config) * len(batch)
         return total

@@ -23,10 +23,11 @@ NAMES = {
     "patches_forward": "convolution of the picture, forward",
     "patches_gradient": "convolution of the picture, filters' gradient",
     "bias_gradient": "biases' gradients",
-    "tail_forward": "norm, activation, pooling, forward",
-    "tail_backward": "norm, activation, pooling, backward",
+    "own_forward": "norm, activation, pooling, forward",
+    "own_backward": "norm, activation, pooling, backward",
+    "tail_forward": "activation, pooling, forward",
+    "tail_backward": "activation, pooling, backward",
     "tail_statistics": "norm, statistics",
-    "tail_combine": "norm, gradient",
 }
 
 

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _int, _long, _float, _pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _BLOCK = [_int, _int, *[_long] * 4, *[_float] * 3, *[_pointer] * 3]
 _CONVOLUTION = [_int, *[_long] * 5]
+_TAIL = [*[_int] * 4, _float, *[_long] * 4]
 _ARGUMENTS = {
     "attention_forward": [*_BLOCK, *[_pointer] * 5],
     "attention_backward": [*_BLOCK, *[_pointer] * 6],
@@ -42,10 +43,11 @@ _ARGUMENTS = {
     "patches_backward": [*_CONVOLUTION, _long, *[_pointer] * 3],
     "patches_forward": [*_CONVOLUTION, *[_pointer] * 3],
     "patches_gradient": [*[_long] * 5, *[_pointer] * 3],
-    "tail_forward": [*[_int] * 4, _float, *[_long] * 4, *[_pointer] * 6],
-    "tail_backward": [*[_int] * 4, _float, *[_long] * 4, *[_pointer] * 11],
+    "own_backward": [*_TAIL, _pointer, _long, *[_pointer] * 9],
+    "own_forward": [*_TAIL, _pointer, _long, _float, *[_pointer] * 6],
+    "tail_backward": [*_TAIL, _int, *[_pointer] * 10],
+    "tail_forward": [*_TAIL, *[_pointer] * 4],
     "tail_statistics": [_int, _int, *[_long] * 3, *[_pointer] * 3],
-    "tail_combine": [_int, _int, *[_long] * 3, *[_pointer] * 5],
     "winograd_filters": [_int, *[_long] * 6, *[_pointer] * 2],
     "winograd_forward": [*_CONVOLUTION, *[_pointer] * 4],
     "winograd_gradient": [*_CONVOLUTION, *[_long] * 4, *[_pointer] * 3],

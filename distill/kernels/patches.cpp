@@ -106,8 +106,10 @@ void bias_gradient(int threads, int64_t pixels, int64_t k, const float* gradient
         for (int64_t start = 0; start < pixels; start += kDeep) {  // sums of sums: less rounding
             std::fill(part.begin(), part.end(), 0.0f);
             for (int64_t pixel = start; pixel < std::min(pixels, start + kDeep); ++pixel)
-                for (int64_t i = begin; i < end; i += kWidth)
+                for (int64_t i = begin; i < end; i += kWidth) {
+                    __builtin_prefetch(gradient + (pixel + 32) * k + i, 0, 2);
                     put(part.data() + i, get(part.data() + i) + get(gradient + pixel * k + i));
+                }
             for (int64_t i = begin; i < end; ++i) out[i] += part[i];
         }
     });

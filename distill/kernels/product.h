@@ -34,6 +34,9 @@ struct Start {
 template <int R, int V>
 inline void product(int64_t depth, const Left& a, const float* b, int64_t next, Start start, float* out, int64_t line) {
     Vector sums[R][V];
+    if (start.columns)  // then it goes to a map that is in no cache yet
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < V; ++v) __builtin_prefetch(out + r * line + v * kWidth, 1);
     for (int v = 0; v < V; ++v) {
         const Vector from = start.columns ? get(start.columns + v * kWidth) : Vector{};
         for (int r = 0; r < R; ++r) sums[r][v] = start.add ? get(out + r * line + v * kWidth) : from;

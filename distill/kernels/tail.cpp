@@ -5,8 +5,10 @@
 // is), gain and offset (H, W, C) or null.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include "parallel.h"
 #include "values.h"
@@ -86,131 +88,208 @@ struct Norm {
     }
 };
 
+// What will be read, or written, some rows later is fetched into the second cache: processors do not foresee it.
+constexpr int64_t kRowsAhead = 4, kFarther = 1024;
+template <typename T>
+inline void will_read(const T* place) { __builtin_prefetch(place, 0, 2); }
+template <typename T>
+inline void will_write(const T* place) { __builtin_prefetch(place, 1, 2); }
+
 template <typename T, int A, int P>
-void forward(const Maps& m, int64_t first, int64_t last, const T* in, T* out) {
+void forward(const Maps& m, int64_t image, const T* in, T* out) {
     const int64_t C = m.c, W = m.w, step = P == kNone ? 1 : 2, h = m.h / step, w = W / step;
-    for (int64_t image = first; image < last; ++image) {
-        const T* values = in + image * m.pixels() * C;
-        T* target = out + image * h * w * C;
-        for (int64_t y = 0; y < h; ++y)
-            for (int64_t x = 0; x < w; ++x)
-                channels(C, [&](int64_t c, auto n) {
-                    const Norm norm(m, image, c, n);
-                    Vector best{};
-                    for (int part = 0; part < step * step; ++part) {
-                        const int64_t pixel = (step * y + part / 2) * W + step * x + part % 2;
-                        const Vector a = activate<A>(norm(load(values + pixel * C + c, n), pixel), m.slope);
-                        if (part == 0)
-                            best = a;
-                        else if (P == kMax)
-                            best = choose((a > best) | (a != a), a, best);
-                        else
-                            best += a;
-                    }
-                    store(target + (y * w + x) * C + c, P == kAverage ? best * 0.25f : best, n);
-                });
-    }
+    const T* values = in + image * m.pixels() * C;
+    T* target = out + image * h * w * C;
+    for (int64_t y = 0; y < h; ++y)
+        for (int64_t x = 0; x < w; ++x)
+            channels(C, [&](int64_t c, auto n) {
+                const Norm norm(m, image, c, n);
+                Vector best{};
+                for (int part = 0; part < step * step; ++part) {
+                    const int64_t pixel = (step * y + part / 2) * W + step * x + part % 2;
+                    will_read(values + (pixel + kRowsAhead * W) * C + c);
+                    const Vector a = activate<A>(norm(load(values + pixel * C + c, n), pixel), m.slope);
+                    if (part == 0)
+                        best = a;
+                    else if (P == kMax)
+                        best = choose((a > best) | (a != a), a, best);
+                    else
+                        best += a;
+                }
+                store(target + (y * w + x) * C + c, P == kAverage ? best * 0.25f : best, n);
+            });
 }
 
-// Where gradients are added up.
-struct Gradients {
-    float *sums1, *sums2, *gain, *offset;
+// Where gradients are added up: sums of dz and dz * v over an image's pixels, (C); gain and offset (H, W, C).
+struct Sums {
+    float *first, *second, *gain, *offset;
 };
+// The maps' gradient is dz * a + v * b + k, with an image's (C) numbers.
+struct Rule {
+    const float *a, *b, *k;
+};
+// What a pass over an image does: write dz, add up sums, or write the maps' gradient.
+enum Pass { kPlain, kSum, kMake };
 
-template <typename T, int A, int P>
-void backward(const Maps& m, int64_t first, int64_t last, const T* in, const T* gradient, T* dz, const Gradients& g) {
+template <typename T, int A, int P, int kPass>
+void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* made, const Sums& sums,
+              const Rule& rule) {
     const int64_t C = m.c, W = m.w, step = P == kNone ? 1 : 2, h = m.h / step, w = W / step;
     constexpr int kParts = P == kNone ? 1 : 4;
-    for (int64_t image = first; image < last; ++image) {
-        const T* values = in + image * m.pixels() * C;
-        const T* arriving = gradient + image * h * w * C;
-        T* target = dz + image * m.pixels() * C;
-        for (int64_t y = 0; y < h; ++y)
-            for (int64_t x = 0; x < w; ++x)
-                channels(C, [&](int64_t c, auto n) {
-                    const Norm norm(m, image, c, n);
-                    const Vector share = load(arriving + (y * w + x) * C + c, n) * (P == kAverage ? 0.25f : 1.0f);
-                    Vector v[kParts], z[kParts], sum1{}, sum2{}, best{};
-                    Mask won[kParts];
-                    for (int part = 0; part < kParts; ++part) {
-                        const int64_t pixel = (step * y + part / 2) * W + step * x + part % 2;
-                        v[part] = load(values + pixel * C + c, n);
-                        z[part] = norm(v[part], pixel);
-                        if (P != kMax) continue;
-                        const Vector a = activate<A>(z[part], m.slope);
-                        won[part] = part == 0 ? ~Mask{} : (a > best) | (a != a);
-                        best = choose(won[part], a, best);
-                    }
-                    Mask open = ~Mask{};
-                    for (int part = kParts - 1; part >= 0; --part) {
-                        const int64_t pixel = (step * y + part / 2) * W + step * x + part % 2;
-                        Vector d = share * derivative<A>(z[part], m.slope);
-                        if (P == kMax) {  // to the last that was higher than all before
-                            d = masked(d, won[part] & open);
-                            open &= ~won[part];
-                        }
-                        if (m.gain) {
-                            const int64_t place = pixel * C + c;
-                            store(g.gain + place, load(g.gain + place, n) + d * norm.scales(v[part]), n);
-                            store(g.offset + place, load(g.offset + place, n) + d, n);
-                            d *= norm.gains(pixel);
-                        }
-                        sum1 += d;
-                        sum2 += d * v[part];
-                        store(target + pixel * C + c, d, n);
-                    }
-                    if (!g.sums1) return;
-                    const int64_t place = image * C + c;
-                    store(g.sums1 + place, load(g.sums1 + place, n) + sum1, n);
-                    store(g.sums2 + place, load(g.sums2 + place, n) + sum2, n);
-                });
-        // Rows and columns that pooling leaves over get no gradient.
-        for (int64_t y = 0; y < m.h; ++y)
-            for (int64_t x = 0; x < W; ++x)
-                if (y >= step * h || x >= step * w)
-                    channels(C, [&](int64_t c, auto n) { store(target + (y * W + x) * C + c, Vector{}, n); });
-    }
-}
-
-template <typename T>
-void statistics(int64_t first, int64_t last, int64_t pixels, int64_t C, const T* in, float* mean, float* squares) {
-    const float share = 1.0f / static_cast<float>(pixels);
-    for (int64_t image = first; image < last; ++image) {
-        const T* values = in + image * pixels * C;
-        float *s = mean + image * C, *q = squares + image * C;
-        std::fill(s, s + C, 0.0f);
-        std::fill(q, q + C, 0.0f);
-        // Deviations from the first pixel: squares of small numbers do not cancel.
-        for (int64_t pixel = 1; pixel < pixels; ++pixel)
-            channels(C, [&](int64_t c, auto n) {
-                const Vector e = load(values + pixel * C + c, n) - load(values + c, n);
-                store(s + c, load(s + c, n) + e, n);
-                store(q + c, load(q + c, n) + e * e, n);
-            });
+    const T* values = in + image * m.pixels() * C;
+    const T* arriving = gradient + image * h * w * C;
+    T* target = made + image * m.pixels() * C;
+    // Rows and columns that pooling leaves over get no dz.
+    const auto leave = [&](int64_t pixel) {
         channels(C, [&](int64_t c, auto n) {
-            const Vector sum = load(s + c, n), shift = sum * share, rest = load(q + c, n) - sum * shift;
-            store(q + c, masked(rest, ~(rest <= 0.0f)), n);
-            store(s + c, load(values + c, n) + shift, n);
+            const int64_t place = pixel * C + c;
+            if (kPass == kMake)
+                store(target + place, load(values + place, n) * load(rule.b + c, n) + load(rule.k + c, n), n);
+            else
+                store(target + place, Vector{}, n);
         });
+    };
+    for (int64_t y = 0; y < h; ++y) {
+        for (int64_t x = 0; x < w; ++x)
+            channels(C, [&](int64_t c, auto n) {
+                const Norm norm(m, image, c, n);
+                const Vector share = load(arriving + (y * w + x) * C + c, n) * (P == kAverage ? 0.25f : 1.0f);
+                Vector v[kParts], z[kParts], sum1{}, sum2{}, best{};
+                Mask won[kParts];
+                for (int part = 0; part < kParts; ++part) {
+                    const int64_t pixel = (step * y + part / 2) * W + step * x + part % 2;
+                    will_read(values + (pixel + kRowsAhead * W) * C + c);
+                    if (kPass != kSum) will_write(target + (pixel + kRowsAhead * W) * C + c);
+                    v[part] = load(values + pixel * C + c, n);
+                    z[part] = norm(v[part], pixel);
+                    if (P != kMax) continue;
+                    const Vector a = activate<A>(z[part], m.slope);
+                    won[part] = part == 0 ? ~Mask{} : (a > best) | (a != a);
+                    best = choose(won[part], a, best);
+                }
+                Mask open = ~Mask{};
+                for (int part = kParts - 1; part >= 0; --part) {
+                    const int64_t pixel = (step * y + part / 2) * W + step * x + part % 2;
+                    Vector d = share * derivative<A>(z[part], m.slope);
+                    if (P == kMax) {  // to the last that was higher than all before
+                        d = masked(d, won[part] & open);
+                        open &= ~won[part];
+                    }
+                    if (m.gain && kPass == kSum) {
+                        const int64_t place = pixel * C + c;
+                        store(sums.gain + place, load(sums.gain + place, n) + d * norm.scales(v[part]), n);
+                        store(sums.offset + place, load(sums.offset + place, n) + d, n);
+                    }
+                    if (m.gain) d *= norm.gains(pixel);
+                    sum1 += d;
+                    sum2 += d * v[part];
+                    if (kPass == kMake)
+                        d = d * load(rule.a + c, n) + (v[part] * load(rule.b + c, n) + load(rule.k + c, n));
+                    if (kPass != kSum) store(target + pixel * C + c, d, n);
+                }
+                if (kPass != kSum) return;
+                store(sums.first + c, load(sums.first + c, n) + sum1, n);
+                store(sums.second + c, load(sums.second + c, n) + sum2, n);
+            });
+        if (kPass == kSum) continue;
+        for (int64_t rows = 0; rows < step; ++rows)
+            for (int64_t x = step * w; x < W; ++x) leave((step * y + rows) * W + x);
+    }
+    if (kPass != kSum)
+        for (int64_t pixel = step * h * W; pixel < m.pixels(); ++pixel) leave(pixel);
+}
+
+// mean and the sum of squared deviations from it of an image's channels: (C).
+template <typename T>
+void statistics(int64_t image, int64_t pixels, int64_t C, const T* in, float* mean, float* squares) {
+    const float share = 1.0f / static_cast<float>(pixels);
+    const T* values = in + image * pixels * C;
+    std::fill(mean, mean + C, 0.0f);
+    std::fill(squares, squares + C, 0.0f);
+    // Deviations from the first pixel: squares of small numbers do not cancel.
+    for (int64_t pixel = 1; pixel < pixels; ++pixel)
+        channels(C, [&](int64_t c, auto n) {
+            will_read(values + pixel * C + c + kFarther);
+            const Vector e = load(values + pixel * C + c, n) - load(values + c, n);
+            store(mean + c, load(mean + c, n) + e, n);
+            store(squares + c, load(squares + c, n) + e * e, n);
+        });
+    channels(C, [&](int64_t c, auto n) {
+        const Vector sum = load(mean + c, n), shift = sum * share, rest = load(squares + c, n) - sum * shift;
+        store(squares + c, masked(rest, ~(rest <= 0.0f)), n);
+        store(mean + c, load(values + c, n) + shift, n);
+    });
+}
+
+// A norm whose statistics are each image's own, shared by groups of channels; z = (v - mean) * rstd * weight + bias
+// with a channel's weight and bias, which are null where a value has its own, as gain and offset.
+struct Own {
+    int64_t groups;
+    float eps;
+    const float *weight, *bias;
+    float weigh(int64_t c) const { return weight ? weight[c] : 1.0f; }
+};
+
+// The mean of one(c) over the channels first..last-1.
+template <typename F>
+float average(int64_t first, int64_t last, F one) {
+    float sum = 0.0f;
+    for (int64_t c = first; c < last; ++c) sum += one(c);
+    return sum / static_cast<float>(last - first);
+}
+
+// What an image's channels are normalised with, (C) each.
+struct Settled {
+    float *mean, *rstd, *scale, *shift;
+};
+
+// From each channel's mean and squares, where `to` holds them as mean and rstd.
+void settle(const Own& own, int64_t pixels, int64_t C, const Settled& to) {
+    const int64_t size = C / own.groups;
+    for (int64_t first = 0; first < C; first += size) {
+        const float center = average(first, first + size, [&](int64_t c) { return to.mean[c]; });
+        const float variance = average(first, first + size, [&](int64_t c) {
+            return to.rstd[c] / static_cast<float>(pixels) + (to.mean[c] - center) * (to.mean[c] - center);
+        });
+        const float r = 1.0f / std::sqrt(variance + own.eps);
+        for (int64_t c = first; c < first + size; ++c) {
+            to.mean[c] = center;
+            to.rstd[c] = r;
+            to.scale[c] = r * own.weigh(c);
+            to.shift[c] = (own.bias ? own.bias[c] : 0.0f) - center * to.scale[c];
+        }
     }
 }
 
-template <typename T>
-void combine(int64_t first, int64_t last, int64_t pixels, int64_t C, const T* in, T* dz, const float* a,
-             const float* b, const float* k) {
-    for (int64_t image = first; image < last; ++image)
-        for (int64_t pixel = 0; pixel < pixels; ++pixel)
-            channels(C, [&](int64_t c, auto n) {
-                const int64_t own = image * C + c, place = (image * pixels + pixel) * C + c;
-                const Vector d = load(dz + place, n) * load(a + own, n) + load(in + place, n) * load(b + own, n);
-                store(dz + place, d + load(k + own, n), n);
-            });
+// From sums of dz and dz * v to those of dz and dz * normalised v, and to the rule of the maps' gradient.
+void differentiate(const Own& own, int64_t pixels, int64_t C, const Settled& by, float* first_sums,
+                   float* second_sums, float* a, float* b, float* k) {
+    const int64_t size = C / own.groups;
+    for (int64_t first = 0; first < C; first += size) {
+        const float r = by.rstd[first], center = by.mean[first];
+        for (int64_t c = first; c < first + size; ++c)
+            second_sums[c] = (second_sums[c] - center * first_sums[c]) * r;
+        const auto shared = [&](const float* sums) {
+            return average(first, first + size, [&](int64_t c) { return sums[c] * own.weigh(c); }) /
+                   static_cast<float>(pixels);
+        };
+        const float straight = r * shared(first_sums), across = r * r * shared(second_sums);
+        for (int64_t c = first; c < first + size; ++c) {
+            a[c] = r * own.weigh(c);
+            b[c] = -across;
+            k[c] = center * across - straight;
+        }
+    }
 }
 
-// work(first, last) for shares of the images of n x size values on up to `threads` threads.
+// work(image) for every image, shares of them on each of up to `threads` threads.
 template <typename F>
-void share(int64_t n, int64_t size, int threads, F work) {
-    parallel(n, static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, n * size / kFewest))), work);
+void each(const Maps& m, int threads, F work) {
+    const int64_t useful = m.n * m.pixels() * m.c / kFewest;
+    parallel(m.n, static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, useful))),
+             [=](int64_t first, int64_t last) {
+                 for (int64_t image = first; image < last; ++image) work(image);
+             });
 }
 
 // visit(activation, pooling), as constants.
@@ -227,25 +306,25 @@ void with_form(int activation, int pooling, F visit) {
     if (activation == kSigmoid) return with_pooling<kSigmoid>(pooling, visit);
     with_pooling<kIdentity>(pooling, visit);
 }
-
-template <typename T>
-void forward_any(int activation, int pooling, int threads, const Maps& m, const void* in, void* out) {
-    share(m.n, m.pixels() * m.c, threads, [=](int64_t first, int64_t last) {
-        with_form(activation, pooling, [=](auto a, auto p) {
-            forward<T, a, p>(m, first, last, static_cast<const T*>(in), static_cast<T*>(out));
-        });
-    });
+// visit(type of the maps), as a null pointer to it.
+template <typename F>
+void with_type(int half, F visit) {
+    if (half) return visit(static_cast<BFloat16*>(nullptr));
+    visit(static_cast<float*>(nullptr));
 }
 
-// On one thread where images add to the same sums, so that these have one order.
 template <typename T>
-void backward_any(int activation, int pooling, int threads, const Maps& m, const void* in, const void* gradient,
-                  void* dz, const Gradients& g) {
-    share(m.n, m.pixels() * m.c, m.gain ? 1 : threads, [=](int64_t first, int64_t last) {
-        with_form(activation, pooling, [=](auto a, auto p) {
-            backward<T, a, p>(m, first, last, static_cast<const T*>(in), static_cast<const T*>(gradient),
-                              static_cast<T*>(dz), g);
-        });
+void forward_any(int activation, int pooling, const Maps& m, int64_t image, const T* in, T* out) {
+    with_form(activation, pooling, [&](auto a, auto p) { forward<T, a, p>(m, image, in, out); });
+}
+
+template <typename T>
+void backward_any(int activation, int pooling, int pass, const Maps& m, int64_t image, const T* in, const T* gradient,
+                  T* made, const Sums& sums, const Rule& rule) {
+    with_form(activation, pooling, [&](auto a, auto p) {
+        if (pass == kPlain) return backward<T, a, p, kPlain>(m, image, in, gradient, made, sums, rule);
+        if (pass == kSum) return backward<T, a, p, kSum>(m, image, in, gradient, made, sums, rule);
+        backward<T, a, p, kMake>(m, image, in, gradient, made, sums, rule);
     });
 }
 
@@ -254,41 +333,89 @@ void backward_any(int activation, int pooling, int threads, const Maps& m, const
 extern "C" {
 
 void tail_forward(int half, int activation, int pooling, int threads, float slope, int64_t n, int64_t h, int64_t w,
-                  int64_t c, const void* in, const float* scale, const float* shift, const float* gain,
-                  const float* offset, void* out) {
-    const Maps m{n, h, w, c, scale, shift, gain, offset, slope};
-    if (half) return forward_any<BFloat16>(activation, pooling, threads, m, in, out);
-    forward_any<float>(activation, pooling, threads, m, in, out);
+                  int64_t c, const void* in, const float* scale, const float* shift, void* out) {
+    const Maps m{n, h, w, c, scale, shift, nullptr, nullptr, slope};
+    with_type(half, [=](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        each(m, threads, [=](int64_t image) {
+            forward_any(activation, pooling, m, image, static_cast<const T*>(in), static_cast<T*>(out));
+        });
+    });
 }
 
-// sums1, sums2 (N, C): of dz and dz * v over the pixels of an image; dgain, doffset (H, W, C): added to.
+// pass 0: made = dz. 1: first, second (N, C), zeros before, are the sums of dz and of dz * v over an image's pixels.
+// 2: made = dz * a + v * b + k, with a, b, k (N, C): dz is computed twice rather than kept, as memory is slower.
 void tail_backward(int half, int activation, int pooling, int threads, float slope, int64_t n, int64_t h, int64_t w,
-                   int64_t c, const void* in, const float* scale, const float* shift, const float* gain,
-                   const float* offset, const void* gradient, void* dz, float* sums1, float* sums2, float* dgain,
-                   float* doffset) {
-    const Maps m{n, h, w, c, scale, shift, gain, offset, slope};
-    const Gradients s{sums1, sums2, dgain, doffset};
-    if (half) return backward_any<BFloat16>(activation, pooling, threads, m, in, gradient, dz, s);
-    backward_any<float>(activation, pooling, threads, m, in, gradient, dz, s);
+                   int64_t c, int pass, const void* in, const float* scale, const float* shift, const void* gradient,
+                   void* made, float* first, float* second, const float* a, const float* b, const float* k) {
+    const Maps m{n, h, w, c, scale, shift, nullptr, nullptr, slope};
+    with_type(half, [=](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T *values = static_cast<const T*>(in), *arriving = static_cast<const T*>(gradient);
+        each(m, threads, [=](int64_t image) {
+            const int64_t own = pass == kPlain ? 0 : image * c;
+            const Sums sums{first + own, second + own, nullptr, nullptr};
+            backward_any(activation, pooling, pass, m, image, values, arriving, static_cast<T*>(made), sums,
+                         Rule{a + own, b + own, k + own});
+        });
+    });
 }
 
 // mean and the sum of squared deviations from it, of each image and channel: (N, C).
 void tail_statistics(int half, int threads, int64_t n, int64_t pixels, int64_t c, const void* in, float* mean,
                      float* squares) {
-    share(n, pixels * c, threads, [=](int64_t first, int64_t last) {
-        if (half) return statistics(first, last, pixels, c, static_cast<const BFloat16*>(in), mean, squares);
-        statistics(first, last, pixels, c, static_cast<const float*>(in), mean, squares);
+    const Maps m{n, pixels, 1, c, nullptr, nullptr, nullptr, nullptr, 0.0f};
+    with_type(half, [=](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        each(m, threads, [=](int64_t image) {
+            statistics(image, pixels, c, static_cast<const T*>(in), mean + image * c, squares + image * c);
+        });
     });
 }
 
-// dz := dz * a + v * b + k, with a, b, k (N, C).
-void tail_combine(int half, int threads, int64_t n, int64_t pixels, int64_t c, const void* in, void* dz,
-                  const float* a, const float* b, const float* k) {
-    share(n, pixels * c, threads, [=](int64_t first, int64_t last) {
-        if (half)
-            return combine(first, last, pixels, c, static_cast<const BFloat16*>(in), static_cast<BFloat16*>(dz), a, b,
-                           k);
-        combine(first, last, pixels, c, static_cast<const float*>(in), static_cast<float*>(dz), a, b, k);
+// A norm by each image's own statistics, and what follows: an image at a time, so that its maps are read from
+// memory once. To mean, rstd, scale, shift (4, N, C) and the output.
+void own_forward(int half, int activation, int pooling, int threads, float slope, int64_t n, int64_t h, int64_t w,
+                 int64_t c, const void* in, int64_t groups, float eps, const float* weight, const float* bias,
+                 const float* gain, const float* offset, float* settled, void* out) {
+    const int64_t all = n * c;
+    const Maps m{n, h, w, c, settled + 2 * all, settled + 3 * all, gain, offset, slope};
+    const Own own{groups, eps, weight, bias};
+    with_type(half, [=](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T* values = static_cast<const T*>(in);
+        each(m, threads, [=](int64_t image) {
+            float* first = settled + image * c;
+            const Settled to{first, first + all, first + 2 * all, first + 3 * all};
+            statistics(image, h * w, c, values, to.mean, to.rstd);
+            settle(own, h * w, c, to);
+            forward_any(activation, pooling, m, image, values, static_cast<T*>(out));
+        });
+    });
+}
+
+// To the maps' gradient; sums (2, N, C), zeros before, of dz and of dz times the normalised value over an image's
+// pixels; dgain, doffset (H, W, C): added to, on one thread, so that sums have one order.
+void own_backward(int half, int activation, int pooling, int threads, float slope, int64_t n, int64_t h, int64_t w,
+                  int64_t c, const void* in, int64_t groups, const float* weight, const float* gain,
+                  const float* offset, float* settled, const void* gradient, void* made, float* sums, float* dgain,
+                  float* doffset) {
+    const int64_t all = n * c;
+    const Maps m{n, h, w, c, settled + 2 * all, settled + 3 * all, gain, offset, slope};
+    const Own own{groups, 0.0f, weight, nullptr};
+    with_type(half, [=](auto* type) {
+        using T = std::remove_pointer_t<decltype(type)>;
+        const T *values = static_cast<const T*>(in), *arriving = static_cast<const T*>(gradient);
+        each(m, gain ? 1 : threads, [=](int64_t image) {
+            const Settled by{settled + image * c, settled + all + image * c, nullptr, nullptr};
+            const Sums to{sums + image * c, sums + all + image * c, dgain, doffset};
+            std::vector<float> rule(3 * c);
+            float *a = rule.data(), *b = a + c, *k = b + c;
+            T* target = static_cast<T*>(made);
+            backward_any(activation, pooling, kSum, m, image, values, arriving, target, to, {});
+            differentiate(own, h * w, c, by, to.first, to.second, a, b, k);
+            backward_any(activation, pooling, kMake, m, image, values, arriving, target, to, Rule{a, b, k});
+        });
     });
 }
 }

@@ -114,7 +114,10 @@ void transform(const Grid& g, const float* map, int64_t channels, int64_t first,
         locate<S>(g, map, channels, place.image, place.y - kBorder, place.x - kBorder, outside, pixels);
         for (int64_t c = 0; c < size; c += kWidth) {
             Vector in[S * S], half[S * 6], out[kPoints];
-            for (int i = 0; i < S * S; ++i) in[i] = get(pixels[i] + first + c);
+            for (int i = 0; i < S * S; ++i) {
+                in[i] = get(pixels[i] + first + c);
+                if (i % S < 4 && i / S < 4) __builtin_prefetch(pixels[i] + first + c + 4 * g.w * channels, 0, 2);
+            }
             for (int i = 0; i < S; ++i)
                 S == 6 ? to_points(in + i * S, 1, half + i * 6, 1) : spread(in + i * S, 1, half + i * 6, 1);
             for (int j = 0; j < 6; ++j) S == 6 ? to_points(half + j, 6, out + j, 6) : spread(half + j, 6, out + j, 6);
@@ -137,9 +140,11 @@ void collect(const Grid& g, const float* m, int64_t channels, int64_t start, int
             for (int j = 0; j < 4; ++j) from_points(half + j, 4, out + j, 4);
             const Vector shift = bias ? get(bias + c) : Vector{};
             for (int64_t i = 0; i < height; ++i)
-                for (int64_t j = 0; j < width; ++j)
-                    put(map + ((place.image * g.h + place.y + i) * g.w + place.x + j) * channels + c,
-                        out[i * 4 + j] + shift);
+                for (int64_t j = 0; j < width; ++j) {
+                    float* to = map + ((place.image * g.h + place.y + i) * g.w + place.x + j) * channels + c;
+                    __builtin_prefetch(to + 4 * g.w * channels, 1, 2);
+                    put(to, out[i * 4 + j] + shift);
+                }
         }
     }
 }

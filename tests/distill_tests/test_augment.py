@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from distill.augment import DSA, TRANSFORMS, Augmentation, augment_classes, draw, parse_strategy
 from distill.seeding import stream
@@ -51,6 +52,22 @@ def test_neutral_parameters_change_nothing(name, neutral):
 def test_neutral_scale_changes_nothing():
     neutral = (1.0 - 1.0 / 1.2) / (1.2 - 1.0 / 1.2)
     assert torch.allclose(Augmentation("scale", rows(neutral, neutral))(images()), images(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "fractions", "matrix"),
+    [
+        ("scale", (0.2, 0.9), ((0.9066667, 0.0), (0.0, 1.1633333))),
+        ("rotate", (0.9,), ((0.9781476, -0.2079117), (0.2079117, 0.9781476))),
+    ],
+)
+def test_places_are_those_of_torchs_affine_grid(name, fractions, matrix):
+    batch = images()[:, :, :, :6]
+    theta = torch.tensor([[*matrix[0], 0.0], [*matrix[1], 0.0]]).expand(len(batch), 2, 3)
+    grid = nn.functional.affine_grid(theta, list(batch.shape), align_corners=False)
+    wanted = nn.functional.grid_sample(batch, grid, align_corners=False)
+    assert torch.allclose(Augmentation(name, rows(*fractions))(batch), wanted, atol=1e-5)
+    assert not torch.allclose(wanted, batch, atol=0.1)
 
 
 def test_flip_mirrors_columns():

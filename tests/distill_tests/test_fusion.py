@@ -99,6 +99,18 @@ def test_means_far_from_zero_do_not_cancel() -> None:
     assert torch.allclose(shifted.double(), exact, atol=2e-3)
 
 
+def test_a_layer_norms_parameters_lie_as_the_maps_do() -> None:
+    """No step copies them, nor their gradients; and their values stay."""
+    plain = block("layer", "relu", "average")
+    before = copy.deepcopy(plain.state_dict())
+    passes(fuse(plain), torch.randn(4, 3, HEIGHT, WIDTH))
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+    for parameter in plain[1].parameters():
+        assert parameter.permute(1, 2, 0).is_contiguous()
+        assert parameter.grad is not None
+        assert parameter.grad.stride() == parameter.stride()
+
+
 def test_equal_values_give_the_gradient_to_the_first_as_torch_does() -> None:
     plain = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
     images = -torch.ones(1, 1, 4, 4)  # all dead, or all alive and equal

@@ -118,7 +118,7 @@ def test_real_gradients_and_the_networks_training_run_on_the_kernels(calls: Call
     one, two, trained = counted
     once = {name: one[name] for name in ("patches_forward", "patches_gradient", "winograd_gradient")}
     assert once == dict.fromkeys(once, 2)  # one a class
-    assert one["tail_backward"] == 4
+    assert one["own_backward"] == 4
     assert two == one + one
     assert (trained - one - one)["patches_gradient"] == 4  # one an epoch, all classes together
     assert one["patches_backward"] == 0  # the pictures' gradient is not the kernels' business
@@ -182,7 +182,7 @@ def test_a_training_step_costs_the_same_whatever_came_before(calls: Calls) -> No
     assert step["patches_backward"] == 0  # nobody asks for the pictures' gradient
     assert step["winograd_forward"] == 2
     assert step["winograd_gradient"] == 1
-    assert step["tail_forward"] == step["tail_backward"] == 2
+    assert step["own_forward"] == step["own_backward"] == 2
 
 
 @fused
