@@ -22,7 +22,10 @@ _PLAIN, _SUM, _MAKE = 0, 1, 2
 
 @dataclass(frozen=True)
 class _Form:
-    """What is computed: the norm and how many groups of channels share statistics, activation, pooling."""
+    """What is computed: the norm and how many groups of channels share statistics, activation, pooling.
+
+    spent: whether a backward pass may write the maps' gradient over the maps.
+    """
 
     kind: Kind
     groups: int
@@ -30,6 +33,7 @@ class _Form:
     activation: int
     slope: float
     pooling: int
+    spent: bool
 
 
 class Tail(nn.Module):
@@ -38,19 +42,26 @@ class Tail(nn.Module):
     float32 or bfloat16 maps; sums are float32. The modules stay the owners of parameters and running
     statistics.
 
+    Args:
+        spent: nobody but this will need the maps, so that gradients may be written over them.
     Raises:
         ValueError: if a module has no fused form, see `fuse`.
     """
 
     def __init__(
-        self, norm: nn.Module | None, activation: nn.Module | None, pooling: nn.Module | None
+        self,
+        norm: nn.Module | None,
+        activation: nn.Module | None,
+        pooling: nn.Module | None,
+        *,
+        spent: bool = False,
     ) -> None:
         super().__init__()
         self.norm = norm
         kind, groups, eps = _norm_form(norm)
         if norm is not None and kind == "layer":
             _lay_channels_last(norm.parameters())
-        self.form = _Form(kind, groups, eps, *_activation_form(activation), _pooling_form(pooling))
+        self.form = _Form(kind, groups, eps, *_activation_form(activation), _pooling_form(pooling), spent)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, h, w)."""
@@ -127,7 +138,7 @@ def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:
             parts.append(layers[place] if fits else None)
             place += fits
         if any(parts):
-            yield Tail(*parts)
+            yield Tail(*parts, spent=True)
 
 
 def _has_form(form: Any, layer: nn.Module) -> bool:
@@ -209,7 +220,7 @@ class _Plain(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, scale, shift = ctx.saved_tensors
-        gradient, dz = _as_maps(gradient, maps), torch.empty_like(maps)
+        gradient, dz = _as_maps(gradient, maps), _room(ctx, maps)
         _backward(_PLAIN, maps, scale, shift, gradient, ctx.form, dz)
         if scale is not None:
             dz *= scale[:, :, None, None].to(dz.dtype)
@@ -247,7 +258,7 @@ class _Batch(torch.autograd.Function):
         second = rstd.square() * correlation * weight / count
         rest = mean * second - rstd * total * weight / count
         rule = [each.expand_as(scale).contiguous() for each in (scale, -second, rest)]
-        made = torch.empty_like(maps)
+        made = _room(ctx, maps)
         _backward(_MAKE, maps, scale, shift, gradient, ctx.form, made, *rule)
         return made, correlation, total, None
 
@@ -274,7 +285,7 @@ class _Own(torch.autograd.Function):
         maps, statistics, weight, _, gain, offset = ctx.saved_tensors
         form: _Form = ctx.form
         gradient = _as_maps(gradient, maps)
-        made, sums = torch.empty_like(maps), torch.zeros(2, *maps.shape[:2])
+        made, sums = _room(ctx, maps), torch.zeros(2, *maps.shape[:2])
         of_values = None if gain is None else torch.zeros(2, *gain.shape)
         both = (None, None) if of_values is None else of_values.unbind()
         addresses = _addresses(weight, gain, offset, statistics, gradient, made, sums, *both)
@@ -284,6 +295,20 @@ class _Own(torch.autograd.Function):
         else:
             dweight, dbias = of_values.permute(0, 3, 1, 2)
         return made, dweight, dbias, None
+
+
+def _room(ctx: Any, maps: Tensor) -> Tensor:
+    """Where the maps' gradient goes: a kernel reads a pixel's values before it writes there.
+
+    Raises:
+        RuntimeError: the maps have been written over by another backward pass.
+    """
+    if not ctx.form.spent:
+        return torch.empty_like(maps)
+    if getattr(ctx, "done", False):
+        raise RuntimeError("a fused network's graph can be gone through backward once only")
+    ctx.done = True
+    return maps.detach()
 
 
 def _parameters(weight: Tensor, bias: Tensor) -> tuple[Tensor | None, ...]:

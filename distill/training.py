@@ -159,8 +159,6 @@ def train(
         ValueError: if this machine cannot run `config.precision`.
     """
     require(config.precision, device)
-    if device.type == "cpu":
-        keep_freed_memory()
     started = time.perf_counter()
     network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     losses = list(after.epoch_losses) if after else []
@@ -252,8 +250,14 @@ class _EagerSteps:
 
 
 def accelerated(network: nn.Module, device: torch.device) -> nn.Module:
-    """What computes the same with the same parameters, but for rounding, as fast as this machine can."""
-    return network if device.type != "cpu" or kernels.why_unavailable() else fuse(network)
+    """What computes the same with the same parameters, but for rounding, as fast as this machine can.
+
+    On a CPU the process keeps the memory that it frees from now on, see `distill.process`.
+    """
+    if device.type != "cpu":
+        return network
+    keep_freed_memory()
+    return network if kernels.why_unavailable() else fuse(network)
 
 
 def _prepare(
