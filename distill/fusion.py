@@ -218,6 +218,7 @@ class _Plain(torch.autograd.Function):
         return _forward(maps, scale, shift, form)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, scale, shift = ctx.saved_tensors
         gradient, dz = _as_maps(gradient, maps), _room(ctx, maps)
@@ -247,6 +248,7 @@ class _Batch(torch.autograd.Function):
         return _forward(maps, scale, shift, form), mean, variance
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         maps, weight, mean, rstd, scale, shift = ctx.saved_tensors
         gradient = _as_maps(gradient, maps)
@@ -281,6 +283,7 @@ class _Own(torch.autograd.Function):
         return out
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, statistics, weight, _, gain, offset = ctx.saved_tensors
         form: _Form = ctx.form

@@ -111,6 +111,23 @@ def test_a_layer_norms_parameters_lie_as_the_maps_do() -> None:
         assert parameter.grad.stride() == parameter.stride()
 
 
+@pytest.mark.parametrize("norm", ["none", "batch", "instance"])
+def test_a_graph_whose_maps_are_spent_is_not_gone_through_twice(norm: str) -> None:
+    """Of a network; a tail alone leaves what it was given as it was."""
+    plain, images = block(norm, "relu", "average"), torch.randn(4, 3, HEIGHT, WIDTH)
+    out = fuse(plain)(images)
+    out.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="backward once only"):
+        out.sum().backward()
+    maps = plain[0](images).detach().contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    before = maps.detach().clone()
+    tail = Tail(*(None if type(each) is nn.Identity else each for each in plain[1:]))
+    out = tail(maps)
+    first, second = (torch.autograd.grad(out.sum(), maps, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(maps.detach(), before)
+
+
 def test_equal_values_give_the_gradient_to_the_first_as_torch_does() -> None:
     plain = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.MaxPool2d(2))
     images = -torch.ones(1, 1, 4, 4)  # all dead, or all alive and equal
