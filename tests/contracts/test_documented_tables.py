@@ -29,14 +29,25 @@ def documented(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8").replace("**", "")
 
 
-def test_convnets() -> None:
-    rulers = {
-        "random, validation accuracy": f"convnets-random.csv:{ACCURACY}",
-        "ATOM, not whitened, validation accuracy": f"convnets-atom-no-zca.csv:{ACCURACY}",
-        "early stopping, validation accuracy": f"convnets-random.csv:early_stopping_{ACCURACY}",
-        "SynFlow": "convnets-random.csv:synflow",
-        "parameters": "convnets-random.csv:parameters",
-    }
+@pytest.mark.parametrize(
+    "rulers",
+    [
+        {
+            "random, validation accuracy": f"convnets-random.csv:{ACCURACY}",
+            "ATOM, not whitened, validation accuracy": f"convnets-atom-no-zca.csv:{ACCURACY}",
+            "early stopping, validation accuracy": f"convnets-random.csv:early_stopping_{ACCURACY}",
+            "SynFlow": "convnets-random.csv:synflow",
+            "parameters": "convnets-random.csv:parameters",
+        },
+        {
+            "100 random": f"convnets-random-10.csv:{ACCURACY}",
+            "100 by ATOM": f"convnets-atom-10.csv:{ACCURACY}",
+            "100 by DM": f"convnets-dm-10.csv:{ACCURACY}",
+            "400 small random": f"convnets-random-10-f2.csv:{ACCURACY}",
+        },
+    ],
+)
+def test_convnets(rulers: dict[str, str]) -> None:
     made = rows("convnets.py", *(f"{name}={where}" for name, where in rulers.items()))
     assert len(made) == 2 + len(rulers)
     assert [row for row in made if row not in documented("convnets.md")] == []
