@@ -28,8 +28,11 @@ class _Given:
     baseline: bool
     seed: int
     device: str
+    dataset: str | None
+    data_dir: Path | None
     workers: int | None
     fresh: bool
+    on_epoch: Callable[[int], None] | None
 
     def __post_init__(self) -> None:
         if self.networks == [] or (self.workers is not None and self.workers < 1):
@@ -79,16 +82,20 @@ def evaluate(
     config = training.as_dict() if isinstance(training, TrainingConfig) else training
     options = {"repeats": repeats, "split": split, "baseline": baseline, "seed": seed}
     config = {} if config is None else config
-    others = {"networks": networks, "training": config, "workers": workers, "fresh": fresh}
-    own = construct(_Given, {**options, **others, "device": str(device)})
+    others = {"networks": networks, "training": config, "device": str(device)}
+    carrying = {
+        "dataset": dataset,
+        "data_dir": data_dir,
+        "workers": workers,
+        "fresh": fresh,
+        "on_epoch": on_epoch,
+    }
+    own = construct(_Given, {**options, **others, **carrying})
     options = {name: getattr(own, name) for name in options}
     plan, fallback = planned(_loaded(sets), own.networks, training=own.training, device=own.device, **options)
     if fallback:
         warnings.warn(fallback, stacklevel=2)
-    found = carry_out(
-        plan, dataset=dataset, data_dir=data_dir, workers=own.workers, fresh=own.fresh, on_epoch=on_epoch
-    )
-    return as_record(found)
+    return as_record(carry_out(plan, **{name: getattr(own, name) for name in carrying}))
 
 
 def _loaded(sets: Given | Sequence[Given]) -> list[SyntheticSet]:
