@@ -98,16 +98,16 @@ def _linear(images: Tensor, matrices: Tensor) -> Tensor:
     The places are those of `F.affine_grid`, whose many small matrix products take longer than all the rest.
     """
     height, width = images.shape[2:]
-    y, x = (_from_centre(side, images.device) for side in (height, width))
+    y, x = (_from_centre(side, matrices) for side in (height, width))
     by_x, by_y = (column.reshape(-1, 2, 1, 1) for column in matrices.unbind(2))
     places = by_x * x + by_y * y.view(-1, 1)
     grid = places.movedim(1, 3).expand(len(images), height, width, 2)
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _from_centre(side: int, device: torch.device) -> Tensor:
+def _from_centre(side: int, like: Tensor) -> Tensor:
     """The pixels' middles, where the image reaches from -1 to 1: (side,)."""
-    return (torch.arange(side, device=device) * 2 + 1) / side - 1
+    return (torch.arange(side, device=like.device, dtype=like.dtype) * 2 + 1) / side - 1
 
 
 # name -> (transform, uniform numbers it takes a row); the order is part of the seeded draw.

@@ -3,7 +3,7 @@
 Letters: N images, C channels, H x W pixels, (h, w) after pooling, v a value before and z one after the norm.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,8 +59,6 @@ class Tail(nn.Module):
         super().__init__()
         self.norm = norm
         kind, groups, eps = _norm_form(norm)
-        if norm is not None and kind == "layer":
-            _lay_channels_last(norm.parameters())
         self.form = _Form(kind, groups, eps, *_activation_form(activation), _pooling_form(pooling), spent)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -86,19 +84,14 @@ class Tail(nn.Module):
         return torch.as_tensor(out)
 
 
-def _lay_channels_last(parameters: Iterable[Tensor]) -> None:
-    """Lay a layer norm's parameters as the maps lie, so that no step has to copy them; values stay."""
-    for parameter in parameters:
-        parameter.data = parameter.data.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-
-
 def fuse(network: nn.Module) -> nn.Module:
     """The network with fast convolutions and whatever follows them fused; parameters and buffers are shared.
 
     Of an `nn.Sequential` or a `ConvNet`, each run of (norm, activation, pooling) behind a `Conv2d`, any of
     them absent or `Identity`, becomes a `Tail`. Subclasses may compute anything, so they stay as they
     are; so does a whole network of another type, of other numbers than float32, or with hooks, which expect
-    every module to be called.
+    every module to be called. Gradients are written over maps, so that a graph can be gone through backward
+    once only.
     """
     if any(map(_is_altered, network.modules())) or nn.modules.module._has_any_global_hook():
         return network

@@ -3,9 +3,10 @@
 A network's maps are large blocks, which glibc returns when they are freed; at the next step the system
 clears them again, page by page of 4 KiB. Torch can ask for pages of 2 MiB instead (Linux, transparent huge
 pages set to `madvise` or `always`): training steps on a CPU became 1.1 to 1.7 times and eager distillation
-2.5 times as fast. A training also has glibc keep what is freed: without it, by huge pages alone, two lots of
-20 ConvNets took 1.16 and 1.13 times as long, and 75 and 91 MiB less memory at the peak (of 953 and 908). A
-distillation gains 2% by it, as its maps lie in memory of its own.
+2.5 times as fast. In processes of our own, networks with kernels train with all that glibc frees kept as
+well: without it two lots of 20 ConvNets took 1.16 and 1.13 times as long, and 75 and 91 MiB less memory at
+the peak (of 953 and 908). Other networks gain nothing by it and need up to 500 MiB more; a distillation
+gains 2%.
 
 Torch's threads wait for their next piece of work by spinning, on cores that our kernels' threads, or other
 programs, could use. Waiting asleep took a fifth of the processor time off a distillation and a tenth of the
@@ -19,7 +20,9 @@ from contextlib import suppress
 
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_MOST = 2**31 - 1
+_LARGEST = (2**31 - 1, 32 * 2**20)  # glibc before 2.35 takes no more than the latter
+_OWN_WISHES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+_ours = False
 
 
 def use_huge_pages() -> None:
@@ -38,16 +41,29 @@ def wait_asleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-@functools.cache
-def keep_freed_memory() -> None:
-    """Have this process keep what it frees for what it needs next, where the C library is glibc.
+def claim() -> None:
+    """Say that this process does our work alone, so that `keep_freed_memory` is of effect in it."""
+    global _ours
+    _ours = True
 
-    `return_freed_memory` still gives it back.
+
+def keep_freed_memory() -> None:
+    """Have a process of our own keep what it frees for what it needs next, where the C library is glibc.
+
+    Of no effect in others, or where the user's environment says how malloc is to work. `return_freed_memory`
+    still gives the memory back.
     """
+    if _ours and not any(name in os.environ for name in _OWN_WISHES):
+        _keep()
+
+
+@functools.cache
+def _keep() -> None:
     with suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _MOST)
-        library.mallopt(_TRIM_THRESHOLD, _MOST)
+        # The second without the first would have all large blocks returned, which is worse than nothing.
+        if any(library.mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST):
+            library.mallopt(_TRIM_THRESHOLD, _LARGEST[0])
 
 
 def return_freed_memory() -> None:

@@ -252,12 +252,14 @@ class _EagerSteps:
 def accelerated(network: nn.Module, device: torch.device) -> nn.Module:
     """What computes the same with the same parameters, but for rounding, as fast as this machine can.
 
-    On a CPU the process keeps the memory that it frees from now on, see `distill.process`.
+    Its graph can be gone through backward once only.
     """
-    if device.type != "cpu":
+    if device.type != "cpu" or kernels.why_unavailable():
         return network
-    keep_freed_memory()
-    return network if kernels.why_unavailable() else fuse(network)
+    fused = fuse(network)
+    if fused is not network:
+        keep_freed_memory()
+    return fused
 
 
 def _prepare(

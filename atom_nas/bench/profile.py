@@ -12,7 +12,7 @@ import torch
 from atom_nas.bench import ways
 from atom_nas.bench.turns import Finished, Turns
 from atom_nas.bench.ways import Scale
-from distill import kernels
+from distill import kernels, process
 
 UNMEASURED = 3
 OTHER = "all else (torch)"
@@ -43,6 +43,7 @@ def step_profile(architecture: str, scale: Scale, steps: int) -> dict[str, float
 def _profile(architecture: str, scale: Scale, steps: int) -> dict[str, float]:
     if kernels.why_unavailable():
         return {}
+    process.claim()
     torch.set_num_threads(1)
     with kernels.timed() as seconds:
         watched = _Watched(steps, seconds)

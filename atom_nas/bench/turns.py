@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from distill.process import HUGE_PAGES
+from distill.process import HUGE_PAGES, claim
 
 # What is in force where nobody asks for anything: small pages, threads that spin for a while (GCC's OpenMP).
 _PLAIN = {HUGE_PAGES: "0", "GOMP_SPINCOUNT": "300000"}
@@ -133,6 +133,8 @@ def _environment(way: Way) -> Iterator[None]:
 
 
 def _serve(channel: Connection, way: Way) -> None:
+    if not way.plain:
+        claim()
     torch.set_num_threads(way.threads)
     device = next(argument for argument in way.arguments if isinstance(argument, torch.device))
     try:

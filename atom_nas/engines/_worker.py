@@ -13,6 +13,7 @@ import torch
 
 from atom_nas.engines._trial import one_line, run_trial
 from atom_nas.engines.base import Outcome, Work
+from distill import process
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _prepare(device: torch.device, work: Work) -> None:
 
 def _settle() -> None:
     """Settings of the whole process, as every trial finds them, whatever the one before did to them."""
+    process.claim()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)

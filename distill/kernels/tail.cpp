@@ -90,6 +90,7 @@ struct Norm {
 
 // What will be read, or written, some rows later is fetched into the second cache: processors do not foresee it.
 constexpr int64_t kRowsAhead = 4, kFarther = 1024;
+constexpr int64_t kDeep = 64;  // pixels that are added up before they are added to others
 template <typename T>
 inline void will_read(const T* place) { __builtin_prefetch(place, 0, 2); }
 template <typename T>
@@ -149,7 +150,9 @@ void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* m
                 store(target + place, Vector{}, n);
         });
     };
+    std::vector<float> row(kPass == kSum ? 2 * C : 0);  // sums of sums: less rounding
     for (int64_t y = 0; y < h; ++y) {
+        std::fill(row.begin(), row.end(), 0.0f);
         for (int64_t x = 0; x < w; ++x)
             channels(C, [&](int64_t c, auto n) {
                 const Norm norm(m, image, c, n);
@@ -188,10 +191,16 @@ void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* m
                     if (kPass != kSum) store(target + pixel * C + c, d, n);
                 }
                 if (kPass != kSum) return;
-                store(sums.first + c, load(sums.first + c, n) + sum1, n);
-                store(sums.second + c, load(sums.second + c, n) + sum2, n);
+                store(row.data() + c, load(row.data() + c, n) + sum1, n);
+                store(row.data() + C + c, load(row.data() + C + c, n) + sum2, n);
             });
-        if (kPass == kSum) continue;
+        if (kPass == kSum) {
+            for (int64_t c = 0; c < C; ++c) {
+                sums.first[c] += row[c];
+                sums.second[c] += row[C + c];
+            }
+            continue;
+        }
         for (int64_t rows = 0; rows < step; ++rows)
             for (int64_t x = step * w; x < W; ++x) leave((step * y + rows) * W + x);
     }
@@ -206,14 +215,22 @@ void statistics(int64_t image, int64_t pixels, int64_t C, const T* in, float* me
     const T* values = in + image * pixels * C;
     std::fill(mean, mean + C, 0.0f);
     std::fill(squares, squares + C, 0.0f);
-    // Deviations from the first pixel: squares of small numbers do not cancel.
-    for (int64_t pixel = 1; pixel < pixels; ++pixel)
-        channels(C, [&](int64_t c, auto n) {
-            will_read(values + pixel * C + c + kFarther);
-            const Vector e = load(values + pixel * C + c, n) - load(values + c, n);
-            store(mean + c, load(mean + c, n) + e, n);
-            store(squares + c, load(squares + c, n) + e * e, n);
-        });
+    std::vector<float> part(2 * C);
+    for (int64_t start = 0; start < pixels; start += kDeep) {  // sums of sums: less rounding
+        std::fill(part.begin(), part.end(), 0.0f);
+        // Deviations from the first pixel: squares of small numbers do not cancel.
+        for (int64_t pixel = start; pixel < std::min(pixels, start + kDeep); ++pixel)
+            channels(C, [&](int64_t c, auto n) {
+                will_read(values + pixel * C + c + kFarther);
+                const Vector e = load(values + pixel * C + c, n) - load(values + c, n);
+                store(part.data() + c, load(part.data() + c, n) + e, n);
+                store(part.data() + C + c, load(part.data() + C + c, n) + e * e, n);
+            });
+        for (int64_t c = 0; c < C; ++c) {
+            mean[c] += part[c];
+            squares[c] += part[C + c];
+        }
+    }
     channels(C, [&](int64_t c, auto n) {
         const Vector sum = load(mean + c, n), shift = sum * share, rest = load(squares + c, n) - sum * shift;
         store(squares + c, masked(rest, ~(rest <= 0.0f)), n);

@@ -99,16 +99,14 @@ def test_means_far_from_zero_do_not_cancel() -> None:
     assert torch.allclose(shifted.double(), exact, atol=2e-3)
 
 
-def test_a_layer_norms_parameters_lie_as_the_maps_do() -> None:
-    """No step copies them, nor their gradients; and their values stay."""
-    plain = block("layer", "relu", "average")
-    before = copy.deepcopy(plain.state_dict())
-    passes(fuse(plain), torch.randn(4, 3, HEIGHT, WIDTH))
-    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
-    for parameter in plain[1].parameters():
-        assert parameter.permute(1, 2, 0).is_contiguous()
-        assert parameter.grad is not None
-        assert parameter.grad.stride() == parameter.stride()
+def test_sums_over_large_maps_are_as_exact_as_torchs() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(4, 4), nn.ReLU(), nn.AvgPool2d(2))
+    images, exact = torch.randn(1, 3, 224, 224) + 0.5, copy.deepcopy(plain).double()
+    wanted = passes(exact, images.double())
+    fused, own = passes(fuse(copy.deepcopy(plain)), images), passes(plain, images)
+    norms = slice(4, 6)  # the gradients of weight and bias
+    assert worst(fused[:1], wanted[:1]) < 3 * worst(own[:1], wanted[:1]) + 1e-6
+    assert worst(fused[norms], wanted[norms]) < 3 * worst(own[norms], wanted[norms]) + 1e-6
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "instance"])
