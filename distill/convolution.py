@@ -99,7 +99,7 @@ class Constant:
         channels, height, width = self.shape
         sizes = (1, count, height, width, channels, self.outputs)
         if self._winograd:
-            filters, bias = _addresses(self._filters, self._bias)
+            filters, bias = addresses(self._filters, self._bias)
             kernels.library().winograd_forward(*sizes, maps, filters, bias, out)
         else:
             kernels.library().patches_forward(*sizes, maps, self._filters.data_ptr(), out)
@@ -139,7 +139,7 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             for_weight = torch.empty_like(weight)
             sizes = (*_sizes(maps, len(weight)), *weight.stride())
-            kernels.library().winograd_gradient(*sizes, *_addresses(maps, gradient, for_weight))
+            kernels.library().winograd_gradient(*sizes, *addresses(maps, gradient, for_weight))
         return for_maps, for_weight, _for_bias(ctx, gradient)
 
 
@@ -148,7 +148,7 @@ def _filtered(maps: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool
     points = _points(weight, turned=turned)
     outputs = points.shape[2]
     out = _map(maps, outputs)
-    kernels.library().winograd_forward(*_sizes(maps, outputs), *_addresses(maps, points, bias, out))
+    kernels.library().winograd_forward(*_sizes(maps, outputs), *addresses(maps, points, bias, out))
     return out
 
 
@@ -156,7 +156,7 @@ def _points(weight: Tensor, *, turned: bool) -> Tensor:
     channels, outputs = weight.shape[:2] if turned else weight.shape[1::-1]
     points = torch.empty(36, channels, outputs)
     sizes = (turned, channels, outputs, *weight.stride())
-    kernels.library().winograd_filters(*sizes, *_addresses(weight, points))
+    kernels.library().winograd_filters(*sizes, *addresses(weight, points))
     return points
 
 
@@ -168,7 +168,7 @@ class _Patches(torch.autograd.Function):
         ctx.save_for_backward(maps, weight)
         out = _map(maps, len(weight))
         rows = _with_bias(weight.detach(), bias)
-        kernels.library().patches_forward(*_sizes(maps, len(weight)), *_addresses(maps, rows, out))
+        kernels.library().patches_forward(*_sizes(maps, len(weight)), *addresses(maps, rows, out))
         return out
 
     @staticmethod
@@ -181,11 +181,11 @@ class _Patches(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             filled = _turned_rows(weight)
             for_maps = torch.empty_like(maps)
-            given = _addresses(gradient, filled, for_maps)
+            given = addresses(gradient, filled, for_maps)
             kernels.library().patches_backward(threads, *sizes, filled.shape[1], *given)
         if ctx.needs_input_grad[1]:
             rows = torch.empty(9 * maps.shape[1], len(weight))
-            kernels.library().patches_gradient(*sizes, *_addresses(maps, gradient, rows))
+            kernels.library().patches_gradient(*sizes, *addresses(maps, gradient, rows))
             for_weight = rows.view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
         return for_maps, for_weight, _for_bias(ctx, gradient)
 
@@ -212,7 +212,7 @@ def _for_bias(ctx: Any, gradient: Tensor) -> Tensor | None:
     count, outputs, height, width = gradient.shape
     out = torch.empty(outputs)
     sizes = (torch.get_num_threads(), count * height * width, outputs)
-    kernels.library().bias_gradient(*sizes, *_addresses(gradient, out))
+    kernels.library().bias_gradient(*sizes, *addresses(gradient, out))
     return out
 
 
@@ -227,5 +227,6 @@ def _sizes(maps: Tensor, outputs: int) -> tuple[int, ...]:
     return torch.get_num_threads(), count, height, width, channels, outputs
 
 
-def _addresses(*tensors: Tensor | None) -> list[int | None]:
+def addresses(*tensors: Tensor | None) -> list[int | None]:
+    """Of tensors, as the kernels take them; what is absent has none."""
     return [None if tensor is None else tensor.data_ptr() for tensor in tensors]

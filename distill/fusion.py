@@ -3,14 +3,14 @@
 Letters: N images, C channels, H x W pixels, (h, w) after pooling, v a value before and z one after the norm.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from distill.convolution import Convolution
+from distill.convolution import Convolution, addresses
 from distill.kernels import library
 from distill.networks import ConvNet, InstanceNorm
 
@@ -246,7 +246,7 @@ class _Batch(torch.autograd.Function):
         maps, weight, mean, rstd, scale, shift = ctx.saved_tensors
         gradient = _as_maps(gradient, maps)
         sums = torch.zeros(2, *maps.shape[:2])
-        _backward(_SUM, maps, scale, shift, gradient, ctx.form, None, *sums)
+        _backward(_SUM, maps, scale, shift, gradient, ctx.form, sums=sums)
         total = sums[0].sum(0)
         correlation = ((sums[1] - mean * sums[0]) * rstd).sum(0)  # of dz and (v - mean) / std
         count = len(maps) * _pixels(maps)
@@ -254,7 +254,7 @@ class _Batch(torch.autograd.Function):
         rest = mean * second - rstd * total * weight / count
         rule = [each.expand_as(scale).contiguous() for each in (scale, -second, rest)]
         made = _room(ctx, maps)
-        _backward(_MAKE, maps, scale, shift, gradient, ctx.form, made, *rule)
+        _backward(_MAKE, maps, scale, shift, gradient, ctx.form, made, rule=rule)
         return made, correlation, total, None
 
 
@@ -318,7 +318,7 @@ def _addresses(*tensors: Tensor | None) -> list[int | None]:
     assert all(
         t is None or t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last) for t in tensors
     )
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return addresses(*tensors)
 
 
 def _pixels(maps: Tensor) -> int:
@@ -361,17 +361,15 @@ def _backward(
     shift: Tensor | None,
     gradient: Tensor,
     form: _Form,
-    made: Tensor | None,
-    *of_channels: Tensor,
+    made: Tensor | None = None,
+    *,
+    sums: Iterable[Tensor | None] = (None, None),
+    rule: Iterable[Tensor | None] = (None, None, None),
 ) -> None:
-    """One pass, see `tail_backward` in the kernels, to `made` (N, C, H, W) or to sums.
-
-    of_channels: the two sums, or the rule's three numbers, (N, C) each.
-    """
-    sums, rule = (of_channels, ()) if kind == _SUM else ((), of_channels)
-    numbers = [*_addresses(*sums)] or [None] * 2, [*_addresses(*rule)] or [None] * 3
-    inputs = _addresses(maps, scale, shift, gradient, made)
-    library().tail_backward(*_call(maps, form), kind, *inputs, *numbers[0], *numbers[1])
+    """One pass, see `tail_backward` in the kernels, to `made`, (N, C, H, W), or to sums, (N, C) as rules."""
+    library().tail_backward(
+        *_call(maps, form), kind, *_addresses(maps, scale, shift, gradient, made, *sums, *rule)
+    )
 
 
 def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
