@@ -47,7 +47,7 @@ def label(
 ) -> None:
     """Give a set soft labels: what networks trained on the real images say of each of its images.
 
-    Teachers train in batches of 128, one-cycle schedule to 0.02, in bfloat16 (--set says otherwise).
+    Teachers train in batches of 128, one-cycle schedule to 0.02 (--set says otherwise).
     evaluate and search then train on these. An interrupted labelling goes on when the command is repeated.
     """
     from atom_nas.config import assigned, choose_dataset, given

@@ -38,8 +38,8 @@ Report = Callable[[int], None]
 
 def teacher_training(**changes: Any) -> TrainingConfig:
     """How teachers are trained: a few epochs of the real images, unless `changes` say otherwise."""
-    chosen = {"epochs": 5, "batch_size": 128, "learning_rate": 0.02}
-    return TrainingConfig(**{**chosen, "schedule": "onecycle", "precision": "bfloat16", **changes})
+    chosen = {"epochs": 5, "batch_size": 128, "learning_rate": 0.02, "schedule": "onecycle"}
+    return TrainingConfig(**{**chosen, **changes})
 
 
 @dataclass(frozen=True, kw_only=True)

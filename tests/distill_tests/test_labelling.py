@@ -22,7 +22,7 @@ from distill.settings import DistillSettings
 from distill.target import TEACHER
 from distill.training import TrainingConfig, train
 
-TRAINING = teacher_training(epochs=3, precision="float32")
+TRAINING = teacher_training(epochs=3)
 TWO = LabelConfig(teachers=2, training=TRAINING, temperature=2.0, hard_share=0.25)
 
 

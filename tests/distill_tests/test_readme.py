@@ -75,7 +75,7 @@ def artifact(request, tmp_path_factory):
 
 
 def labelled(made, out):
-    config = LabelConfig(training=teacher_training(epochs=1, precision="float32"))
+    config = LabelConfig(training=teacher_training(epochs=1))
     return label(made, made.real_dataset(), out, config, device=torch.device("cpu"))
 
 

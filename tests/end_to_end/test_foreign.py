@@ -99,7 +99,7 @@ def synthetic(request, tmp_path_factory):
     made = distill(DistillSettings(dataset="digits", out=out, method="dm", method_config=config, zca=zca))
     if not soft:
         return made
-    teaching = LabelConfig(hard_share=0.5, training=teacher_training(epochs=5, precision="float32"))
+    teaching = LabelConfig(hard_share=0.5, training=teacher_training(epochs=5))
     return label(made, made.real_dataset(), out.with_name("soft"), teaching, device=torch.device("cpu"))
 
 
