@@ -166,6 +166,8 @@ def search(
     samples: opt.Samples = None,
     strategy: opt.Strategy = "random",
     architectures: opt.Architectures = None,
+    max_parameters: opt.MaxParameters = None,
+    max_flops: opt.MaxFlops = None,
     reference: opt.Reference = "real",
     reference_column: opt.ReferenceColumn = "score",
     reference_samples: opt.ReferenceSamples = None,
@@ -197,8 +199,7 @@ def search(
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     from atom_nas.config import assigned, choose_dataset
     from atom_nas.resuming import search_settings
-    from atom_nas.search_terminal import show_search
-    from atom_nas.terminal import show_report
+    from atom_nas.search_terminal import search_and_report
 
     settings = search_settings(
         {opt.FIELDS.get(name, name) for name in said(context)},
@@ -214,9 +215,9 @@ def search(
         reference_column=reference_column, reference_samples=reference_samples,
         reference_images=reference_images, reference_epochs=reference_epochs,
         validation_images=validation_images, confirm_images=confirm_images, confirm_epochs=confirm_epochs,
+        max_parameters=max_parameters, max_flops=max_flops,
     )  # fmt: skip
-    show_search(settings)
-    show_report([out])
+    search_and_report(settings)
 
 
 @app.command(
@@ -258,8 +259,8 @@ def quickstart(
 ) -> None:
     """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
     from atom_nas.quickstart import distill_plan, search_plan
-    from atom_nas.search_terminal import show_search
-    from atom_nas.terminal import show_distill, show_report
+    from atom_nas.search_terminal import search_and_report
+    from atom_nas.terminal import show_distill
 
     if out.exists() and any(out.iterdir()) and not resume:
         begun = (out / "synthetic").is_dir()
@@ -267,8 +268,8 @@ def quickstart(
     show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
     begun = (out / "search" / "run.json").exists()
     command = command_line()
-    show_search(search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command))
-    show_report([out / "search"])
+    settings = search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command)
+    search_and_report(settings)
 
 
 @app.command(epilog="\b\nExample:\n  atom-nas bench --json bench.json --growth growth.png")

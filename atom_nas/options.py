@@ -54,6 +54,23 @@ def count(text: str) -> typer.models.OptionInfo:
     return option
 
 
+def quantity(text: str) -> float:
+    """A number, with k, M or G for thousands, millions or milliards of it.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    number, factor = text.strip().replace(",", ""), 1.0
+    if number[-1:] in _FACTORS:
+        number, factor = number[:-1], _FACTORS[number[-1]]
+    try:
+        return float(number) * factor
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number such as 500000, 500k, 1.5M or 2G") from None
+
+
+_FACTORS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+
 # Of `distill`.
 SetFolder = Annotated[Path | None, typer.Option(help="The folder to write the synthetic set to.  [required]")]
 Dataset = Annotated[
@@ -206,6 +223,24 @@ Architectures = Annotated[
     typer.Option(
         help="CSV with a column 'architecture', all of the space: rank these, or, with --samples, what "
         "the strategy draws among them."
+    ),
+]
+MaxParameters = Annotated[
+    float | None,
+    typer.Option(
+        parser=quantity,
+        metavar="N",
+        help="Rank no network with more trainable parameters, e.g. 500k or 1.5M; larger ones of "
+        "--architectures are left out.  [default: none]",
+    ),
+]
+MaxFlops = Annotated[
+    float | None,
+    typer.Option(
+        parser=quantity,
+        metavar="N",
+        help="Rank no network with more operations in an image's forward pass, e.g. 50M; a multiply-add "
+        "counts as two.  [default: none]",
     ),
 ]
 Reference = Annotated[

@@ -10,6 +10,7 @@ import torch
 
 from atom_nas.estimators.base import Estimator, SearchData
 from atom_nas.estimators.confirm import ConfirmEstimator
+from atom_nas.limits import bounded, listed_within
 from atom_nas.run_folder import RECORD, read_record
 from atom_nas.runner import load_space
 from atom_nas.settings import SearchSettings
@@ -24,7 +25,8 @@ from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
 from reports.scores import MEAN_OF_RANKS
 from search_spaces.among import Among
-from search_spaces.base import Space, count_fitting, first_fitting
+from search_spaces.base import ImageShape, Space, count_fitting, first_fitting
+from search_spaces.bounded import Bounded
 from search_spaces.foreign import NniSpace, probe
 
 SAMPLES = 48
@@ -102,15 +104,12 @@ def prepare(settings: SearchSettings) -> Plan:
     _warn_of_whitening(synthetic)
     space = _space(settings, synthetic)
     _check_proxy_space(settings, synthetic, space)
-    listed = read_architectures(settings.architectures, space) if settings.architectures else None
+    within = bounded(settings, space, *_made_for(synthetic))
+    listed = _listed(settings, space, within)
     table = _read_table(settings, space)
-    if listed and table and not table.scores.keys() & set(listed.architectures):
-        raise ValueError(
-            f"{settings.reference} scores none of the {len(listed.architectures)} architectures of "
-            f"{settings.architectures}: give a reference that shares some, or --reference none"
-        )
+    _require_shared(settings, listed, table)
     samples = _samples(settings, listed)
-    drawn = _drawn(settings, space, listed)
+    drawn = _drawn(settings, within or space, listed)
     strategy = configure_strategy(settings.strategy, _strategy_options(settings), samples)
     halving = strategy if isinstance(strategy, HalvingConfig) else None
     device = resolve_device(settings.device)
@@ -121,14 +120,13 @@ def prepare(settings: SearchSettings) -> Plan:
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
     first_fitting(space, data.image_shape)
-    at_most = count_fitting(drawn, data.image_shape)[0] if listed and drawn else fitting
+    at_most = count_fitting(drawn, data.image_shape)[0] if drawn else fitting
     if at_most == 0:
         raise ValueError(
             f"none of the architectures of {settings.architectures} fits images of shape {data.image_shape}"
         )
     if table and listed is None:
-        covered = sum(space.misfit(space.parse(name), data.image_shape) is None for name in table.scores)
-        _warn_of_gaps(settings, covered, fitting, foreign=table.foreign)
+        _warn_of_gaps(settings, table, drawn or space, at_most, data.image_shape)
     if isinstance(space, NniSpace):
         probe(space, data.image_shape, data.classes)
     return Plan(
@@ -182,28 +180,59 @@ def _drawn(settings: SearchSettings, space: Space, listed: ArchitectureList | No
     return None
 
 
-def _warn_of_gaps(settings: SearchSettings, covered: int, fitting: int | None, *, foreign: int) -> None:
+def _warn_of_gaps(
+    settings: SearchSettings,
+    table: ReferenceTable,
+    drawn: Space,
+    fitting: int | None,
+    image_shape: ImageShape,
+) -> None:
     """Say before any training that a reference will have gaps, where it surely will."""
-    if fitting is None or covered >= fitting or settings.resume:
+    if fitting is None or settings.resume:
+        return
+    covered = sum(drawn.misfit(drawn.parse(name), image_shape) is None for name in table.scores)
+    if covered >= fitting:
         return
     share = covered / fitting
     samples = _samples(settings, None)
     way_out = f": to draw among those alone add --architectures {settings.reference} --samples {samples}"
     warnings.warn(
-        f"{settings.reference} scores {covered:,} of the {fitting:,} architectures of the space, so that "
+        f"{settings.reference} scores {covered:,} of the {fitting:,} architectures of the space"
+        f"{' within the limits' * bool(settings.limits)}, so that "
         f"{'less than 1%' if share < 0.01 else f'about {share:.0%}'} of the samples will have a reference"
-        f"{'' if foreign else way_out}",
+        f"{'' if table.foreign else way_out}",
         stacklevel=3,
     )
+
+
+def _made_for(synthetic: SyntheticSet) -> tuple[ImageShape, int]:
+    """The shape of the images that networks take, and how many classes they tell apart."""
+    channels, height, width = synthetic.card["dataset"]["image_shape"]
+    return (channels, height, width), len(synthetic.classes)
 
 
 def _space(
     settings: SearchSettings, synthetic: SyntheticSet, options: Mapping[str, Any] | None = None
 ) -> Space:
-    channels, height, width = synthetic.card["dataset"]["image_shape"]
-    classes = len(synthetic.classes)
     given = {**settings.space_options, **(options or {})}
-    return load_space(settings.space, given, (channels, height, width), classes)
+    return load_space(settings.space, given, *_made_for(synthetic))
+
+
+def _listed(settings: SearchSettings, space: Space, within: Bounded | None) -> ArchitectureList | None:
+    if settings.architectures is None:
+        return None
+    listed = read_architectures(settings.architectures, space)
+    return listed_within(listed, within, settings.architectures) if within else listed
+
+
+def _require_shared(
+    settings: SearchSettings, listed: ArchitectureList | None, table: ReferenceTable | None
+) -> None:
+    if listed and table and not table.scores.keys() & set(listed.architectures):
+        raise ValueError(
+            f"{settings.reference} scores none of the {len(listed.architectures)} architectures of "
+            f"{settings.architectures}: give a reference that shares some, or --reference none"
+        )
 
 
 def _check_proxy_space(settings: SearchSettings, synthetic: SyntheticSet, space: Space) -> None:

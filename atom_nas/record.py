@@ -118,6 +118,8 @@ def _space(plan: Plan) -> dict[str, Any]:
         more = {"choices": choices, "digest": plan.space.digest}
         more |= {"file": plan.space.file, "code": plan.space.code} if plan.space.code else {}
         more |= {"sources": dict(plan.space.sources)} if len(plan.space.sources) > 1 else {}
+    limits = {what: int(most) if most == int(most) else most for what, most in plan.settings.limits.items()}
+    more |= {"limits": limits} if limits else {}
     name = plan.space.title if isinstance(plan.space, NniSpace) else plan.settings.space
     return {"name": name, "options": plan.space_options, **more, "size": plan.size, "fitting": plan.fitting}
 

@@ -23,6 +23,7 @@ UNFINISHED = "unfinished"
 _WRITTEN_TO = (STORE, f"{STORE}-wal", f"{STORE}-shm", CHECKPOINTS, FOLDER, f"{FOLDER}/{UNFINISHED}")
 
 # What a resumed run may not change, because it changes scores or proposals.
+_LIMITS = ("space.limits.parameters", "space.limits.flops")
 _FIXED = (
     "seed",
     "dataset.fingerprint",
@@ -172,6 +173,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Raise on the first setting that changes scores; more samples and other workers are welcome."""
+    for name in _LIMITS:  # before the list, which is cut down by them
+        if found := first_difference(name, _entry(earlier, name), _entry(now, name)):
+            raise ValueError(f"{path} cannot be resumed with other settings: {found}")
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
     anew = _scored_anew(known, now, path)

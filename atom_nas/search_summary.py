@@ -22,6 +22,7 @@ class SearchSummary:
         failed: how many of them have no score.
         reasons: why they do not -> how many, the most frequent first.
         duplicates: lines of the list that repeated an earlier one.
+        beyond: architectures of the list that cost more than they may.
         repeated: how many of the scored ones are the same network as another that was scored.
         beside_failed: estimators beside the proxy some of whose trials failed -> how many, and why one did.
         reference: "real", "table" or "none".
@@ -41,6 +42,7 @@ class SearchSummary:
     failed: int
     reasons: Mapping[str, int]
     duplicates: int
+    beyond: int
     repeated: int
     beside_failed: Mapping[str, tuple[int, str]]
     reference: str
@@ -67,6 +69,7 @@ def summarised(plan: Plan, folder: RunFolder) -> SearchSummary:
         failed=sum(not trial.done for trial in trials),
         reasons=dict(Counter(trial.reason or "" for trial in trials if not trial.done).most_common()),
         duplicates=listed.duplicates if listed else 0,
+        beyond=listed.beyond if listed else 0,
         repeated=len(record["same"]),
         beside_failed=_beside_failed(plan, folder),
         reference=record["reference"]["kind"],

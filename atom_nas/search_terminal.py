@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from atom_nas.console import progress_bar, say, shortened
-from atom_nas.terminal import say_unfused
+from atom_nas.terminal import say_unfused, show_report
 from reports.formatting import plural
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ def _note(progress: "Progress") -> str:
     return f"{shortened(progress.architecture or '')}{score}{failed}{reused}"
 
 
+def search_and_report(settings: "SearchSettings") -> None:
+    """`show_search`, then the run's report."""
+    show_search(settings)
+    show_report([settings.out])
+
+
 def show_search(settings: "SearchSettings") -> None:
     """Search with a bar a stage, and say what was left out."""
     from atom_nas.search import run_search
@@ -93,13 +99,13 @@ def show_search(settings: "SearchSettings") -> None:
         say(summary.fallback)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
-        source, found = (
-            "list" if settings.architectures else "space",
-            plural(summary.proposed, "architecture"),
-        )
+        source = "list" if settings.architectures else "space"
+        found = plural(summary.proposed, "architecture") + " within the limits" * bool(settings.limits)
         say(f"the {source} has {found} for these images: all were ranked")
     if summary.duplicates:
         say(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
+    if summary.beyond:
+        say(f"left out: {plural(summary.beyond, 'architecture')} of the list beyond the limits")
     if summary.repeated:
         same = f"the same network as another: {plural(summary.repeated, 'architecture')}"
         say(f"{same}, not trained again")

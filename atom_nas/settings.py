@@ -37,6 +37,9 @@ class SearchSettings:
         strategy, strategy_options: a registered strategy and its options.
         architectures: CSV file of architectures; all are scored in their order, or, with `samples`, so many
             that the strategy draws among them. None: the strategy draws among all of the space.
+        max_parameters, max_flops: propose no network with more trainable parameters, or more operations in
+            one image's forward pass (a multiply-add counts as two); of `architectures` larger ones are left
+            out. They are counted on the space's own networks. None: no limit.
         reference: "real" (train on the real images), "none", or the path of a CSV file of scores.
         reference_column: the column of that file that holds the scores.
         reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
@@ -82,6 +85,8 @@ class SearchSettings:
     strategy: str = "random"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     architectures: Path | None = None
+    max_parameters: float | None = None
+    max_flops: float | None = None
     reference: str = "real"
     reference_column: str = SCORE
     reference_samples: int | None = None
@@ -132,8 +137,18 @@ class SearchSettings:
         for name in ("samples", "epochs", "repeats", "workers", "validation_images", *_OF_TRAININGS):
             _at_least(1, name, getattr(self, name))
         _at_least(0, "seed", self.seed)
+        for name in ("max_parameters", "max_flops"):
+            most = getattr(self, name)
+            if most is not None and not 1 <= most < math.inf:
+                raise ValueError(f"{name} must be a number from 1, not {most:g}")
         if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:
             raise ValueError(f"trial_limit must be a number of seconds above 0, not {self.trial_limit:g}")
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The most that a network may have, by what is counted; empty where nothing is limited."""
+        limits = {"parameters": self.max_parameters, "flops": self.max_flops}
+        return {what: most for what, most in limits.items() if most is not None}
 
     @property
     def criterion(self) -> str:

@@ -22,10 +22,12 @@ class ArchitectureList:
     Attributes:
         architectures: their string forms, each once, in the order of the file.
         duplicates: lines dropped because their architecture had come before.
+        beyond: architectures left out because their networks cost more than they may.
     """
 
     architectures: tuple[str, ...]
     duplicates: int
+    beyond: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

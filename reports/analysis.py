@@ -51,6 +51,7 @@ from reports.selection import (
     top_networks,
     top_spearman,
 )
+from reports.sizes import best_of_sizes
 from reports.verdict import Evidence, Once, Verdict, judge
 from reports.weighted_tau import weighted_tau, weighted_tau_interval
 
@@ -104,6 +105,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         combinations=list(run.combinations),
         repeats=repeats,
         networks=networks,
+        sizes=best_of_sizes(run, chosen),
     )
 
 

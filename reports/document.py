@@ -208,6 +208,21 @@ class Noise(_Part):
     sentences: list[str]
 
 
+class SizeRow(_Part):
+    """An architecture that is the best of its size, see sizes.py; score and reference as recorded.
+
+    fronts: by what of "parameters" and "flops" none as small scores better.
+    """
+
+    rank: int
+    architecture: str
+    score: float
+    reference: float | None
+    parameters: float | None
+    flops: float | None
+    fronts: list[str]
+
+
 class Report(_Part):
     """One run's report; `scores` lists the default score first, then the others, best Spearman first.
 
@@ -217,7 +232,7 @@ class Report(_Part):
     architecture's trainings agree in the score that ranks; null where each trained once. networks: agreement
     with each network counted once, by the means over its names; null where all are different. cautions: notes
     that bear on the verdict. ranked_by: the estimators whose seconds are the search's, as to rank takes them
-    all; others: what those beside them took, null where there are none.
+    all; others: what those beside them took, null where there are none. sizes: the best for their size.
     """
 
     format_version: Literal[1] = 1
@@ -243,6 +258,7 @@ class Report(_Part):
     cautions: list[str] = []
     ranked_by: list[str] = ["proxy"]
     others: RulerCosts | None = None
+    sizes: list[SizeRow] = []
 
     @property
     def default(self) -> ScoreReport:

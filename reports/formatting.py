@@ -56,6 +56,11 @@ def quantity(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
+def count(value: float | None) -> str:
+    """5,514; a dash where unknown."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
 def difference(value: float, *, fraction: bool) -> str:
     """A gap between reference scores: percentage points for accuracies in [0, 1], else as it is."""
     return f"{100 * value:.1f} points" if fraction else f"{value:.3g}"

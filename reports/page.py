@@ -84,6 +84,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         plural=formatting.plural,
         images_of=words.images_of,
         other_scores=words.other_scores,
+        sizes_caption=words.sizes_caption,
         ranking_caption=words.ranking_caption,
         confirmed_caption=words.confirmed_caption,
         interval=formatting.interval,

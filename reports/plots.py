@@ -118,7 +118,7 @@ def draw_agreement(data: Agreement, spearman: SpearmanReport, x: AxisLabel, y: A
     n = len(data.x)
     ranks.axline((1, 1), (n, n), color=GREY, linewidth=1, linestyle="--", zorder=1)
     for axis, label in ((values.xaxis, x), (values.yaxis, y)):
-        _label_axis(axis, label)
+        label_axis(axis, label)
     ranks.set(xlabel=f"rank by {x.text}", ylabel=f"rank by {y.text}")
     ends = (n + 0.03 * n, 1 - 0.03 * n)
     ranks.set(xlim=ends, ylim=ends, xticks=_rank_ticks(n), yticks=_rank_ticks(n))
@@ -155,7 +155,7 @@ def draw_top_k(data: TopK, y: AxisLabel) -> Figure:
     axes.set_xticks(*_k_ticks(int(data.k[-1])))
     axes.minorticks_off()
     axes.set_xlabel(f"k: how many of the {data.k[-1]:,} are trained on real data")
-    _label_axis(axes.yaxis, y)
+    label_axis(axes.yaxis, y)
     axes.set_ylabel(f"best {y.text} among them")
     axes.set_title("How many to train for real until the best is found", fontweight="bold")
     axes.legend(loc="lower right")
@@ -251,7 +251,8 @@ def _scatter(axes: Axes, x: Floats, y: Floats, data: Agreement) -> None:
     )
 
 
-def _label_axis(axis: XAxis | YAxis, label: AxisLabel) -> None:
+def label_axis(axis: XAxis | YAxis, label: AxisLabel) -> None:
+    """Name an axis, in percent or turned round as the label says."""
     from matplotlib.ticker import FuncFormatter
 
     axis.set_label_text(label.text)

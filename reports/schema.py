@@ -69,7 +69,8 @@ class SpaceInfo(_Part):
     """The search space: all its architectures, and how many fit the images, None where they are too many.
 
     `digest` tells model spaces of one name apart by their choices, `code` those of a user's own also by their
-    files; `earlier_code` is that of trials from before a run was resumed, if it was another.
+    files; `earlier_code` is that of trials from before a run was resumed, if it was another. `limits`: the
+    most that a network might have, by what is counted.
     """
 
     name: str
@@ -79,6 +80,7 @@ class SpaceInfo(_Part):
     earlier_code: list[str] = []
     size: Count | None = None
     fitting: Count | None = None
+    limits: dict[str, float] = {}
 
 
 _OF_A_LIST = ("fingerprint", "duplicates", "among", "halving")

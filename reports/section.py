@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports import formatting, leaderboard, plots
+from reports import formatting, leaderboard, plots, sizes
 from reports.analysis import reference_is_fraction
 from reports.canvas import copy_picture, save_figure
 from reports.document import Report
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Rows of the ranking on a page; its file holds all."""
+SIZES_SHOWN = 20
+"""Rows of the best for their size; report.json holds all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,19 @@ class Place:
     reference: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """One of the best for their size, and by what; scores as `Place` has them."""
+
+    rank: int
+    architecture: str
+    score: str
+    reference: str
+    parameters: str
+    flops: str
+    fronts: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """Everything a page says about one run; `ranking_file` holds its ranking, beside the page.
@@ -72,6 +87,23 @@ class Section:
             return {}
         names = ("trained_epochs", self.report.run.strategy.criterion or "")
         return {name: describe_score(name) for name in names if name in self.ranking.columns}
+
+    def sizes(self) -> list[Size]:
+        """The first of the best for their size, as people read them."""
+        return [
+            Size(
+                rank=row.rank,
+                architecture=row.architecture,
+                score=formatting.score_value(row.score, fraction=self.score.fraction),
+                reference=formatting.UNKNOWN
+                if row.reference is None
+                else formatting.score_value(row.reference, fraction=self.fraction),
+                parameters=formatting.count(row.parameters),
+                flops=formatting.count(row.flops),
+                fronts=" and ".join(describe_score(name).label for name in row.fronts),
+            )
+            for row in self.report.sizes[:SIZES_SHOWN]
+        ]
 
     def places(self) -> list[Place]:
         """The first rows of the ranking, as people read them."""
@@ -123,6 +155,8 @@ def _figures(run: Run, report: Report) -> Iterator[tuple[str, str, str, Figure]]
         yield _agreement(run, report)
         yield _top_k(run, report)
     yield _costs(report)
+    if report.sizes:
+        yield _sizes(run, report)
     compared = leaderboard.rulers(report.scores)
     if len({ruler.seconds for ruler in compared}) > 1:
         figure = leaderboard.draw(compared, report.savings.reference_seconds_each)
@@ -162,6 +196,18 @@ def _top_k(run: Run, report: Report) -> tuple[str, str, str, Figure]:
         "what k architectures at random are expected to reach and the best of all."
     )
     return "top_k", "What training the top k finds", alt, plots.draw_top_k(data, label)
+
+
+def _sizes(run: Run, report: Report) -> tuple[str, str, str, Figure]:
+    table, score = sizes.sized(run, report.score), describe_score(report.score)
+    costs = sizes.costs_of(table, report.score)
+    labels = " and ".join(describe_score(cost).label for cost in costs)
+    alt = (
+        f"{formatting.plural(len(table), 'network')}, {score.label} over {labels}; "
+        f"{formatting.plural(len(report.sizes), 'of them is', 'of them are')} the best of its size."
+    )
+    y = plots.AxisLabel.of(score, percent=score.fraction, prefix="proxy ")
+    return "sizes", "The best for its size", alt, sizes.draw(table, costs, report.score, y)
 
 
 def _costs(report: Report) -> tuple[str, str, str, Figure]:

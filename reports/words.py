@@ -157,6 +157,16 @@ def other_scores(report: Report) -> list[tuple[str, str]]:
     return [(name, "" if label == name.replace("_", " ") else label) for name, label in labels.items()]
 
 
+def sizes_caption(section: Section) -> str:
+    """What the best for their size are, above their table."""
+    shown, found = len(section.sizes()), len(section.report.sizes)
+    rest = f" The first {shown} of {found}; report.json holds all." if found > shown else ""
+    return (
+        "No ranked network with as few parameters, or as few FLOPs, has a better score. What the score says "
+        f"of two that differ by little is luck; --max-parameters and --max-flops confine a search.{rest}"
+    )
+
+
 def ranking_caption(section: Section) -> tuple[str, str]:
     """What stands before and after the link to the ranking's file, above the rows that are shown."""
     counts = section.report.counts
@@ -203,6 +213,11 @@ def _reference(section: Section) -> str:
 
 
 def _space(run: RunSummary) -> str:
+    limits = [f"at most {most:,.0f} {describe_score(what).label}" for what, most in run.space.limits.items()]
+    return _whole_space(run) + f"; networks of {' and '.join(limits)}" * bool(limits)
+
+
+def _whole_space(run: RunSummary) -> str:
     space = run.space
     if not space.size:
         return space.name

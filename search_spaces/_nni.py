@@ -27,7 +27,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from search_spaces.base import LISTED, Architecture, ImageShape, Space, choose, count_fitting, first_fitting
+from search_spaces.base import (
+    LISTED,
+    Architecture,
+    ImageShape,
+    Space,
+    choose,
+    count_fitting,
+    first_fitting,
+    is_listed,
+    most_listed,
+)
 
 Evaluate = Callable[[Sequence[Architecture]], Sequence[float | None]]
 
@@ -203,14 +213,13 @@ class _BatchEngine(ExecutionEngine):  # type: ignore[misc]
 
 
 # NNI gives up after 500 draws without a new one, too few for the last of 720. Here nobody is asked for more
-# architectures than fit, where their number is known: a new one can be found, and patience costs nothing.
+# architectures than fit, where their number is known: a new one can be found, and patience costs nothing; but
+# see `_patient`.
 _PATIENCE = 1_000_000
 
 
 class _Random(Random):  # type: ignore[misc]
     """Random search without repeats, which asks for budget before it draws and so never draws in vain."""
-
-    _duplicate_retry = _PATIENCE
 
     def _run(self) -> None:
         while self.wait_for_resource():
@@ -236,7 +245,6 @@ class _Evolution(RegularizedEvolution):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._mutation_helper = RetrySamplingHelper(100)
-        self._retry_helper = RetrySamplingHelper(_PATIENCE)
 
     def new_individual(self) -> Any:
         mutant = self._mutation_helper.retry(super().new_individual) if self._population else None
@@ -251,6 +259,10 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     many architectures to list, the nearest is looked for by drawing more and more choices anew.
     """
 
+    listed = True
+    """Whether the space is small enough to be looked through."""
+    patience = LISTED
+
     def __init__(self, *, seed: int, **options: Any) -> None:
         arguments = TpeArguments(**options)._asdict()
         super().__init__(TpeTuner(optimize_mode="maximize", seed=seed, tpe_args=arguments))
@@ -261,12 +273,11 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
         mutables = self.model_space.simplify().items()
         choices = {label: m.as_legacy_dict() for label, m in mutables if not isinstance(m, MutableAnnotation)}
         self.tuner.update_search_space(choices)
-        listed = math.prod(len(choice["_value"]) for choice in choices.values()) <= LISTED
-        if listed:
+        if self.listed:
             grid = self.model_space.grid()
             self._left = [format_parameters(model.sample, self.tuner.space) for model in grid]
-        self.tuner.dedup = self._nearest_new if listed else self._near_new
-        while (self._left or not listed) and self.wait_for_resource():
+        self.tuner.dedup = self._nearest_new if self.listed else self._near_new
+        while (self._left or not self.listed) and self.wait_for_resource():
             self._model_count += 1
             try:
                 model = self.model_space.freeze(self.tuner.generate_parameters(self._model_count))
@@ -285,7 +296,7 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     def _near_new(self, suggested: dict[Any, int]) -> dict[Any, int]:
         """One not yet proposed that fits; with every hundred draws in vain one more choice is drawn anew."""
         keys, rng = list(suggested), self.tuner.rng
-        for attempt in range(LISTED):
+        for attempt in range(self.patience):
             near = dict(suggested)
             for place in rng.choice(len(keys), min(-(-attempt // 100), len(keys)), replace=False):
                 near[keys[place]] = int(rng.integers(self.tuner.space[keys[place]].size))
@@ -321,8 +332,8 @@ def explore(
 
     Args:
         strategy: `random`, `grid`, `evolution` or `tpe`.
-        samples: how many to propose; all that fit where there are fewer (if more than `LISTED` architectures
-            make up the space, all that could be found).
+        samples: how many to propose; all that fit where there are fewer (of a space too large to look
+            through, all that could be found).
         seed: of the strategy's own generator, >= 0; `grid` draws nothing.
         options: keyword arguments of the strategy.
         batch: evaluate this many proposals together (fewer the last time); None: all of them. The strategy
@@ -341,8 +352,18 @@ def explore(
     )
     nni_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])  # NNI takes 32 bits
     with _quiet():
-        make(seed=nni_seed, **options)(models, engine)
+        _patient(make(seed=nni_seed, **options), space)(models, engine)
         engine.wait_models()
+
+
+def _patient(strategy: Any, space: Space) -> Any:
+    """The strategy, which draws only so often in vain where networks are built to tell whether they fit."""
+    patience = _PATIENCE if most_listed(space) >= LISTED else 4 * most_listed(space)
+    if isinstance(strategy, _Tpe):
+        strategy.listed, strategy.patience = is_listed(space), min(patience, LISTED)
+    elif isinstance(strategy, _Random | _Evolution):
+        strategy._retry_helper = RetrySamplingHelper(patience)
+    return strategy
 
 
 def importing() -> Any:

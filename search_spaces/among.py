@@ -1,17 +1,15 @@
-"""A space cut down to some of its architectures: what a strategy draws from where a list is given."""
+"""A space cut down to listed architectures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-from search_spaces.base import LISTED, Architecture, ImageShape, Space, size
-
-if TYPE_CHECKING:
-    from torch import nn
+from search_spaces.base import LISTED, ImageShape, Space, size
+from search_spaces.within import Within
 
 
-class Among:
+class Among(Within):
     """The same choices, of which only the listed combinations fit.
 
     Args:
@@ -28,36 +26,11 @@ class Among:
                 f"the space {space.name!r} has more than {LISTED:,} architectures, too many to draw those of "
                 "a list: leave --samples and --strategy out, and all of the list are ranked"
             )
-        self._space, self._names = space, frozenset(names)
-
-    @property
-    def name(self) -> str:
-        """That of the space."""
-        return self._space.name
-
-    @property
-    def choices(self) -> Mapping[str, tuple[Any, ...]]:
-        """Those of the space."""
-        return self._space.choices
-
-    def architecture(self, sample: Mapping[str, Any]) -> Architecture:
-        """As the space does."""
-        return self._space.architecture(sample)
-
-    def sample_of(self, architecture: Any) -> dict[str, Any]:
-        """As the space does."""
-        return self._space.sample_of(architecture)
-
-    def parse(self, text: str) -> Architecture:
-        """As the space does."""
-        return self._space.parse(text)
+        super().__init__(space)
+        self._names = frozenset(names)
 
     def misfit(self, architecture: Any, image_shape: ImageShape) -> str | None:
         """As the space does, or that the architecture is not listed."""
         if str(architecture) not in self._names:
             return "it is not among the listed ones"
-        return self._space.misfit(architecture, image_shape)
-
-    def build(self, architecture: Any, image_shape: ImageShape, classes: int) -> nn.Module:
-        """As the space does."""
-        return self._space.build(architecture, image_shape, classes)
+        return super().misfit(architecture, image_shape)

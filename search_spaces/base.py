@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ImageShape = tuple[int, int, int]
 """Channels, height and width of one image."""
 LISTED = 100_000
-"""A space of more architectures is never looked through one by one."""
+"""A space of more architectures is never looked through one by one, see `most_listed`."""
 
 
 class Architecture(Protocol):
@@ -78,6 +78,17 @@ class Repeating(Protocol):
         """One and the same architecture for all that are the same function of as many weights."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A space that knows what its networks cost without building them."""
+
+    def costs(self, architecture: Any, image_shape: ImageShape, classes: int) -> dict[str, float]:
+        """Trainable `parameters`, and `flops` of one image's forward pass.
+
+        A multiplication and an addition count as two; only convolutions and matrix products count.
+        """
+
+
 def representative(space: Space, architecture: Architecture) -> Architecture:
     """The architecture that stands for all which are the same network; itself where none is known to be."""
     return space.representative(architecture) if isinstance(space, Repeating) else architecture
@@ -94,25 +105,35 @@ def size(space: Space) -> int:
     return math.prod(map(len, space.choices.values()))
 
 
+def most_listed(space: Space) -> int:
+    """Up to how many architectures the space is looked through one by one."""
+    return getattr(space, "most_listed", LISTED)
+
+
+def is_listed(space: Space) -> bool:
+    """Whether the space is small enough to be looked through one by one."""
+    return size(space) <= most_listed(space)
+
+
 def count_fitting(space: Space, image_shape: ImageShape) -> tuple[int | None, int]:
     """How many architectures fit images of this shape (C, H, W), and how many there are.
 
-    The first is None, unknown, if there are more than `LISTED`.
+    The first is None, unknown, if there are too many to look through.
     """
     total = size(space)
-    if total > LISTED:
+    if not is_listed(space):
         return None, total
     return sum(space.misfit(each, image_shape) is None for each in enumerate_space(space)), total
 
 
 def some_architectures(space: Space) -> Iterator[Architecture]:
-    """Every architecture, in order; of more than `LISTED` the first, and then draws, always the same."""
-    if size(space) <= LISTED:
+    """Every architecture, in order; of too many to look through the first, then draws, always the same."""
+    if is_listed(space):
         yield from enumerate_space(space)
         return
     yield next(enumerate_space(space))
     generator = random.Random(0)
-    for _ in range(LISTED // 10):
+    for _ in range(min(most_listed(space), LISTED // 10)):
         yield space.architecture({name: generator.choice(each) for name, each in space.choices.items()})
 
 

@@ -130,6 +130,26 @@ class ConvNetSpace:
                 height, width = height // 2, width // 2
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, classes))
 
+    def costs(
+        self, architecture: ConvNetArchitecture, image_shape: ImageShape, classes: int
+    ) -> dict[str, float]:
+        channels, height, width = image_shape
+        outputs = architecture.width
+        parameters, flops = 0, 0
+        for _ in range(architecture.depth):
+            flops += 2 * 9 * channels * outputs * height * width
+            parameters += (9 * channels + 1) * outputs
+            of_norm = {"none": 0, "layer": 2 * outputs * height * width}
+            parameters += of_norm.get(architecture.norm, 2 * outputs)
+            channels = outputs
+            if architecture.pooling != "none":
+                height, width = height // 2, width // 2
+        values = channels * height * width
+        return {
+            "parameters": float(parameters + (values + 1) * classes),
+            "flops": float(flops + 2 * values * classes),
+        }
+
 
 def space(
     *,

@@ -120,6 +120,27 @@ class CellSpace:
         head = [nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         return nn.Sequential(*layers, *head, nn.Linear(width, classes))
 
+    def costs(self, architecture: Cell, image_shape: ImageShape, classes: int) -> dict[str, float]:
+        channels, height, width = image_shape
+        outputs = self.channels
+        weights = 9 * channels * outputs
+        parameters, flops = weights + 2 * outputs, 2 * weights * height * width
+        for stage in range(3):
+            if stage:
+                height, width = -(-height // 2), -(-width // 2)
+                first, shortcut = 18 * outputs**2, 2 * outputs**2
+                outputs *= 2
+                weights = first + 9 * outputs**2 + shortcut
+                parameters, flops = parameters + weights + 4 * outputs, flops + 2 * weights * height * width
+            # Edges from nodes without input have weights too, but do nothing.
+            has, runs = (self.cells * count * outputs**2 for count in _kernel_pixels(architecture))
+            parameters += has + self.cells * 2 * outputs * _convolutions(architecture)
+            flops += 2 * runs * height * width
+        return {
+            "parameters": float(parameters + 2 * outputs + (outputs + 1) * classes),
+            "flops": float(flops + 2 * outputs * classes),
+        }
+
 
 def space(*, cells: int = CELLS, channels: int = CHANNELS) -> CellSpace:
     """The cells in a skeleton of so many cells a stage and channels; fewer of either make cheaper proxies."""
@@ -166,6 +187,26 @@ def _representatives() -> dict[str, Cell]:
     for cell in enumerate_space(CellSpace()):
         found.setdefault(signature(cell), cell)  # type: ignore[arg-type]
     return found
+
+
+_PIXELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}
+"""Of the kernel of each convolution that an edge may have."""
+
+
+def _convolutions(cell: Cell) -> int:
+    return sum(operation in _PIXELS for operation in cell.operations)
+
+
+def _kernel_pixels(cell: Cell) -> tuple[int, int]:
+    """Of all the cell's convolutions together, and of those that are given anything to convolve."""
+    reached, all_of_them, running = {0}, 0, 0
+    for (to, source), operation in zip(EDGES, cell.operations, strict=True):
+        pixels = _PIXELS.get(operation, 0)
+        all_of_them += pixels
+        if operation != "none" and source in reached:
+            reached.add(to)
+            running += pixels
+    return all_of_them, running
 
 
 class CellModule(nn.Module):

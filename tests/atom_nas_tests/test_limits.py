@@ -1,168 +1,137 @@
-"""Architectures that take longer than they may."""
+"""Searches among networks that cost no more than they may."""
 
-from collections.abc import Iterator
+import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_local_engine import engine, job
-from trial_helpers import CountingEstimator, stored
-from typer.testing import CliRunner
+import torch
+import typer
+from torch import nn
+from trial_helpers import stored
 
-from atom_nas.cli import app
-from atom_nas.engines import local
-from atom_nas.engines.base import Job, Outcome
-from atom_nas.halving import Rung
-from atom_nas.runner import Progress
+from atom_nas.estimators.measure import network_costs
+from atom_nas.limits import bounded
+from atom_nas.options import quantity
+from atom_nas.plan import prepare
+from atom_nas.run_folder import read_record
 from atom_nas.search import SearchSettings, run_search
+from reports import write_report
+from search_spaces import load
+from search_spaces.base import Counted, ImageShape, count_fitting, enumerate_space
+
+Ran = list[tuple[str, str]]
+SHAPE = (1, 8, 8)
+SMALL, LARGE = "w32-d1-none-relu-avg", "w256-d2-batch-relu-max"
 
 
-def test_an_architecture_that_hangs_is_a_failed_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_STOP_SECONDS", 0.2)
-    jobs = [replace(job("hangs"), limit=1.0), job("fine-1"), job("fine-2")]
-    with engine(CountingEstimator(), workers=2) as workers:
-        outcomes = {outcome.job.architecture: outcome for outcome in workers.run(jobs)}
-    assert outcomes["hangs"].reason == "not done after 1 seconds, the limit"
-    assert outcomes["hangs"].seconds > 1
-    assert outcomes["hangs"].scores == {}
-    assert outcomes["fine-1"].reason is outcomes["fine-2"].reason is None
+@pytest.fixture
+def settings(quick: SearchSettings) -> SearchSettings:
+    return replace(quick, reference="none", max_parameters=20_000, max_flops=100_000)
 
 
-def test_the_limit_is_the_searchs_and_may_be_lifted(
-    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["random", "grid", "evolution", "tpe", "successive-halving"])
+def test_nothing_larger_is_trained(settings: SearchSettings, ran: Ran, name: str) -> None:
+    run_search(replace(settings, strategy=name, samples=8))
+    trials = stored(settings.out, "proxy")
+    assert len(trials) == 8 <= len(ran)
+    assert all(trial.done for trial in trials)
+    assert all(trial.scores["parameters"] <= 20_000 for trial in trials)
+    assert all(trial.scores["flops"] <= 100_000 for trial in trials)
+    assert read_record(settings.out)["space"]["limits"] == {"parameters": 20_000, "flops": 100_000}
+    page = write_report([settings.out]).page.read_text()
+    assert "networks of at most 20,000 parameters and at most 100,000 FLOPs" in page
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_run_goes_on_with_its_limits_and_no_others(settings: SearchSettings) -> None:
+    run_search(settings)
+    run_search(replace(settings, resume=True, samples=5))
+    assert len(stored(settings.out, "proxy")) == 5
+    wrong = r"cannot be resumed .*: space\.limits\.flops was 100000 there and is not set now"
+    with pytest.raises(ValueError, match=wrong):
+        run_search(replace(settings, resume=True, max_flops=None))
+
+
+@pytest.mark.usefixtures("ran")
+def test_larger_ones_of_a_list_are_left_out(settings: SearchSettings, tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"architecture\n{LARGE}\n{SMALL}\n{SMALL}\n")
+    listed = replace(settings, architectures=path, samples=None)
+    summary = run_search(listed)
+    assert (summary.proposed, summary.failed, summary.duplicates, summary.beyond) == (1, 0, 1, 1)
+    with pytest.raises(ValueError, match=r"space\.limits\.parameters was 20000 there and is 30000 now"):
+        run_search(replace(listed, resume=True, max_parameters=30_000))
+    path.write_text(f"architecture\n{LARGE}\n")
+    alone = "none of the 1 architectures of .* is within --max-parameters 20,000 and --max-flops 100,000"
+    with pytest.raises(ValueError, match=alone):
+        prepare(replace(listed, out=tmp_path / "other"))
+
+
+def test_limits_that_nothing_keeps_say_what_the_least_is(settings: SearchSettings) -> None:
+    space = load("convnet")
+    assert isinstance(space, Counted)
+    fitting = [each for each in enumerate_space(space) if space.misfit(each, SHAPE) is None]
+    least = min(space.costs(each, SHAPE, 10)["parameters"] for each in fitting)
+    said = f"is within --max-parameters {least - 1:,.0f}: the least of any is {least:,.0f} parameters"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        prepare(replace(settings, max_flops=None, max_parameters=least - 1))
+    assert prepare(replace(settings, max_flops=None, max_parameters=least)).expected > 0
+
+
+@pytest.mark.parametrize("most", [0, -1.0, float("nan"), float("inf")])
+def test_a_limit_is_a_number_from_1(quick: SearchSettings, most: float) -> None:
+    with pytest.raises(ValueError, match="max_flops must be a number from 1, not"):
+        replace(quick, max_flops=most)
+
+
+def test_networks_of_ones_own_are_built_to_be_counted(settings: SearchSettings, own_space: Path) -> None:
+    space = load(f"{own_space}:Blocks", image_shape=SHAPE, classes=10)
+    sizes = [network_costs(space.build(each, SHAPE, 10), SHAPE) for each in enumerate_space(space)]
+    middle = sorted(each["parameters"] for each in sizes)[len(sizes) // 2]
+    state = torch.get_rng_state()
+    limited = replace(settings, max_parameters=middle, max_flops=None)
+    within = bounded(limited, space, SHAPE, 10)
+    assert within is not None
+    assert count_fitting(within, SHAPE)[0] == sum(each["parameters"] <= middle for each in sizes) < len(sizes)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_network_that_cannot_be_built_is_for_its_trial_to_tell(
+    settings: SearchSettings, own_space: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
-    settings = replace(quick, samples=2, epochs=20)
-    ended = run_search(replace(settings, trial_limit=1e-6))
-    assert ended.reasons == {"not done after 1e-06 seconds, the limit": 2}
-    assert stored(settings.out, "real") == []
-    same = run_search(replace(settings, trial_limit=1e-6, resume=True))
-    assert same.failed == 2
-    lifted = run_search(replace(settings, resume=True))
-    assert lifted.failed == 0
-    assert [trial.position for trial in stored(settings.out, "proxy")] == [0, 1]
-    assert len(stored(settings.out, "real")) == 2  # which has no limit
+    def broken(*_: object) -> nn.Module:
+        raise RuntimeError("no such layer")
+
+    space = load(f"{own_space}:Blocks", image_shape=SHAPE, classes=10)
+    monkeypatch.setattr(type(space), "build", broken)
+    within = bounded(replace(settings, max_parameters=1, max_flops=None), space, SHAPE, 10)
+    assert within is not None
+    assert within.misfit(next(enumerate_space(space)), SHAPE) is None
 
 
-def test_the_command_takes_it_and_says_why_architectures_failed(
-    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
-    few = ["--samples", "1", "--epochs", "20", "--reference", "none", "--workers", "1"]
-    words = ["search", str(quick.synthetic), *few, "--trial-limit", "1e-6", "--out", str(quick.out)]
-    said = CliRunner().invoke(app, words)
-    assert said.exit_code == 2
-    assert "none of the 1 architectures could be scored (e.g. not done after 1e-06 seconds" in said.stderr
-    assert stored(quick.out, "proxy")[0].status == "failed"
+@pytest.mark.parametrize("name", ["convnet", "nasbench201"])
+@pytest.mark.parametrize("shape", [(1, 8, 9), (3, 32, 32)])
+def test_counted_costs_are_those_of_the_built_network(name: str, shape: ImageShape) -> None:
+    spaces = [load(name), load(name, cells=2, channels=8) if name == "nasbench201" else load(name, width=64)]
+    for space in spaces:
+        assert isinstance(space, Counted)
+        everyone = list(enumerate_space(space))
+        some = [each for each in everyone[:: len(everyone) // 24] if space.misfit(each, shape) is None]
+        assert len(some) > 12
+        for each in some:
+            assert space.costs(each, shape, 7) == network_costs(space.build(each, shape, 7), shape)
 
 
-def test_a_limit_of_nothing_is_refused(quick: SearchSettings) -> None:
-    for limit, said in ((0.0, "0"), (float("inf"), "inf"), (float("nan"), "nan")):
-        with pytest.raises(ValueError, match=f"^trial_limit must be a number .* above 0, not {said}$"):
-            replace(quick, trial_limit=limit)
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("500000", 5e5), ("500k", 5e5), ("1.5M", 1.5e6), ("2G", 2e9), ("1e6", 1e6), ("1,000", 1e3), ("3B", 3e9)],
+)
+def test_quantities_may_have_a_factor(text: str, value: float) -> None:
+    assert quantity(text) == value
 
 
-def test_what_a_strategy_has_learnt_from_is_not_tried_again(
-    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
-    learning = {"strategy": "evolution", "strategy_options": {"batch": 2}, "reference": "none"}
-    settings = replace(quick, epochs=20, **learning)
-    run_search(replace(settings, trial_limit=1e-6))
-    assert run_search(replace(settings, trial_limit=60.0, resume=True)).failed == 4
-    assert len(stored(settings.out, "proxy")) == 4
-
-
-def test_what_is_tried_again_stays_until_it_is_done_and_costs_both(
-    quick: SearchSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = replace(quick, samples=2, epochs=20, reference="none", workers=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(local, "_WAIT_SECONDS", 0.0)
-        run_search(replace(settings, trial_limit=1e-6))
-    ended = stored(quick.out, "proxy")
-
-    def stop(progress: Progress) -> None:
-        if progress.done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_search(replace(settings, resume=True), progress=stop)
-    first, second = stored(quick.out, "proxy")
-    assert (first.status, second) == ("done", ended[1])
-    alone = run_search(replace(settings, out=quick.out.with_name("alone")))
-    run_search(replace(settings, resume=True))
-    for trial, before, other in zip(
-        stored(quick.out, "proxy"), ended, stored(alone.path, "proxy"), strict=True
-    ):
-        assert trial.seconds > before.seconds
-        assert trial.cpu_seconds > before.cpu_seconds
-        assert trial.scores == other.scores
-
-
-CELLS = [  # the second and third are one network, whose own name is none of these
-    "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
-    "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|",
-    "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|none~0|skip_connect~1|none~2|",
-    "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|nor_conv_1x1~1|skip_connect~2|",
-    "|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|",
-]
-
-
-def of_cells(settings: SearchSettings, listed: Path) -> SearchSettings:
-    """The same of these cells, by one training each."""
-    listed.write_text("architecture\n" + "".join(f"{cell}\n" for cell in CELLS))
-    small = {"space_options": {"cells": 1, "channels": 4}, "score": "validation_accuracy", "combine": ()}
-    cells = {"space": "nasbench201", "samples": None, "architectures": listed, "repeats": 1, **small}
-    return replace(settings, **cells)
-
-
-@pytest.mark.parametrize("strategy", ["random", "successive-halving", "asha"])
-def test_a_network_that_takes_too_long_is_tried_by_one_of_its_names(
-    quick: SearchSettings, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "_WAIT_SECONDS", 0.0)
-    plain = replace(quick, epochs=20, reference="none", strategy=strategy)
-    settings = replace(of_cells(plain, tmp_path / "cells.csv"), samples=5)
-    ended = run_search(replace(settings, trial_limit=1e-6))
-    assert ended.reasons == {"not done after 1e-06 seconds, the limit": 5}
-    seconds = {trial.architecture: trial.seconds for trial in stored(quick.out, "proxy")}
-    assert [name for name in CELLS if not seconds[name]] in ([CELLS[1]], [CELLS[2]])
-    if strategy == "random":
-        assert run_search(replace(settings, resume=True)).failed == 0
-
-
-@pytest.mark.parametrize("space", ["convnet", "nasbench201"])
-def test_rungs_share_one_limit(
-    quick: SearchSettings, space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[Job] = []
-    run = local.LocalEngine.run
-
-    def recorded(self: local.LocalEngine, jobs: list[Job], on_wait: Any = None) -> Iterator[Outcome]:
-        given.extend(jobs)
-        return run(self, jobs, on_wait)
-
-    monkeypatch.setattr(local.LocalEngine, "run", recorded)
-    settings = replace(quick, samples=4, epochs=4, reference="none", trial_limit=900.0)
-    if space == "nasbench201":
-        settings = of_cells(settings, tmp_path / "cells.csv")
-    options = {"strategy": "successive-halving", "strategy_options": {"eta": 2, "rungs": 2}}
-    run_search(replace(settings, **options))
-    first = {trial.architecture: trial.seconds for trial in stored(quick.out, Rung(2).stored_as)}
-    later = [job for job in given if job.leg and job.leg.until == 4 and not job.known]
-    assert {job.used for job in given if job.leg and job.leg.until == 2} == {0.0}
-    assert later
-    for each in later:
-        names = CELLS[1:3] if each.architecture in CELLS[1:3] else [each.architecture]
-        assert each.used == sum(first[name] for name in names) > 0
-    assert {job.limit for job in given} == {900.0}
-
-
-def test_a_limit_that_is_nearly_used_up_ends_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_STOP_SECONDS", 0.2)
-    with engine(CountingEstimator()) as workers:
-        (outcome,) = workers.run([replace(job("hangs"), limit=900.0, used=899.5)])
-    assert outcome.reason == "not done after 900 seconds, the limit"
-    assert outcome.cpu_seconds < outcome.seconds < 60
+@pytest.mark.parametrize("text", ["", "k", "5kk", "5 million"])
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is no number such as 500000, 500k"):
+        quantity(text)
