@@ -100,12 +100,16 @@ class _Attend(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         maps = maps.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = maps.shape
-        pooled = torch.empty(
-            (count, channels, height // 2, width // 2), dtype=maps.dtype, memory_format=torch.channels_last
+        size = (count, channels, height // 2, width // 2)
+        pooled = torch.empty(size, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+        spatial, channel, moments = (
+            maps.new_empty(shape, dtype=torch.float32)
+            for shape in (
+                (count, height * width if powers[0] else 0),
+                (count, channels if powers[1] else 0),
+                (2, count, channels),
+            )
         )
-        spatial = torch.empty(count, height * width if powers[0] else 0)
-        channel = torch.empty(count, channels if powers[1] else 0)
-        moments = torch.empty(2, count, channels)
         results = (pooled, *(_present(sums) for sums in (spatial, channel)), *moments.unbind())
         kernels.library().attention_forward(*_call(maps, weight, bias, eps, powers), *map(_address, results))
         ctx.save_for_backward(maps, weight, bias, moments)

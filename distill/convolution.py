@@ -7,7 +7,7 @@ on the others of its batch, nor any bit on the number of threads.
 Letters: N images, C channels in, K channels out, H x W pixels.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ class Convolution(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, K, H', W')."""
         if torch.is_autocast_enabled(maps.device.type):
-            return torch.as_tensor(self.conv(maps))
+            return cast(Tensor, self.conv(maps))
         return convolve(maps, self.conv)
 
 
@@ -45,13 +45,15 @@ def convolve(maps: Tensor, conv: nn.Conv2d) -> Tensor:
     function = _way(maps, conv)
     if function is None:
         weight, bias = (None if p is None else p.to(maps.dtype) for p in (conv.weight, conv.bias))
-        return torch.as_tensor(conv._conv_forward(maps, weight, bias))  # type: ignore[arg-type]
+        return cast(Tensor, conv._conv_forward(maps, weight, bias))  # type: ignore[arg-type]
     maps = maps.contiguous(memory_format=torch.channels_last)
-    return torch.as_tensor(function.apply(maps, conv.weight, conv.bias))
+    return cast(Tensor, function.apply(maps, conv.weight, conv.bias))
 
 
 def _way(maps: Tensor, conv: nn.Conv2d) -> "type[_Winograd | _Patches] | None":
     """The fast way of a convolution, or None: it depends on sizes, never on the number of images."""
+    if maps.dim() != 4 or maps.shape[1] != conv.in_channels:  # torch says what is wrong, if anything is
+        return None
     form = (conv.kernel_size, conv.stride, conv.dilation, conv.groups, conv.padding_mode)
     if form != ((3, 3), (1, 1), (1, 1), 1, "zeros") or conv.padding not in (1, (1, 1), "same"):
         return None
@@ -84,7 +86,7 @@ class Constant:
         self.shape, self.outputs = shape, conv.out_channels
         self._winograd = _way(_example(shape), conv) is _Winograd
         weight = conv.weight.detach()
-        self._bias = None if conv.bias is None else conv.bias.detach()
+        self._bias = None if conv.bias is None else conv.bias.detach().contiguous()
         self._filters = _points(weight, turned=False) if self._winograd else _with_bias(weight, self._bias)
         if back:
             self._turned = _points(weight, turned=True) if self._winograd else _turned_rows(weight)
@@ -117,7 +119,7 @@ class Constant:
 
 
 def _example(shape: tuple[int, int, int]) -> Tensor:
-    return torch.empty((1, *shape), device="cpu")
+    return torch.empty((1, *shape), dtype=torch.float32, device="cpu")
 
 
 class _Winograd(torch.autograd.Function):
@@ -138,7 +140,7 @@ class _Winograd(torch.autograd.Function):
             for_maps = _filtered(gradient, weight, None, turned=True)
         if ctx.needs_input_grad[1]:
             for_weight = torch.empty_like(weight)
-            sizes = (*_sizes(maps, len(weight)), *weight.stride())
+            sizes = (*_sizes(maps, len(weight)), *for_weight.stride())
             kernels.library().winograd_gradient(*sizes, *addresses(maps, gradient, for_weight))
         return for_maps, for_weight, _for_bias(ctx, gradient)
 
@@ -146,6 +148,7 @@ class _Winograd(torch.autograd.Function):
 def _filtered(maps: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool) -> Tensor:
     """Maps convolved with the weight; turned: with the one that carries gradients back."""
     points = _points(weight, turned=turned)
+    bias = None if bias is None else bias.detach().contiguous()
     outputs = points.shape[2]
     out = _map(maps, outputs)
     kernels.library().winograd_forward(*_sizes(maps, outputs), *addresses(maps, points, bias, out))
@@ -154,7 +157,7 @@ def _filtered(maps: Tensor, weight: Tensor, bias: Tensor | None, *, turned: bool
 
 def _points(weight: Tensor, *, turned: bool) -> Tensor:
     channels, outputs = weight.shape[:2] if turned else weight.shape[1::-1]
-    points = torch.empty(36, channels, outputs)
+    points = weight.new_empty(36, channels, outputs)
     sizes = (turned, channels, outputs, *weight.stride())
     kernels.library().winograd_filters(*sizes, *addresses(weight, points))
     return points
@@ -184,7 +187,7 @@ class _Patches(torch.autograd.Function):
             given = addresses(gradient, filled, for_maps)
             kernels.library().patches_backward(threads, *sizes, filled.shape[1], *given)
         if ctx.needs_input_grad[1]:
-            rows = torch.empty(9 * maps.shape[1], len(weight))
+            rows = maps.new_empty(9 * maps.shape[1], len(weight))
             kernels.library().patches_gradient(*sizes, *addresses(maps, gradient, rows))
             for_weight = rows.view(3, 3, -1, len(weight)).permute(3, 2, 0, 1)
         return for_maps, for_weight, _for_bias(ctx, gradient)
@@ -210,7 +213,7 @@ def _for_bias(ctx: Any, gradient: Tensor) -> Tensor | None:
     if not ctx.needs_input_grad[2]:
         return None
     count, outputs, height, width = gradient.shape
-    out = torch.empty(outputs)
+    out = gradient.new_empty(outputs)
     sizes = (torch.get_num_threads(), count * height * width, outputs)
     kernels.library().bias_gradient(*sizes, *addresses(gradient, out))
     return out
@@ -218,7 +221,9 @@ def _for_bias(ctx: Any, gradient: Tensor) -> Tensor | None:
 
 def _map(like: Tensor, channels: int) -> Tensor:
     count, _, height, width = like.shape
-    return torch.empty((count, channels, height, width), memory_format=torch.channels_last)
+    # Type and device are the maps', whatever torch's defaults are by now.
+    shape = (count, channels, height, width)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _sizes(maps: Tensor, outputs: int) -> tuple[int, ...]:

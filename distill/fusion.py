@@ -4,36 +4,18 @@ Letters: N images, C channels, H x W pixels, (h, w) after pooling, v a value bef
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from distill.convolution import Convolution, addresses
+from distill.forms import Form, activation_form, fit, norm_form, pooling_form
 from distill.kernels import library
-from distill.networks import ConvNet, InstanceNorm
+from distill.networks import ConvNet
 
-Kind = Literal["none", "group", "batch", "layer"]
-_IDENTITY, _LEAKY, _SIGMOID = 0, 1, 2
-_NONE, _MAX, _AVERAGE = 0, 1, 2
 _PLAIN, _SUM, _MAKE = 0, 1, 2
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What is computed: the norm and how many groups of channels share statistics, activation, pooling.
-
-    spent: whether a backward pass may write the maps' gradient over the maps.
-    """
-
-    kind: Kind
-    groups: int
-    eps: float
-    activation: int
-    slope: float
-    pooling: int
-    spent: bool
+"""What a backward pass over the maps does, see `tail_backward` in the kernels."""
 
 
 class Tail(nn.Module):
@@ -58,13 +40,16 @@ class Tail(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = norm
-        kind, groups, eps = _norm_form(norm)
-        self.form = _Form(kind, groups, eps, *_activation_form(activation), _pooling_form(pooling), spent)
+        self.plain = nn.Sequential(*(part for part in (norm, activation, pooling) if part is not None))
+        kind, groups, eps = norm_form(norm)
+        self.form = Form(kind, groups, eps, *activation_form(activation), pooling_form(pooling), spent)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, h, w)."""
         if maps.dtype not in (torch.float32, torch.bfloat16) or maps.device.type != "cpu":
             raise TypeError(f"fused maps are float32 or bfloat16 on a CPU, not {maps.dtype} on {maps.device}")
+        if not fit(self.norm, self.form, maps):
+            return cast(Tensor, self.plain(maps))  # torch says what is wrong, if anything is
         maps = maps.contiguous(memory_format=torch.channels_last)
         norm: Any = self.norm
         if norm is None:
@@ -81,7 +66,7 @@ class Tail(nn.Module):
             return _apply(_Own, maps, norm.weight, norm.bias, self.form)
         out, mean, variance = _Batch.apply(maps, norm.weight, norm.bias, self.form)
         _track(norm, mean, variance, maps)
-        return torch.as_tensor(out)
+        return cast(Tensor, out)
 
 
 def fuse(network: nn.Module) -> nn.Module:
@@ -126,7 +111,7 @@ def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:
             continue
         yield Convolution(layer)
         parts: list[nn.Module | None] = []
-        for form in (_norm_form, _activation_form, _pooling_form):
+        for form in (norm_form, activation_form, pooling_form):
             fits = place < len(layers) and _has_form(form, layers[place])
             parts.append(layers[place] if fits else None)
             place += fits
@@ -142,48 +127,8 @@ def _has_form(form: Any, layer: nn.Module) -> bool:
     return True
 
 
-def _norm_form(norm: nn.Module | None) -> tuple[Kind, int, float]:
-    if norm is None:
-        return "none", 0, 0.0
-    whole = getattr(norm, "weight", None) is not None and getattr(norm, "bias", None) is not None
-    if whole and type(norm) is nn.BatchNorm2d and norm.track_running_stats and norm.momentum:
-        return "batch", 0, norm.eps
-    if whole and isinstance(norm, nn.GroupNorm) and type(norm) in (nn.GroupNorm, InstanceNorm):
-        return "group", norm.num_groups, norm.eps
-    if whole and type(norm) is nn.LayerNorm and len(norm.normalized_shape) == 3:
-        return "layer", 1, norm.eps
-    raise ValueError(f"{norm} has no fused form")
-
-
-def _activation_form(activation: nn.Module | None) -> tuple[int, float]:
-    if activation is None:
-        return _IDENTITY, 1.0
-    if type(activation) is nn.ReLU:
-        return _LEAKY, 0.0
-    if type(activation) is nn.LeakyReLU:
-        return _LEAKY, float(activation.negative_slope)
-    if type(activation) is nn.Sigmoid:
-        return _SIGMOID, 0.0
-    raise ValueError(f"{activation} has no fused form")
-
-
-def _pooling_form(pooling: nn.Module | None) -> int:
-    if pooling is None:
-        return _NONE
-    if type(pooling) in (nn.MaxPool2d, nn.AvgPool2d):
-        sizes = all(size in (2, (2, 2)) for size in (pooling.kernel_size, pooling.stride))
-        plain = pooling.padding in (0, (0, 0)) and not pooling.ceil_mode
-        if isinstance(pooling, nn.MaxPool2d):
-            special, form = pooling.dilation not in (1, (1, 1)) or pooling.return_indices, _MAX
-        else:
-            special, form = pooling.divisor_override is not None, _AVERAGE
-        if sizes and plain and not special:
-            return form
-    raise ValueError(f"{pooling} has no fused form")
-
-
 def _apply(function: Any, *arguments: Any) -> Tensor:
-    return torch.as_tensor(function.apply(*arguments))
+    return cast(Tensor, function.apply(*arguments))
 
 
 @torch.no_grad()
@@ -203,7 +148,7 @@ class _Plain(torch.autograd.Function):
     """Without statistics: z = v, or v * scale + shift with a channel's constants (batch norm, evaluating)."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, scale: Tensor | None, shift: Tensor | None, form: _Form) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, scale: Tensor | None, shift: Tensor | None, form: Form) -> Tensor:
         if scale is not None and shift is not None:
             scale, shift = (t.expand(maps.shape[:2]).contiguous() for t in (scale, shift))
         ctx.form = form
@@ -228,7 +173,7 @@ class _Batch(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, form: _Form) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, form: Form) -> tuple[Tensor, ...]:
         means, squares = _statistics(maps)
         mean = means.mean(0)
         variance = (squares / _pixels(maps) + (means - mean).square()).mean(0)
@@ -245,7 +190,7 @@ class _Batch(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         maps, weight, mean, rstd, scale, shift = ctx.saved_tensors
         gradient = _as_maps(gradient, maps)
-        sums = torch.zeros(2, *maps.shape[:2])
+        sums = _floats(maps, 2, *maps.shape[:2]).zero_()
         _backward(_SUM, maps, scale, shift, gradient, ctx.form, sums=sums)
         total = sums[0].sum(0)
         correlation = ((sums[1] - mean * sums[0]) * rstd).sum(0)  # of dz and (v - mean) / std
@@ -265,9 +210,9 @@ class _Own(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, form: _Form) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, form: Form) -> Tensor:
         parameters = _parameters(weight.detach(), bias.detach())
-        statistics = torch.empty(4, *maps.shape[:2])  # mean, 1 / std, and z's scale and shift
+        statistics = _floats(maps, 4, *maps.shape[:2])  # mean, 1 / std, and z's scale and shift
         out = _outputs(maps, form)
         addresses = _addresses(*parameters, statistics, out)
         library().own_forward(*_call(maps, form), maps.data_ptr(), form.groups, form.eps, *addresses)
@@ -279,10 +224,10 @@ class _Own(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         maps, statistics, weight, _, gain, offset = ctx.saved_tensors
-        form: _Form = ctx.form
+        form: Form = ctx.form
         gradient = _as_maps(gradient, maps)
-        made, sums = _room(ctx, maps), torch.zeros(2, *maps.shape[:2])
-        of_values = None if gain is None else torch.zeros(2, *gain.shape)
+        made, sums = _room(ctx, maps), _floats(maps, 2, *maps.shape[:2]).zero_()
+        of_values = None if gain is None else _floats(maps, 2, *gain.shape).zero_()
         both = (None, None) if of_values is None else of_values.unbind()
         addresses = _addresses(weight, gain, offset, statistics, gradient, made, sums, *both)
         library().own_backward(*_call(maps, form), maps.data_ptr(), form.groups, *addresses)
@@ -329,25 +274,31 @@ def _half(maps: Tensor) -> int:
     return int(maps.dtype == torch.bfloat16)
 
 
-def _call(maps: Tensor, form: _Form) -> tuple[Any, ...]:
+def _call(maps: Tensor, form: Form) -> tuple[Any, ...]:
     """The arguments that forward and backward begin with."""
     count, channels, height, width = maps.shape
     threads = torch.get_num_threads()
     return _half(maps), form.activation, form.pooling, threads, form.slope, count, height, width, channels
 
 
-def _outputs(maps: Tensor, form: _Form) -> Tensor:
+def _outputs(maps: Tensor, form: Form) -> Tensor:
     """Room for pool(act(z)): (N, C, H, W) to (N, C, h, w)."""
     count, channels, height, width = maps.shape
     size = (height // 2, width // 2) if form.pooling else (height, width)
-    return torch.empty((count, channels, *size), dtype=maps.dtype, memory_format=torch.channels_last)
+    shape = (count, channels, *size)
+    return torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+
+
+def _floats(maps: Tensor, *shape: int) -> Tensor:
+    """Room for float32 numbers beside the maps, whatever torch's default type and device are by now."""
+    return maps.new_empty(shape, dtype=torch.float32)
 
 
 def _as_maps(gradient: Tensor, maps: Tensor) -> Tensor:
     return gradient.to(maps.dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _forward(maps: Tensor, scale: Tensor | None, shift: Tensor | None, form: _Form) -> Tensor:
+def _forward(maps: Tensor, scale: Tensor | None, shift: Tensor | None, form: Form) -> Tensor:
     """pool(act(z)): (N, C, H, W) to (N, C, h, w)."""
     out = _outputs(maps, form)
     library().tail_forward(*_call(maps, form), *_addresses(maps, scale, shift, out))
@@ -360,7 +311,7 @@ def _backward(
     scale: Tensor | None,
     shift: Tensor | None,
     gradient: Tensor,
-    form: _Form,
+    form: Form,
     made: Tensor | None = None,
     *,
     sums: Iterable[Tensor | None] = (None, None),
@@ -375,7 +326,7 @@ def _backward(
 def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Mean, and sum of squared deviations from it, of each image and channel: (N, C) each."""
     count, channels, height, width = maps.shape
-    mean, squares = torch.empty(2, count, channels).unbind()
+    mean, squares = _floats(maps, 2, count, channels).unbind()
     sizes = (torch.get_num_threads(), count, height * width, channels)
     library().tail_statistics(_half(maps), *sizes, *_addresses(maps, mean, squares))
     return mean, squares

@@ -6,7 +6,7 @@ Letters: N images, C channels, H x W map, L blocks.
 import importlib
 import math
 from collections.abc import Iterator
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, classes)."""
-        return torch.as_tensor(self.classifier(self.features(images)[1]))
+        return cast(Tensor, self.classifier(self.features(images)[1]))
 
 
 def convnet_operations(image_shape: tuple[int, int, int], depth: int, width: int) -> float:

@@ -257,8 +257,7 @@ def accelerated(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "cpu" or kernels.why_unavailable():
         return network
     fused = fuse(network)
-    if fused is not network:
-        keep_freed_memory()
+    keep_freed_memory(fused is not network)
     return fused
 
 

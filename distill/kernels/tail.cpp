@@ -38,7 +38,7 @@ enum Pooling { kNone = 0, kMax = 1, kAverage = 2 };
 
 template <int A>
 inline Vector activate(Vector z, float slope) {
-    if (A == kLeaky) return choose(z > 0.0f, z, z * slope);
+    if (A == kLeaky) return choose(z > 0.0f, z, slope == 0.0f ? masked(z, z != z) : z * slope);  // -inf too
     if (A == kSigmoid) return 1.0f / (1.0f + exponential(-z));
     return z;
 }
@@ -211,31 +211,36 @@ void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* m
 // mean and the sum of squared deviations from it of an image's channels: (C).
 template <typename T>
 void statistics(int64_t image, int64_t pixels, int64_t C, const T* in, float* mean, float* squares) {
-    const float share = 1.0f / static_cast<float>(pixels);
     const T* values = in + image * pixels * C;
-    std::fill(mean, mean + C, 0.0f);
-    std::fill(squares, squares + C, 0.0f);
-    std::vector<float> part(2 * C);
-    for (int64_t start = 0; start < pixels; start += kDeep) {  // sums of sums: less rounding
-        std::fill(part.begin(), part.end(), 0.0f);
-        // Deviations from the first pixel: squares of small numbers do not cancel.
-        for (int64_t pixel = start; pixel < std::min(pixels, start + kDeep); ++pixel)
+    std::vector<float> part(3 * C);
+    std::vector<double> whole(2 * C);
+    float *sums = part.data(), *deviations = sums + C, *origin = deviations + C;
+    double *center = whole.data(), *total = center + C;
+    for (int64_t start = 0; start < pixels; start += kDeep) {
+        const int64_t end = std::min(pixels, start + kDeep);
+        std::fill(sums, origin, 0.0f);
+        // Deviations from a pixel nearby: squares of small numbers do not cancel.
+        channels(C, [&](int64_t c, auto n) { store(origin + c, load(values + start * C + c, n), n); });
+        for (int64_t pixel = start; pixel < end; ++pixel)
             channels(C, [&](int64_t c, auto n) {
                 will_read(values + pixel * C + c + kFarther);
-                const Vector e = load(values + pixel * C + c, n) - load(values + c, n);
-                store(part.data() + c, load(part.data() + c, n) + e, n);
-                store(part.data() + C + c, load(part.data() + C + c, n) + e * e, n);
+                const Vector e = load(values + pixel * C + c, n) - load(origin + c, n);
+                store(sums + c, load(sums + c, n) + e, n);
+                store(deviations + c, load(deviations + c, n) + e * e, n);
             });
+        // Of two sets of numbers together (Chan, Golub and LeVeque 1979).
+        const double count = static_cast<double>(end - start), share = count / static_cast<double>(end);
+        const double apart = share * static_cast<double>(start);
         for (int64_t c = 0; c < C; ++c) {
-            mean[c] += part[c];
-            squares[c] += part[C + c];
+            const double sum = sums[c], delta = origin[c] + sum / count - center[c];
+            total[c] += deviations[c] - sum * sum / count + delta * delta * apart;
+            center[c] += delta * share;
         }
     }
-    channels(C, [&](int64_t c, auto n) {
-        const Vector sum = load(mean + c, n), shift = sum * share, rest = load(squares + c, n) - sum * shift;
-        store(squares + c, masked(rest, ~(rest <= 0.0f)), n);
-        store(mean + c, load(values + c, n) + shift, n);
-    });
+    for (int64_t c = 0; c < C; ++c) {
+        mean[c] = static_cast<float>(center[c]);
+        squares[c] = total[c] <= 0.0 ? 0.0f : static_cast<float>(total[c]);
+    }
 }
 
 // A norm whose statistics are each image's own, shared by groups of channels; z = (v - mean) * rstd * weight + bias

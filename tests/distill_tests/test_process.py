@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from distill import process
 from distill.kernels import why_unavailable
+from distill.training import accelerated
 
 LARGE = """
 import sys
@@ -89,13 +91,51 @@ class Refusing:
         return 1
 
 
+@pytest.fixture
+def malloc(monkeypatch):
+    """A stand-in for glibc, in a process that is our own."""
+
+    def make(most: int = 2**31) -> Refusing:
+        library = Refusing(most)
+        monkeypatch.setattr(process.ctypes, "CDLL", lambda _: library)
+        monkeypatch.setattr(process, "_ours", True)
+        monkeypatch.setattr(process, "_keeps", False)
+        for name in (*process._OWN_WISHES, "GLIBC_TUNABLES"):
+            monkeypatch.delenv(name, raising=False)
+        return library
+
+    return make
+
+
 @pytest.mark.parametrize(("most", "kept"), [(2**31, 2**31 - 1), (2**25, 2**25), (0, None)])
-def test_memory_is_kept_as_far_as_the_library_lets_it(monkeypatch, most, kept):
-    library = Refusing(most)
-    monkeypatch.setattr(process.ctypes, "CDLL", lambda _: library)
-    process._keep.__wrapped__()
+def test_memory_is_kept_as_far_as_the_library_lets_it(malloc, most, kept):
+    library = malloc(most)
+    process.keep_freed_memory()
     assert library.taken.get(process._MMAP_THRESHOLD) == kept
     assert (process._TRIM_THRESHOLD in library.taken) == (kept is not None)
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason="no kernels")
+def test_keeping_ends_where_a_network_without_kernels_is_trained(malloc):
+    library, cpu = malloc(), torch.device("cpu")
+    plain = torch.nn.Flatten()
+    accelerated(plain, cpu)
+    assert library.taken == {}
+    with_kernels = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU())
+    assert accelerated(with_kernels, cpu) is not with_kernels
+    assert library.taken[process._TRIM_THRESHOLD] == 2**31 - 1
+    assert accelerated(plain, cpu) is plain
+    assert library.taken == {process._MMAP_THRESHOLD: 2**25, process._TRIM_THRESHOLD: 2**26}
+
+
+@pytest.mark.parametrize(
+    ("tunables", "kept"), [("glibc.pthread.rseq=1", True), ("glibc.malloc.mmap_threshold=65536", False)]
+)
+def test_wishes_that_say_nothing_of_malloc_do_not_matter(malloc, monkeypatch, tunables, kept):
+    library = malloc()
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    process.keep_freed_memory()
+    assert bool(library.taken) == kept
 
 
 def test_threads_wait_asleep_unless_told_how():
