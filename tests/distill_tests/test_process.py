@@ -125,7 +125,7 @@ def test_keeping_ends_where_a_network_without_kernels_is_trained(malloc):
     assert accelerated(with_kernels, cpu) is not with_kernels
     assert library.taken[process._TRIM_THRESHOLD] == 2**31 - 1
     assert accelerated(plain, cpu) is plain
-    assert library.taken == {process._MMAP_THRESHOLD: 2**25, process._TRIM_THRESHOLD: 2**26}
+    assert library.taken == {process._MMAP_THRESHOLD: 2**23, process._TRIM_THRESHOLD: 2**24}
 
 
 @pytest.mark.parametrize(
