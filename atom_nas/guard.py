@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +85,7 @@ def spread_settings(arguments: Iterable[str]) -> Iterator[str]:
 
 def fill_optional(arguments: Sequence[str]) -> Iterator[str]:
     """`--tensorboard` without a folder as `--tensorboard=`, which stands for the default one."""
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for argument, following in pairwise([*arguments, "-"]):
         alone = argument in _TAKE_OR_LEAVE and following.startswith("-")
         yield f"{argument}=" if alone else argument
 
@@ -103,7 +104,7 @@ def guarded(command: Command) -> Command:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _fail(f"interrupted{_WAY_ON.get(command.__name__, '')}", INTERRUPTED)
+            _fail(f"interrupted{_way_on(command.__name__, kwargs.get('out'))}", INTERRUPTED)
         except BrokenPipeError:
             sys.stderr.close()  # The reader of our output has gone; so do we.
             raise typer.Exit(0) from None
@@ -117,6 +118,15 @@ def guarded(command: Command) -> Command:
             _fail(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", DEFECT)
 
     return run  # type: ignore[return-value]
+
+
+def _way_on(command: str, out: Any) -> str:
+    """How an interrupted command is gone on with; one with a folder of its own may not have begun it yet."""
+    way = _WAY_ON.get(command, "")
+    if way.startswith(_RESUME) and isinstance(out, Path):
+        stored = out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())
+        return way if stored else "; nothing is stored yet: repeat the command"
+    return way
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 
 from atom_nas.estimators.base import Estimator, SearchData
 from atom_nas.estimators.confirm import ConfirmEstimator
+from atom_nas.estimators.own import try_out
 from atom_nas.limits import bounded, listed_within
 from atom_nas.run_folder import RECORD, read_record
 from atom_nas.runner import load_space
@@ -120,15 +121,13 @@ def prepare(settings: SearchSettings) -> Plan:
     data = search_data(synthetic, dataset)
     fitting, size = count_fitting(space, data.image_shape)
     first_fitting(space, data.image_shape)
-    at_most = count_fitting(drawn, data.image_shape)[0] if drawn else fitting
-    if at_most == 0:
-        raise ValueError(
-            f"none of the architectures of {settings.architectures} fits images of shape {data.image_shape}"
-        )
+    at_most = _count_drawn(settings, drawn, data.image_shape) if drawn else fitting
     if table and listed is None:
         _warn_of_gaps(settings, table, drawn or space, at_most, data.image_shape)
     if isinstance(space, NniSpace):
         probe(space, data.image_shape, data.classes)
+    made = make_estimators(settings, trainings, data)
+    try_out(made["others"], drawn or space, data, device)
     return Plan(
         settings=settings,
         epochs=trainings.proxy.epochs,
@@ -145,11 +144,20 @@ def prepare(settings: SearchSettings) -> Plan:
         space_options=_space_options(settings, space),
         listed=listed,
         table=table,
-        **make_estimators(settings, trainings, data),
+        **made,
         device=device,
         workers=settings.workers or default_workers(device),
         fallback=trainings.fallback,
     )
+
+
+def _count_drawn(settings: SearchSettings, drawn: Space, image_shape: ImageShape) -> int | None:
+    found = count_fitting(drawn, image_shape)[0]
+    if found == 0:
+        raise ValueError(
+            f"none of the architectures of {settings.architectures} fits images of shape {image_shape}"
+        )
+    return found
 
 
 def _warn_of_whitening(synthetic: SyntheticSet) -> None:

@@ -23,6 +23,7 @@ UNFINISHED = "unfinished"
 _WRITTEN_TO = (STORE, f"{STORE}-wal", f"{STORE}-shm", CHECKPOINTS, FOLDER, f"{FOLDER}/{UNFINISHED}")
 
 # What a resumed run may not change, because it changes scores or proposals.
+_OTHERWISE = "{} cannot be resumed with other settings: {}; give it as it was, or choose another --out"
 _LIMITS = ("space.limits.parameters", "space.limits.flops")
 _FIXED = (
     "seed",
@@ -175,7 +176,7 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     """Raise on the first setting that changes scores; more samples and other workers are welcome."""
     for name in _LIMITS:  # before the list, which is cut down by them
         if found := first_difference(name, _entry(earlier, name), _entry(now, name)):
-            raise ValueError(f"{path} cannot be resumed with other settings: {found}")
+            raise ValueError(_OTHERWISE.format(path, found))
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
     anew = _scored_anew(known, now, path)
@@ -184,14 +185,14 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
     )
     for name in (*_FIXED, *_fixed_of_ranking(earlier), *_FIXED_LAST, *both, *_fixed_of_reference(earlier)):
         found = first_difference(name, _entry(earlier, name), _entry(now, name))
-        if found and name == "synthetic.fingerprint":
+        if found and name.endswith(".fingerprint"):
             begun, given = (_entry(record, "synthetic.directory") for record in (earlier, now))
-            raise ValueError(
-                f"{path} cannot be resumed with other settings: it was begun with the set {begun}, and "
-                f"{given} holds other images or labels"
+            other = (
+                "is of other real images" if name.startswith("dataset") else "holds other images or labels"
             )
+            found = f"it was begun with the set {begun}, and {given} {other}"
         if found:
-            raise ValueError(f"{path} cannot be resumed with other settings: {found}")
+            raise ValueError(_OTHERWISE.format(path, found))
     before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")
     if after < before:
         raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")

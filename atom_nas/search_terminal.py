@@ -79,6 +79,7 @@ def show_search(settings: "SearchSettings") -> None:
 
     if settings.combine and settings.score != MEAN_OF_RANKS:
         say(f"ranking by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names")
+    say(f"reading {settings.synthetic} and the images that it was made from")
     bars = _StageBars(partial(_show_recipe, settings))
     try:
         summary = run_search(settings, progress=bars)

@@ -95,7 +95,7 @@ def _show_ranking(section: "Section") -> None:
 
 
 def _show_scores(report: "Report") -> None:
-    if report.reference_score is None:
+    if report.reference_score is None or all(score.spearman.value is None for score in report.scores):
         return
     rows = [[score.label, *_agreement(score)] for score in report.scores]
     table(

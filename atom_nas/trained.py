@@ -159,7 +159,7 @@ class Architecture:
             if coloured.any():
                 raise ValueError(
                     f"{sources[int(coloured.nonzero()[0])]} is in colour, and the network was trained on "
-                    "grey images: convert it"
+                    "grey images: convert it, e.g. by PIL's Image.open(path).convert('L')"
                 )
             pixels = pixels[:, :1]
         return pixels.expand(-1, channels, -1, -1)

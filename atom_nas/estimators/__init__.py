@@ -110,7 +110,10 @@ def beside(text: str) -> tuple[str, ...]:
         elif name.endswith(".py"):
             raise ValueError(f"{name} may define several estimators: name one by {name}:FUNCTION")
         else:
-            known = choose("estimator to score with beside the proxy", name, allowed)
+            try:
+                known = choose("estimator to score with beside the proxy", name, allowed)
+            except ValueError as error:
+                raise ValueError(f"{error}; or FILE.py:FUNCTION of your own") from None
             chosen += TRAINING_FREE if known == _ALL_TRAINING_FREE else [known]
     _require_own_names(chosen)
     return tuple(dict.fromkeys(chosen))

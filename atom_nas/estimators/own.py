@@ -4,14 +4,22 @@ module:FUNCTION, of network, images and labels.
 The file is run in this process and in every worker, as `search_spaces.own` has it.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from atom_nas.estimators._untrained import Untrained, UntrainedConfig
-from atom_nas.estimators.base import SearchData, configure
+from atom_nas.estimators.base import Estimator, SearchData, configure
 from search_spaces import own
+from search_spaces.base import Space, some_architectures
+from search_spaces.foreign import told
+
+_TRIED = 3
 
 
 class Function(own.UsersFunction):
@@ -47,3 +55,36 @@ def estimator(where: str, data: SearchData, **options: Any) -> OwnEstimator:
     """
     _, code = own.load_function(where)
     return OwnEstimator(Function(where, code), data, configure(UntrainedConfig, where, options))
+
+
+def try_out(estimators: Sequence[Estimator], space: Space, data: SearchData, device: torch.device) -> None:
+    """Score a few untrained networks by the user's functions, before anything is trained.
+
+    Raises:
+        ValueError: one has a score of none of them; what went wrong first, in a line.
+    """
+    functions = [each for each in estimators if isinstance(each, OwnEstimator)]
+    if not functions:
+        return
+    shape = data.image_shape
+    fitting = (each for each in some_architectures(space) if space.misfit(each, shape) is None)
+    networks = []
+    for architecture in islice(fitting, _TRIED):
+        with (
+            torch.random.fork_rng(devices=[]),
+            suppress(Exception),
+        ):  # what fails to be built is another's fault
+            networks.append(space.build(architecture, shape, data.classes))
+    for function in functions:
+        faults = [_fault(function, network, device) for network in networks]
+        if faults and None not in faults:
+            raise ValueError(faults[0])
+
+
+def _fault(function: OwnEstimator, network: nn.Module, device: torch.device) -> str | None:
+    try:
+        with told(f"{function.name} scores none of the networks that were tried"):
+            function.score(network, seed=0, device=device)
+    except ValueError as error:
+        return str(error)
+    return None

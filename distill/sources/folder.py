@@ -1,5 +1,6 @@
 """The user's own images: one folder a class."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from distill.sources import folder_path
 from distill.sources.decoded import kept
 from distill.sources.images import common_size, decode, grey_bits, image_files
 
+_log = logging.getLogger(__name__)
+_NAMED = 5
 _TEST_FRACTION = 0.2
 # What the folder of a split may be called, in any case.
 _TRAINING, _TEST, _VALIDATION = ("train", "training"), ("test", "testing"), ("val", "valid", "validation")
@@ -32,6 +35,7 @@ def read(name: str, data_dir: Path, image_size: int | None) -> RealDataset:  # n
     training_root = _split_folder(root, _TRAINING)
     classes = _class_names(training_root or root)
     training = _listing(training_root or root, classes)
+    _tell_of_empty(training_root or root, classes)
     if training_root is None:
         _refuse_splits_as_classes(root, classes)
     test_root = training_root and (_split_folder(root, _TEST) or _split_folder(root, _VALIDATION))
@@ -73,6 +77,15 @@ def assemble(
     cut = len(training)
     splits = Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
     return RealDataset(name, classes, *splits, grey_bits=bits)
+
+
+def _tell_of_empty(root: Path, classes: tuple[str, ...]) -> None:
+    """Say which folders are no classes, since nothing in them is an image."""
+    folders = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    empty = sorted(map(printable, folders - set(classes)))
+    if empty:
+        named = ", ".join(map(repr, empty[:_NAMED])) + ", ..." * (len(empty) > _NAMED)
+        _log.info("left out, being without images: %s", named)
 
 
 def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -152,7 +165,10 @@ def _hold_out(listing: Listing, classes: tuple[str, ...]) -> tuple[Listing, List
     for k, name in enumerate(classes):
         mine = [entry for entry in listing if entry[1] == k]
         if len(mine) < 2:
-            raise ValueError(f"class {name} has a single image, so no test image can be held out; add more")
+            raise ValueError(
+                f"class {name!r} has a single image, so no test image can be held out: add more, move its "
+                "folder elsewhere, or give all classes test images of their own (train/ and test/)"
+            )
         count = min(max(1, round(len(mine) * _TEST_FRACTION)), len(mine) - 1)
         order = torch.randperm(len(mine), generator=stream("test split", name)).tolist()
         held = set(order[:count])

@@ -111,6 +111,8 @@ def test_another_format_is_an_error(tmp_path: Path) -> None:
             {"synthetic": {"directory": "a", "fingerprint": "x"}},
             "it was begun with the set a, and a holds other images",
         ),
+        ({"dataset": {"fingerprint": "x"}}, "it was begun with the set a, and a is of other real images"),
+        ({"seed": 2}, "and is 2 now; give it as it was, or choose another --out"),
         ({"proxy": {"training": {"epochs": 30, "learning_rate": 0.1}}}, "proxy.training.epochs was 20 there"),
         ({"proxy": {"training": {"epochs": 20}}}, "learning_rate was 0.01 there and is not set now"),
         ({"strategy": {"name": "grid", "options": {}, "samples": 8}}, "strategy.name was 'random' there"),

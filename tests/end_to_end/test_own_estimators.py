@@ -13,6 +13,7 @@ import search_spaces
 
 QUICK = ["--epochs", 1, "--reference", "none", "--workers", 1, "--device", "cpu", "--set-space", "width=[32]"]
 MISTAKES = """
+import multiprocessing
 import torch
 
 def smallest(network, images, labels):
@@ -21,7 +22,13 @@ def smallest(network, images, labels):
     return min(len(p) for p in network.parameters())
 
 def nothing(network, images, labels):
+    return None if multiprocessing.parent_process() else 7.0
+
+def never(network, images, labels):
     return None
+
+def undefined(network, images, labels):
+    return float("nan")
 
 def synflow(network, images, labels):
     return 1.0
@@ -123,6 +130,17 @@ def test_what_it_fails_on_is_said(synthetic, here):
     assert "(RuntimeError: too deep for me)" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("never", "it returns NoneType, not a number"), ("undefined", "FloatingPointError: undefined is nan")],
+)
+def test_what_scores_nothing_is_refused_before_anything_is_trained(synthetic, here, name, said):
+    line = refused("search", synthetic, *QUICK, "--estimators", f"mistakes.py:{name}", "--out", here / "run")
+    assert f"{name} scores none of the networks that were tried: " in line
+    assert said in line
+    assert not (here / "run").exists()
+
+
 def test_reasons_of_failures_are_counted(synthetic, here):
     (here / "spaces.py").write_text(
         "import nni\n"
@@ -180,7 +198,7 @@ def test_code_that_only_failed_may_be_mended(synthetic, here):
     words = ["search", synthetic, "--estimators", "mistakes.py:nothing", "--out", here / "run"]
     assert "nothing failed for 2 arch" in done(*words, "--samples", 2, *QUICK).stderr
     file = here / "mistakes.py"
-    file.write_text(file.read_text().replace("return None", "return 7.0"))
+    file.write_text(file.read_text().replace("return None if", "return 7.0 if"))
     done(*words, "--resume")
     assert [row["nothing"] for row in ranking(here / "run")] == ["7.0", "7.0"]
 

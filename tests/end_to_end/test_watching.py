@@ -57,6 +57,7 @@ def steps(folder):
         (["distill", "--tensorboard", "runs/tb"], ["distill", "--tensorboard", "runs/tb"]),
         (["distill", "--tensorboard=runs/tb"], ["distill", "--tensorboard=runs/tb"]),
         (["distill", "--ipc", "-1"], ["distill", "--ipc", "-1"]),
+        ([], []),
     ],
 )
 def test_the_folder_may_be_left_out(typed, meant):

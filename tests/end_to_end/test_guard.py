@@ -1,0 +1,48 @@
+"""What surrounds every command."""
+
+import sys
+
+import pytest
+from cli_helpers import done
+
+from atom_nas import search_terminal
+from atom_nas.cli import app, main
+
+
+@pytest.mark.parametrize("words", [[], ["--debug"]])
+def test_the_command_alone_asks_for_help(words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["atom-nas", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert "Start with 'atom-nas quickstart'" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interruption_says_how_to_go_on_as_far_as_something_is_stored(tmp_path, monkeypatch, begun):
+    from typer.testing import CliRunner
+
+    def interrupt(*_):
+        if begun:
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "run.json").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_terminal, "search_and_report", interrupt)
+    result = CliRunner().invoke(app, ["search", str(tmp_path), "--out", str(tmp_path / "run")])
+    assert result.exit_code == 130
+    wanted = "repeat the command with --resume" if begun else "nothing is stored yet: repeat the command\n"
+    assert wanted in result.stderr
+
+
+def test_folders_without_images_are_named(tmp_path):
+    from PIL import Image
+
+    for number in range(3):
+        for name in ("cats", "dogs"):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 40 * number).save(tmp_path / "photos" / name / f"{number}.png")
+    (tmp_path / "photos" / "birds to be").mkdir()
+    words = ["distill", "--dataset", f"folder:{tmp_path / 'photos'}", "--method", "random", "--ipc", "1"]
+    result = done(*words, "--out", tmp_path / "set")
+    assert "left out, being without images: 'birds to be'" in result.stderr
