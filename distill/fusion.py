@@ -78,7 +78,7 @@ def fuse(network: nn.Module) -> nn.Module:
     every module to be called. Gradients are written over maps, so that a graph can be gone through backward
     once only.
     """
-    if any(map(_is_altered, network.modules())) or nn.modules.module._has_any_global_hook():
+    if any(map(_is_altered, network.modules())) or _has_global_hook():
         return network
     if any(parameter.dtype != torch.float32 for parameter in network.parameters()):
         return network
@@ -99,6 +99,12 @@ def _is_altered(module: nn.Module) -> bool:
         callable(value) and callable(getattr(type(module), name, None)) for name, value in own.items()
     )
     return any(own[name] for name in hooks) or any(replaced)
+
+
+def _has_global_hook() -> bool:
+    """Whether hooks are called for the modules of all networks."""
+    kinds = ("forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks")
+    return any(getattr(nn.modules.module, f"_global_{kind}", None) for kind in kinds)
 
 
 def _fused(layers: list[nn.Module]) -> Iterator[nn.Module]:
