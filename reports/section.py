@@ -67,7 +67,8 @@ class Size:
 class Section:
     """Everything a page says about one run; `ranking_file` holds its ranking, beside the page.
 
-    `folder` is the run's own, as it was given, and on no page.
+    `folder` is the run's own, as it was given, and on no page; `sizes_picture` shows where the best for their
+    size lie.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Section:
     ranking: pd.DataFrame
     ranking_file: str
     pictures: tuple[Picture, ...]
+    sizes_picture: Picture | None
     score: Score
     reference: Score
     fraction: bool
@@ -100,7 +102,7 @@ class Section:
                 else formatting.score_value(row.reference, fraction=self.fraction),
                 parameters=formatting.count(row.parameters),
                 flops=formatting.count(row.flops),
-                fronts=" and ".join(describe_score(name).label for name in row.fronts),
+                fronts="both" if len(row.fronts) > 1 else describe_score(row.fronts[0]).label,
             )
             for row in self.report.sizes[:SIZES_SHOWN]
         ]
@@ -128,10 +130,12 @@ def make_section(run: Run, report: Report, label: str, figures: Path, prefix: st
 
     `prefix` begins the names of the run's files where several runs share a folder.
     """
-    pictures = []
-    for name, title, alt, figure in _figures(run, report):
+
+    def drawn(name: str, title: str, alt: str, figure: Figure) -> Picture:
         save_figure(figure, figures, prefix + name)
-        pictures.append(Picture(file=f"{figures.name}/{prefix}{name}", suffix=".svg", title=title, alt=alt))
+        return Picture(file=f"{figures.name}/{prefix}{name}", suffix=".svg", title=title, alt=alt)
+
+    pictures = [drawn(*each) for each in _figures(run, report)]
     return Section(
         folder=run.folder,
         label=label,
@@ -139,6 +143,7 @@ def make_section(run: Run, report: Report, label: str, figures: Path, prefix: st
         ranking=ranking_table(run, report.score),
         ranking_file=f"{prefix}ranking.csv",
         pictures=(*pictures, *_copy_images(run, figures, prefix)),
+        sizes_picture=drawn(*_sizes(run, report)) if report.sizes else None,
         score=describe_score(report.score),
         reference=describe_score(run.reference_score),
         fraction=reference_is_fraction(run, reference_scores(run)),
@@ -155,8 +160,6 @@ def _figures(run: Run, report: Report) -> Iterator[tuple[str, str, str, Figure]]
         yield _agreement(run, report)
         yield _top_k(run, report)
     yield _costs(report)
-    if report.sizes:
-        yield _sizes(run, report)
     compared = leaderboard.rulers(report.scores)
     if len({ruler.seconds for ruler in compared}) > 1:
         figure = leaderboard.draw(compared, report.savings.reference_seconds_each)
