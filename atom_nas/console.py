@@ -20,6 +20,7 @@ _LINE_SECONDS = 10.0
 _LONGEST_NAME = 120
 _WHOLE, _LONGEST_WHOLE = "architecture", 40
 """The column of names to be copied, which others make room for, and the longest for which they can."""
+_NEEDED = 12  # letters and lines of each other column, to be read
 _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
 stderr = Console(stderr=True, highlight=False, emoji=False)
@@ -156,7 +157,9 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     sheet = Table(title=title, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
         numeric = all(row[i][:1] in "0123456789-–.+ " for row in rows) and bool(rows)
-        whole = name == _WHOLE and all(len(row[i]) <= _LONGEST_WHOLE for row in rows)
+        longest = max((len(row[i]) for row in rows), default=0)
+        room = stdout.width - longest >= _NEEDED * (len(header) - 1)
+        whole = name == _WHOLE and longest <= _LONGEST_WHOLE and room
         sheet.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         sheet.add_row(*(escape(harmless(cell)) for cell in row))

@@ -104,7 +104,8 @@ def guarded(command: Command) -> Command:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _fail(f"interrupted{_way_on(command.__name__, kwargs.get('out'))}", INTERRUPTED)
+            way = _way_on(command.__name__, kwargs.get("out"), bool(kwargs.get("overwrite")))
+            _fail(f"interrupted{way}", INTERRUPTED)
         except BrokenPipeError:
             sys.stderr.close()  # The reader of our output has gone; so do we.
             raise typer.Exit(0) from None
@@ -120,9 +121,11 @@ def guarded(command: Command) -> Command:
     return run  # type: ignore[return-value]
 
 
-def _way_on(command: str, out: Any) -> str:
+def _way_on(command: str, out: Any, overwrite: bool) -> str:
     """How an interrupted command is gone on with; one with a folder of its own may not have begun it yet."""
     way = _WAY_ON.get(command, "")
+    if way == _RESUME and overwrite:
+        return f"{_RESUME} in place of --overwrite, or as it is where that finds the old set only"
     if way.startswith(_RESUME) and isinstance(out, Path):
         stored = out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())
         return way if stored else "; nothing is stored yet: repeat the command"

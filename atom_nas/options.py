@@ -1,5 +1,7 @@
 """The options of the commands: name, help and bounds; first those that several share."""
 
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -60,16 +62,14 @@ def quantity(text: str) -> float:
     Raises:
         typer.BadParameter: it is none.
     """
-    number, factor = text.strip().replace(",", ""), 1.0
-    if number[-1:] in _FACTORS:
-        number, factor = number[:-1], _FACTORS[number[-1]]
-    try:
-        return float(number) * factor
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number such as 500000, 500k, 1.5M or 2G") from None
+    found = _QUANTITY.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no number such as 500000, 500k, 1.5M or 2G")
+    return float(Decimal(found[1].replace(",", "")) * _FACTORS[found[2]])
 
 
-_FACTORS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+_FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+_QUANTITY = re.compile(r"((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE]\d{1,2})?)([kKMGB]?)", re.ASCII)
 
 # Of `distill`.
 SetFolder = Annotated[Path | None, typer.Option(help="The folder to write the synthetic set to.  [required]")]

@@ -9,6 +9,7 @@ from atom_nas.plan import Plan
 from atom_nas.run_folder import RunFolder
 from distill import kernels
 from reports.confirmed import ESTIMATOR
+from search_spaces.base import is_listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class SearchSummary:
         path: the run's folder.
         asked: architectures asked for: the samples, or the lines of the list without repeats.
         proposed: architectures sampled or listed.
+        all_known: whether there are known to be no others.
         failed: how many of them have no score.
         reasons: why they do not -> how many, the most frequent first.
         duplicates: lines of the list that repeated an earlier one.
@@ -39,6 +41,7 @@ class SearchSummary:
     path: Path
     asked: int
     proposed: int
+    all_known: bool
     failed: int
     reasons: Mapping[str, int]
     duplicates: int
@@ -66,6 +69,7 @@ def summarised(plan: Plan, folder: RunFolder) -> SearchSummary:
         path=folder.path,
         asked=plan.samples,
         proposed=len(trials),
+        all_known=plan.drawn is None or is_listed(plan.drawn),
         failed=sum(not trial.done for trial in trials),
         reasons=dict(Counter(trial.reason or "" for trial in trials if not trial.done).most_common()),
         duplicates=listed.duplicates if listed else 0,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from atom_nas.console import progress_bar, say, shortened
 from atom_nas.terminal import say_unfused, show_report
-from reports.formatting import plural
+from reports.formatting import by_count, plural
 
 if TYPE_CHECKING:
     from atom_nas.console import Bar
@@ -79,13 +79,16 @@ def show_search(settings: "SearchSettings") -> None:
 
     if settings.combine and settings.score != MEAN_OF_RANKS:
         say(f"ranking by {settings.score}; --score {MEAN_OF_RANKS} would rank by what --combine names")
-    say(f"reading {settings.synthetic} and the images that it was made from")
+    if settings.limits and ":" in settings.space:
+        say(f"building networks of {settings.space} to count what they cost, which may take a while")
     bars = _StageBars(partial(_show_recipe, settings))
     try:
         summary = run_search(settings, progress=bars)
     finally:
         bars.close()
-    if summary.proposed and summary.failed == summary.proposed:
+    if not summary.proposed:
+        raise ValueError(_all_that_were_found(summary, settings))
+    if summary.failed == summary.proposed:
         why = next(iter(summary.reasons))
         raise ValueError(
             f"none of the {summary.proposed} architectures could be scored (e.g. {why}); "
@@ -100,9 +103,7 @@ def show_search(settings: "SearchSettings") -> None:
         say(summary.fallback)
     say_unfused(summary.unfused)
     if summary.proposed < summary.asked:
-        source = "list" if settings.architectures else "space"
-        found = plural(summary.proposed, "architecture") + " within the limits" * bool(settings.limits)
-        say(f"the {source} has {found} for these images: all were ranked")
+        say(_all_that_were_found(summary, settings))
     if summary.duplicates:
         say(f"left out: {plural(summary.duplicates, 'repeated line')} of the list")
     if summary.beyond:
@@ -115,6 +116,14 @@ def show_search(settings: "SearchSettings") -> None:
     if summary.cached:
         scores = plural(summary.cached, "reference score")
         say(f"taken from the cache of an earlier run: {scores}")
+
+
+def _all_that_were_found(summary: "SearchSummary", settings: "SearchSettings") -> str:
+    source = "list" if settings.architectures else "space"
+    found = plural(summary.proposed, "architecture") + " within the limits" * bool(settings.limits)
+    if summary.all_known:
+        return f"the {source} has {found} for these images: all were ranked"
+    return f"{found} {by_count(summary.proposed, 'was', 'were')} found by drawing, no more: allow larger ones"
 
 
 def _failures(summary: "SearchSummary") -> str:

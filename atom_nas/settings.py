@@ -139,8 +139,9 @@ class SearchSettings:
         _at_least(0, "seed", self.seed)
         for name in ("max_parameters", "max_flops"):
             most = getattr(self, name)
-            if most is not None and not 1 <= most < math.inf:
-                raise ValueError(f"{name} must be a number from 1, not {most:g}")
+            number = isinstance(most, int | float) and not isinstance(most, bool)
+            if most is not None and not (number and 1 <= most < math.inf):
+                raise ValueError(f"{name} must be a number from 1, not {most!r}")
         if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:
             raise ValueError(f"trial_limit must be a number of seconds above 0, not {self.trial_limit:g}")
 

@@ -17,6 +17,7 @@ Nothing here is ever unpickled.
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,6 +51,7 @@ from distill.sources import folder_path, load_dataset
 
 IMAGES, WHITENING, PICTURE = "synthetic.safetensors", "whitening.safetensors", "images.png"
 SOFT_LABELS = "soft_labels"
+_log = logging.getLogger(__name__)
 _INEXACT = 1e-3  # of the sum of probabilities
 _ASYMMETRY = 1e-4  # of the largest entry: rounding leaves a thousandth of that
 _LARGEST_HEADER = 64 * 2**20  # of a safetensors file
@@ -127,6 +129,7 @@ class SyntheticSet:
         """
         record = self.card["dataset"]
         self._refuse_moved(name or record["name"], moved=name is None)
+        _log.info("reading %s", name or record["name"])
         dataset = load_dataset(name or record["name"], data_dir=data_dir, image_size=record["image_size"])
         if dataset.fingerprint != record["fingerprint"]:
             raise ValueError(

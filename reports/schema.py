@@ -26,6 +26,7 @@ Count = Annotated[int, Field(ge=0)]
 Images = Annotated[int, Field(ge=0, le=10**15)]
 """A number of images, small enough for floating-point arithmetic; spaces may be larger."""
 Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
+Limit = Annotated[float, Field(ge=1, le=LARGEST)]
 Rate = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
@@ -80,7 +81,7 @@ class SpaceInfo(_Part):
     earlier_code: list[str] = []
     size: Count | None = None
     fitting: Count | None = None
-    limits: dict[str, float] = {}
+    limits: dict[Literal["parameters", "flops"], Limit] = {}
 
 
 _OF_A_LIST = ("fingerprint", "duplicates", "among", "halving")

@@ -16,7 +16,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +38,7 @@ from search_spaces.base import (
     is_listed,
     most_listed,
 )
+from search_spaces.bounded import BUILT, Bounded
 
 Evaluate = Callable[[Sequence[Architecture]], Sequence[float | None]]
 
@@ -90,6 +91,7 @@ with _plain_imports():
         Constraint,
         ConstraintViolation,
         MutableAnnotation,
+        SampleValidationError,
     )
     from nni.nas.execution import ExecutionEngine
     from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
@@ -216,6 +218,35 @@ class _BatchEngine(ExecutionEngine):  # type: ignore[misc]
 # architectures than fit, where their number is known: a new one can be found, and patience costs nothing; but
 # see `_patient`.
 _PATIENCE = 1_000_000
+_PATIENCE_WITH_COSTS = 2_000
+
+
+class _Patience(RetrySamplingHelper):  # type: ignore[misc]
+    """How long a new architecture that fits is looked for: the same on every machine."""
+
+    def __init__(self, space: Space) -> None:
+        self._draws = _PATIENCE if most_listed(space) >= LISTED else _PATIENCE_WITH_COSTS
+        super().__init__(self._draws)
+        self._space = space
+
+    def attempts(self, most: int = _PATIENCE) -> Iterator[int]:
+        """Numbers of draws, until there were too many, or too many networks have been built to count them."""
+        begun = self._counted
+        for attempt in range(min(most, self._draws)):
+            if self._counted - begun > BUILT:
+                return
+            yield attempt
+
+    def retry(self, function: Any, *arguments: Any, **options: Any) -> Any:
+        """What the function gives as soon as it draws something valid; None after too many attempts."""
+        for _ in self.attempts():
+            with suppress(SampleValidationError):
+                return function(*arguments, **options)
+        return None
+
+    @property
+    def _counted(self) -> int:
+        return self._space.counted if isinstance(self._space, Bounded) else 0
 
 
 class _Random(Random):  # type: ignore[misc]
@@ -259,9 +290,8 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     many architectures to list, the nearest is looked for by drawing more and more choices anew.
     """
 
-    listed = True
-    """Whether the space is small enough to be looked through."""
-    patience = LISTED
+    listed: bool
+    patience: _Patience
 
     def __init__(self, *, seed: int, **options: Any) -> None:
         arguments = TpeArguments(**options)._asdict()
@@ -296,7 +326,7 @@ class _Tpe(HPOTunerStrategy):  # type: ignore[misc]
     def _near_new(self, suggested: dict[Any, int]) -> dict[Any, int]:
         """One not yet proposed that fits; with every hundred draws in vain one more choice is drawn anew."""
         keys, rng = list(suggested), self.tuner.rng
-        for attempt in range(self.patience):
+        for attempt in self.patience.attempts(LISTED):
             near = dict(suggested)
             for place in rng.choice(len(keys), min(-(-attempt // 100), len(keys)), replace=False):
                 near[keys[place]] = int(rng.integers(self.tuner.space[keys[place]].size))
@@ -357,12 +387,11 @@ def explore(
 
 
 def _patient(strategy: Any, space: Space) -> Any:
-    """The strategy, which draws only so often in vain where networks are built to tell whether they fit."""
-    patience = _PATIENCE if most_listed(space) >= LISTED else 4 * most_listed(space)
+    """The strategy, which looks for a new architecture as long as it is worth it."""
     if isinstance(strategy, _Tpe):
-        strategy.listed, strategy.patience = is_listed(space), min(patience, LISTED)
+        strategy.listed, strategy.patience = is_listed(space), _Patience(space)
     elif isinstance(strategy, _Random | _Evolution):
-        strategy._retry_helper = RetrySamplingHelper(patience)
+        strategy._retry_helper = _Patience(space)
     return strategy
 
 

@@ -29,6 +29,11 @@ class Among(Within):
         super().__init__(space)
         self._names = frozenset(names)
 
+    @property
+    def most_listed(self) -> int:
+        """As many as there may be: only those that are listed are looked at any closer."""
+        return LISTED
+
     def misfit(self, architecture: Any, image_shape: ImageShape) -> str | None:
         """As the space does, or that the architecture is not listed."""
         if str(architecture) not in self._names:

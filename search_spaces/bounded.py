@@ -8,8 +8,9 @@ from typing import Any
 from search_spaces.base import ImageShape, Space
 from search_spaces.within import Within
 
-BUILT = 500
-"""A space whose networks have to be built to know their costs is looked through up to this size."""
+BUILT = 200
+"""A space whose networks have to be built to know their costs is looked through up to this size; in a larger
+one no more are built in search of the next that fits."""
 
 
 class Bounded(Within):
@@ -41,6 +42,11 @@ class Bounded(Within):
         """Fewer where networks have to be built."""
         most = super().most_listed
         return min(most, BUILT) if self._built else most
+
+    @property
+    def counted(self) -> int:
+        """Of how many architectures the costs have been asked."""
+        return len(self._known)
 
     def costs(self, architecture: Any) -> Mapping[str, float]:
         """What the architecture's network costs, by the names of the limits and perhaps others."""

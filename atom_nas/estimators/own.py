@@ -4,7 +4,8 @@ module:FUNCTION, of network, images and labels.
 The file is run in this process and in every worker, as `search_spaces.own` has it.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from numbers import Real
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from atom_nas.estimators._untrained import Untrained, UntrainedConfig
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from search_spaces import own
-from search_spaces.base import Space, some_architectures
+from search_spaces.base import Space
 from search_spaces.foreign import told
 
-_TRIED = 3
+_TRIED, _DRAWS = 12, 100
 
 
 class Function(own.UsersFunction):
@@ -57,28 +58,48 @@ def estimator(where: str, data: SearchData, **options: Any) -> OwnEstimator:
     return OwnEstimator(Function(where, code), data, configure(UntrainedConfig, where, options))
 
 
-def try_out(estimators: Sequence[Estimator], space: Space, data: SearchData, device: torch.device) -> None:
-    """Score a few untrained networks by the user's functions, before anything is trained.
+def try_out(
+    estimators: Sequence[Estimator],
+    names: Sequence[str],
+    space: Space,
+    data: SearchData,
+    device: torch.device,
+) -> None:
+    """Score some untrained networks by the user's functions, before anything is trained.
 
+    Args:
+        names: architectures to be tried; none: random ones of the space.
     Raises:
         ValueError: one has a score of none of them; what went wrong first, in a line.
     """
     functions = [each for each in estimators if isinstance(each, OwnEstimator)]
     if not functions:
         return
-    shape = data.image_shape
-    fitting = (each for each in some_architectures(space) if space.misfit(each, shape) is None)
     networks = []
-    for architecture in islice(fitting, _TRIED):
+    for architecture in islice(_some(names, space, data), _TRIED):
         with (
             torch.random.fork_rng(devices=[]),
             suppress(Exception),
         ):  # what fails to be built is another's fault
-            networks.append(space.build(architecture, shape, data.classes))
+            networks.append(space.build(architecture, data.image_shape, data.classes))
     for function in functions:
         faults = [_fault(function, network, device) for network in networks]
         if faults and None not in faults:
             raise ValueError(faults[0])
+
+
+def _some(names: Sequence[str], space: Space, data: SearchData) -> Iterator[Any]:
+    """Those that fit, in a random order that is always the same."""
+    generator = random.Random(0)
+    drawn: Iterator[Any]
+    if names:
+        drawn = map(space.parse, generator.sample(list(names), len(names)))
+    else:
+        drawn = (
+            space.architecture({name: generator.choice(values) for name, values in space.choices.items()})
+            for _ in range(_DRAWS)
+        )
+    return (each for each in drawn if space.misfit(each, data.image_shape) is None)
 
 
 def _fault(function: OwnEstimator, network: nn.Module, device: torch.device) -> str | None:

@@ -213,7 +213,7 @@ template <typename T>
 void statistics(int64_t image, int64_t pixels, int64_t C, const T* in, float* mean, float* squares) {
     const T* values = in + image * pixels * C;
     std::vector<float> part(3 * C);
-    std::vector<double> whole(2 * C);
+    std::vector<double> whole(pixels > kDeep ? 2 * C : 0);
     float *sums = part.data(), *deviations = sums + C, *origin = deviations + C;
     double *center = whole.data(), *total = center + C;
     for (int64_t start = 0; start < pixels; start += kDeep) {
@@ -228,6 +228,16 @@ void statistics(int64_t image, int64_t pixels, int64_t C, const T* in, float* me
                 store(sums + c, load(sums + c, n) + e, n);
                 store(deviations + c, load(deviations + c, n) + e * e, n);
             });
+        if (pixels <= kDeep) {
+            const float share = 1.0f / static_cast<float>(pixels);
+            channels(C, [&](int64_t c, auto n) {
+                const Vector sum = load(sums + c, n), shift = sum * share;
+                const Vector rest = load(deviations + c, n) - sum * shift;
+                store(squares + c, masked(rest, ~(rest <= 0.0f)), n);
+                store(mean + c, load(origin + c, n) + shift, n);
+            });
+            return;
+        }
         // Of two sets of numbers together (Chan, Golub and LeVeque 1979).
         const double count = static_cast<double>(end - start), share = count / static_cast<double>(end);
         const double apart = share * static_cast<double>(start);

@@ -223,8 +223,9 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 def _copied(image: Image.Image) -> Image.Image:
     try:
         copy = image.copy()
-    except AssertionError as error:
-        raise ValueError(str(error) or "it is closed") from None
+    except (AssertionError, AttributeError) as error:  # the latter with Pillow before 11
+        closed = isinstance(error, AttributeError) or not str(error)
+        raise ValueError("it is closed" if closed else str(error)) from None
     if not all(copy.size):
         raise ValueError("it has no pixels")
     copy.format = image.format

@@ -101,7 +101,7 @@ def test_a_total_that_grows_and_shrinks(clock: list[float], capsys: pytest.Captu
 
 
 def test_lines_are_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    line = f"[bold]runs/a:car:b {'and a word ' * 40}"
+    line = f"[bold]runs/a:car:b{' and a word' * 40}"
     console.say(line)
     assert capsys.readouterr().err == f"{line}\n"
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,8 +80,8 @@ def test_limits_that_nothing_keeps_say_what_the_least_is(settings: SearchSetting
     assert prepare(replace(settings, max_flops=None, max_parameters=least)).expected > 0
 
 
-@pytest.mark.parametrize("most", [0, -1.0, float("nan"), float("inf")])
-def test_a_limit_is_a_number_from_1(quick: SearchSettings, most: float) -> None:
+@pytest.mark.parametrize("most", [0, -1.0, float("nan"), float("inf"), "500k", True])
+def test_a_limit_is_a_number_from_1(quick: SearchSettings, most: Any) -> None:
     with pytest.raises(ValueError, match="max_flops must be a number from 1, not"):
         replace(quick, max_flops=most)
 
@@ -95,6 +96,56 @@ def test_networks_of_ones_own_are_built_to_be_counted(settings: SearchSettings, 
     assert within is not None
     assert count_fitting(within, SHAPE)[0] == sum(each["parameters"] <= middle for each in sizes) < len(sizes)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+LARGE_SPACE = """
+import nni
+from nni.nas.nn.pytorch import ModelSpace, MutableLinear
+from torch import nn
+
+class Wide(ModelSpace):
+    def __init__(self, image_shape, classes):
+        super().__init__()
+        widths = [nni.choice(f"w{place}", [2, 3, 4, 5, 6, 7]) for place in range(4)]
+        self.first = MutableLinear(image_shape[1] * image_shape[2], widths[0])
+        self.rest = nn.ModuleList(MutableLinear(a, b) for a, b in zip(widths, widths[1:]))
+        self.last = MutableLinear(widths[3], classes)
+
+    def forward(self, images):
+        maps = self.first(images.flatten(1))
+        for layer in self.rest:
+            maps = layer(maps).relu()
+        return self.last(maps)
+"""
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("name", ["random", "evolution", "tpe", "successive-halving"])
+def test_a_large_space_of_ones_own_is_drawn_from(settings: SearchSettings, tmp_path: Path, name: str) -> None:
+    (tmp_path / "wide.py").write_text(LARGE_SPACE)
+    wide = replace(
+        settings, space=f"{tmp_path / 'wide.py'}:Wide", max_parameters=400, max_flops=None, samples=6
+    )
+    summary = run_search(replace(wide, strategy=name))
+    assert (summary.proposed, summary.failed, summary.all_known) == (6, 0, False)
+    names = [trial.architecture for trial in stored(wide.out, "proxy")]
+    assert all(trial.scores["parameters"] <= 400 for trial in stored(wide.out, "proxy"))
+    (tmp_path / "list.csv").write_text("\n".join(["architecture", *names]))
+    listed = replace(wide, strategy=name, out=tmp_path / "listed", samples=4)
+    drawn = run_search(replace(listed, architectures=tmp_path / "list.csv"))
+    assert (drawn.proposed, drawn.failed) == (4, 0)
+
+
+@pytest.mark.usefixtures("ran")
+def test_drawing_in_vain_ends(settings: SearchSettings, tmp_path: Path) -> None:
+    """The smallest network alone is within; whether it is drawn is luck."""
+    (tmp_path / "wide.py").write_text(LARGE_SPACE)
+    wide = replace(settings, space=f"{tmp_path / 'wide.py'}:Wide", max_flops=None, samples=3)
+    least = load(wide.space, image_shape=SHAPE, classes=10)
+    smallest = network_costs(least.build(next(enumerate_space(least)), SHAPE, 10), SHAPE)["parameters"]
+    summary = run_search(replace(wide, max_parameters=smallest))
+    assert summary.proposed <= 1
+    assert not summary.all_known
 
 
 def test_a_network_that_cannot_be_built_is_for_its_trial_to_tell(
@@ -125,13 +176,23 @@ def test_counted_costs_are_those_of_the_built_network(name: str, shape: ImageSha
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("500000", 5e5), ("500k", 5e5), ("1.5M", 1.5e6), ("2G", 2e9), ("1e6", 1e6), ("1,000", 1e3), ("3B", 3e9)],
+    [
+        ("1.001M", 1_001_000),
+        ("12,345,678", 12_345_678),
+        ("500000", 5e5),
+        ("500k", 5e5),
+        ("1.5M", 1.5e6),
+        ("2G", 2e9),
+        ("1e6", 1e6),
+        ("1,000", 1e3),
+        ("3B", 3e9),
+    ],
 )
 def test_quantities_may_have_a_factor(text: str, value: float) -> None:
     assert quantity(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "k", "5kk", "5 million"])
+@pytest.mark.parametrize("text", ["", "k", "5kk", "5 million", "1,5M", "-5", "nan"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no number such as 500000, 500k"):
         quantity(text)

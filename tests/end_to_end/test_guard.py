@@ -18,6 +18,21 @@ def test_the_command_alone_asks_for_help(words, monkeypatch, capsys):
     assert "Start with 'atom-nas quickstart'" in " ".join(capsys.readouterr().out.split())
 
 
+def test_an_interruption_of_a_replacement_says_that_the_old_set_may_be_there(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from atom_nas import terminal
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal, "show_distill", interrupt)
+    words = ["distill", "--dataset", "digits", "--overwrite", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 130
+    assert "with --resume to go on in place of --overwrite" in result.stderr
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_interruption_says_how_to_go_on_as_far_as_something_is_stored(tmp_path, monkeypatch, begun):
     from typer.testing import CliRunner

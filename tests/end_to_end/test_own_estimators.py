@@ -141,6 +141,28 @@ def test_what_scores_nothing_is_refused_before_anything_is_trained(synthetic, he
     assert not (here / "run").exists()
 
 
+def test_a_score_that_most_networks_have_is_not_refused(synthetic, here):
+    (here / "own.py").write_text(
+        "import math\nfrom torch import nn\n"
+        "def gains(network, images, labels):\n"
+        "    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]\n"
+        "    return float(norms[0].weight.sum())\n"
+    )
+    words = ["search", synthetic, *QUICK, "--samples", 3, "--estimators", "own.py:gains"]
+    done(*words, "--out", here / "run")
+    (here / "list.csv").write_text("architecture\nw32-d1-none-relu-avg\nw32-d1-layer-relu-avg\n")
+    listed = [
+        "search",
+        synthetic,
+        *QUICK,
+        "--estimators",
+        "own.py:gains",
+        "--architectures",
+        here / "list.csv",
+    ]
+    assert "gains scores none of the networks" in refused(*listed, "--out", here / "listed")
+
+
 def test_reasons_of_failures_are_counted(synthetic, here):
     (here / "spaces.py").write_text(
         "import nni\n"
