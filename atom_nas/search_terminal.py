@@ -123,7 +123,8 @@ def _all_that_were_found(summary: "SearchSummary", settings: "SearchSettings") -
     found = plural(summary.proposed, "architecture") + " within the limits" * bool(settings.limits)
     if summary.all_known:
         return f"the {source} has {found} for these images: all were ranked"
-    return f"{found} {by_count(summary.proposed, 'was', 'were')} found by drawing, no more: allow larger ones"
+    way_out = ": allow larger ones" * bool(settings.limits)
+    return f"{found} {by_count(summary.proposed, 'was', 'were')} found by drawing, no more{way_out}"
 
 
 def _failures(summary: "SearchSummary") -> str:

@@ -77,10 +77,8 @@ def try_out(
         return
     networks = []
     for architecture in islice(_some(names, space, data), _TRIED):
-        with (
-            torch.random.fork_rng(devices=[]),
-            suppress(Exception),
-        ):  # what fails to be built is another's fault
+        # What fails to be built is not the function's fault.
+        with torch.random.fork_rng(devices=[]), suppress(Exception):
             networks.append(space.build(architecture, data.image_shape, data.classes))
     for function in functions:
         faults = [_fault(function, network, device) for network in networks]
