@@ -20,10 +20,8 @@ from contextlib import suppress
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _LARGEST = (2**31 - 1, 32 * 2**20)  # glibc before 2.35 takes no more than the latter
-_USUAL = (
-    8 * 2**20,
-    16 * 2**20,
-)  # glibc's own grow with what is freed; with these others take what they take alone
+# glibc's own thresholds grow with what is freed; with these other networks take what they take alone.
+_USUAL = (8 * 2**20, 16 * 2**20)
 _OWN_WISHES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 _ours = False
 _keeps = False

@@ -3,10 +3,11 @@
 import sys
 
 import pytest
-from cli_helpers import done
+from cli_helpers import call, done
+from PIL import Image
 
-from atom_nas import search_terminal
-from atom_nas.cli import app, main
+from atom_nas import search_terminal, terminal
+from atom_nas.cli import main
 
 
 @pytest.mark.parametrize("words", [[], ["--debug"]])
@@ -19,24 +20,17 @@ def test_the_command_alone_asks_for_help(words, monkeypatch, capsys):
 
 
 def test_an_interruption_of_a_replacement_says_that_the_old_set_may_be_there(tmp_path, monkeypatch):
-    from typer.testing import CliRunner
-
-    from atom_nas import terminal
-
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(terminal, "show_distill", interrupt)
-    words = ["distill", "--dataset", "digits", "--overwrite", "--out", str(tmp_path)]
-    result = CliRunner().invoke(app, words)
+    result = call("distill", "--dataset", "digits", "--overwrite", "--out", tmp_path)
     assert result.exit_code == 130
     assert "with --resume to go on in place of --overwrite" in result.stderr
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_an_interruption_says_how_to_go_on_as_far_as_something_is_stored(tmp_path, monkeypatch, begun):
-    from typer.testing import CliRunner
-
     def interrupt(*_):
         if begun:
             (tmp_path / "run").mkdir()
@@ -44,15 +38,13 @@ def test_an_interruption_says_how_to_go_on_as_far_as_something_is_stored(tmp_pat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(search_terminal, "search_and_report", interrupt)
-    result = CliRunner().invoke(app, ["search", str(tmp_path), "--out", str(tmp_path / "run")])
+    result = call("search", tmp_path, "--out", tmp_path / "run")
     assert result.exit_code == 130
     wanted = "repeat the command with --resume" if begun else "nothing is stored yet: repeat the command\n"
     assert wanted in result.stderr
 
 
 def test_folders_without_images_are_named(tmp_path):
-    from PIL import Image
-
     for number in range(3):
         for name in ("cats", "dogs"):
             (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
