@@ -254,7 +254,8 @@ def with_preset(values: Mapping[str, Any]) -> WithPreset:
     resolved = presets.resolve(name, case)
     known = {*field_names(DistillSettings), *field_names(methods.load(method).Config)}
     taken = {k: v for k, v in resolved.settings.items() if k in known and k not in values}
-    return WithPreset({**taken, **values, "preset": name}, taken, resolved.fallbacks)
+    fewer = [resolved.shortened] if resolved.shortened and "iterations" in taken else []
+    return WithPreset({**taken, **values, "preset": name}, taken, (*resolved.fallbacks, *fewer))
 
 
 def choose_dataset(name: str) -> str:

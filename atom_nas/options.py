@@ -280,9 +280,9 @@ CombineScores = Annotated[
     typer.Option(
         "--combine",
         metavar="A,B,...",
-        help="Scores of which --score mean_of_ranks takes the mean of an architecture's ranks; training-free "
-        "ones are measured then, your own if --estimators names them. Strategies learn from the first that "
-        "comes of training.",
+        help="Scores of which --score mean_of_ranks takes the mean of an architecture's ranks, NAME=3 to "
+        "count one three times; training-free ones are measured then, your own if --estimators names them. "
+        "Strategies learn from the first that comes of training.",
     ),
 ]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
@@ -339,7 +339,8 @@ Combine = Annotated[
     str | None,
     typer.Option(
         metavar="SCORES",
-        help="Recorded scores to combine to further rulers, comma-separated; none: none.  [default: "
+        help="Recorded scores to combine to further rulers, comma-separated, NAME=3 to count one three times "
+        "in the mean of ranks; none: none.  [default: "
         "final_training_loss, validation_accuracy, and synflow and naswot where recorded]",
     ),
 ]

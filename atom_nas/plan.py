@@ -25,6 +25,7 @@ from distill.environment import usable_cores
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet
 from reports.scores import MEAN_OF_RANKS
+from reports.weights import weights_of
 from search_spaces.among import Among
 from search_spaces.base import ImageShape, Space, count_fitting, first_fitting
 from search_spaces.bounded import Bounded
@@ -257,7 +258,7 @@ def _check_proxy_space(settings: SearchSettings, synthetic: SyntheticSet, space:
 def _check_score(settings: SearchSettings, epochs: int, halving: HalvingConfig | None) -> None:
     """Refuse to rank by a rate where some training has one epoch."""
     shortest = halving.epochs(epochs)[0] if halving else epochs
-    parts = settings.combine if settings.score == MEAN_OF_RANKS else (settings.score,)
+    parts = weights_of(settings.combine) if settings.score == MEAN_OF_RANKS else (settings.score,)
     if "training_loss_decay" in parts and shortest < 2:
         raise ValueError(
             f"score training_loss_decay is a rate over epochs, and trainings stop after {shortest} of "

@@ -11,6 +11,7 @@ from atom_nas import recipes
 from atom_nas.config import construct, given
 from atom_nas.estimators import score_of_own
 from atom_nas.run_folder import RECORD, read_record
+from reports.weights import weights_of
 from search_spaces import is_own
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _require_named(space: Any, out: Path) -> None:
 
 def _require_code(estimators: list[Any], combined: Any, out: Path) -> None:
     """A score of the user's own that a run ranks by is measured by code: the command has to name it."""
-    parts = combined if isinstance(combined, list) else []
+    parts = weights_of(map(str, combined)) if isinstance(combined, list) else {}
     for name in estimators:
         if isinstance(name, str) and is_own(name) and score_of_own(name) in parts:
             raise ValueError(

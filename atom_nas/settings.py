@@ -13,6 +13,7 @@ from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
 from atom_nas.tables import SCORE
 from reports.scores import MEAN_OF_RANKS
+from reports.weights import weights_of
 
 _OF_TRAININGS = (
     *("reference_samples", "reference_images", "reference_epochs"),
@@ -61,7 +62,8 @@ class SearchSettings:
             architectures go on. `mean_of_ranks` ranks by the mean of an architecture's ranks by each of
             `combine`, known only once all are scored: strategies learn from `criterion` then.
         combine: the scores of which `mean_of_ranks` is made: of the proxy, and of training-free estimators,
-            which are then scored with as well. Empty: as `reports.combinations` has it.
+            which are then scored with as well; NAME=WEIGHT counts one more or less than the others. Empty: as
+            `reports.combinations` has it.
         engine: a registered engine.
         workers: processes; None: the usable cores on a CPU; on a GPU as many, but no more than 4 and one for
             every 2 GiB that are free on it. Scores do not depend on it.
@@ -131,7 +133,7 @@ class SearchSettings:
         own = [estimators.score_of_own(name) for name in beside if search_spaces.is_own(name)]
         combined = estimators.combined(",".join(self.combine), own)
         object.__setattr__(self, "combine", combined)
-        free = [name for name in combined if name in estimators.TRAINING_FREE]
+        free = [name for name in weights_of(combined) if name in estimators.TRAINING_FREE]
         object.__setattr__(self, "estimators", tuple(dict.fromkeys([*beside, *free])))
         choose("engine", self.engine, engines.ENGINES)
         for name in ("samples", "epochs", "repeats", "workers", "validation_images", *_OF_TRAININGS):
@@ -156,7 +158,8 @@ class SearchSettings:
         """The score of each training that is shown, that strategies learn from, and by which halving goes."""
         if self.score != MEAN_OF_RANKS:
             return self.score
-        return next((name for name in self.combine if name in estimators.OF_TRAINING), "validation_accuracy")
+        combined = weights_of(self.combine)
+        return next((name for name in combined if name in estimators.OF_TRAINING), "validation_accuracy")
 
     @property
     def reference_kind(self) -> str:

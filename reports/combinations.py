@@ -13,6 +13,7 @@ from reports.correlation import count_networks, usable
 from reports.ranking import no_score, reference_scores, ruler_names, ruler_scores
 from reports.schema import Run, read_run
 from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score, mean_of, repeat_of
+from reports.weights import told, weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,43 +32,52 @@ class Combination:
     Attributes:
         name: as among the report's scores.
         components: the scores that it is made of.
+        weights: theirs in the mean of ranks, in the same order; None where a fit finds them.
         fitted: whether to the reference; its values are then predictions of left-out architectures.
         n: how many architectures have it.
         reason: why it is not there; None if it is.
         sentence: the same for people.
+        told: the scores that it is made of, for people.
     """
 
     name: str
     components: list[str]
+    weights: list[float] | None
     fitted: bool
     n: int
     reason: str | None
     sentence: str
+
+    @property
+    def told(self) -> list[str]:
+        return _told(self.components, self.weights)
 
 
 def combine(run: Run, names: Sequence[str] | None = None) -> Run:
     """The run with its combinations as further scores of its trials.
 
     Args:
-        names: the scores to combine; none for no combinations. None: those that the run says, else of
-            `COMBINED`, that it has for the mean of ranks, and those of `FITTED_TOO` as well for the fit.
+        names: the scores to combine, with a weight in the mean of ranks as NAME=WEIGHT; none for no
+            combinations. None: those that the run says, else of `COMBINED`, that it has for the mean of
+            ranks, and those of `FITTED_TOO` as well for the fit.
     Raises:
-        ValueError: a name is no score of the run, or there is only one.
+        ValueError: a name is no score of the run, there is only one, or a weight is none.
     """
     ours = [name for name in run.trials if mean_of(name) in (f"score:{MEAN_OF_RANKS}", f"score:{FITTED}")]
     run = replace(run, trials=run.trials.drop(columns=ours), combinations=())
     if names is not None and not names:
         return run
     recorded = [name for name in ruler_names(run) if ruler_scores(run, name).notna().any()]
-    usual = run.info.combine or COMBINED
-    chosen = _named(run, names) if names else [name for name in usual if name in recorded]
+    usual = weights_of(run.info.combine or COMBINED)
+    weights = _named(run, names) if names else {name: usual[name] for name in usual if name in recorded}
+    chosen = list(weights)
     if len(chosen) < 2:
         return run
     trials, made = run.trials.copy(), []
     for name, columns in _mean_columns(run, chosen):
-        trials[f"score:{name}"] = mean_of_ranks(columns)
+        trials[f"score:{name}"] = mean_of_ranks(columns, list(weights.values()))
     count = int(trials[f"score:{MEAN_OF_RANKS}"].notna().sum())
-    made.append(_combination(MEAN_OF_RANKS, chosen, count, None))
+    made.append(_combination(MEAN_OF_RANKS, chosen, list(weights.values()), count, None))
     if run.info.reference.kind != "none":
         fitted = chosen if names else [*chosen, *(name for name in FITTED_TOO if name in recorded)]
         columns, reference = [ruler_scores(run, name) for name in fitted], reference_scores(run)
@@ -80,7 +90,7 @@ def combine(run: Run, names: Sequence[str] | None = None) -> Run:
         else:
             rng = generator(f"{FITTED} of {','.join(fitted)}")
             trials[f"score:{FITTED}"] = out_of_fold(columns, reference, rng=rng, networks=networks)
-        made.append(_combination(FITTED, fitted, int(known.sum()), reason))
+        made.append(_combination(FITTED, fitted, None, int(known.sum()), reason))
     return replace(run, trials=trials, combinations=tuple(made))
 
 
@@ -111,19 +121,25 @@ def ranked_by_mean(folder: Path) -> list[str]:
     return [str(name) for name in run.trials["architecture"][places.index]]
 
 
-def _named(run: Run, names: Sequence[str]) -> list[str]:
-    """The names, each once."""
-    distinct, allowed = list(dict.fromkeys(names)), ruler_names(run)
-    for name in distinct:
+def _named(run: Run, names: Sequence[str]) -> dict[str, float]:
+    """The weights by name."""
+    weights, allowed = weights_of(names), ruler_names(run)
+    for name in weights:
         if name not in allowed:
             raise no_score(run, name, allowed)
-    if len(distinct) < 2:
-        raise ValueError(f"a combination takes at least two scores, not {distinct[0]!r} alone")
-    return distinct
+    if len(weights) < 2:
+        raise ValueError(f"a combination takes at least two scores, not {next(iter(weights))!r} alone")
+    return weights
 
 
-def _combination(name: str, components: Sequence[str], n: int, reason: str | None) -> Combination:
-    listed = ", ".join(describe_score(each).label for each in components)
+def _told(names: Sequence[str], weights: Sequence[float] | None) -> list[str]:
+    return [told(name, weight) for name, weight in zip(names, weights or [1.0] * len(names), strict=True)]
+
+
+def _combination(
+    name: str, components: Sequence[str], weights: list[float] | None, n: int, reason: str | None
+) -> Combination:
+    listed = ", ".join(_told(components, weights))
     label = describe_score(name).label
     if reason is not None:
         sentence = f"{label}, of {listed}: left out, {reason}."
@@ -138,6 +154,7 @@ def _combination(name: str, components: Sequence[str], n: int, reason: str | Non
     return Combination(
         name=name,
         components=list(components),
+        weights=weights,
         fitted=name == FITTED,
         n=n,
         reason=reason,

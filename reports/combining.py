@@ -34,16 +34,17 @@ STRENGTHS = np.logspace(2, -3, 11)
 """Of the ridge, a training architecture, from strong to weak; of equal ones the strongest is taken."""
 
 
-def mean_of_ranks(scores: Sequence[ArrayLike]) -> Floats:
+def mean_of_ranks(scores: Sequence[ArrayLike], weights: Sequence[float] | None = None) -> Floats:
     """Mean over p lists of each architecture's rank, as a share of n in (0, 1]; NaN where one is missing.
 
-    Ranks are among the architectures that have all p scores; ties share their average rank.
+    Ranks are among the architectures that have all p scores; ties share their average rank. `weights`: of the
+    p lists, above 0; None where all weigh the same.
     """
     table = np.stack([np.asarray(column, dtype=np.float64) for column in scores])
     whole = np.isfinite(table).all(axis=0)
     places = np.full(table.shape[1], np.nan)
-    ranks = sum(average_ranks(column[whole]) for column in table)
-    places[whole] = ranks / (len(table) * max(1, int(whole.sum())))
+    ranks = np.stack([average_ranks(column[whole]) for column in table])
+    places[whole] = np.average(ranks, axis=0, weights=weights) / max(1, int(whole.sum()))
     return places
 
 

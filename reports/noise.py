@@ -169,7 +169,7 @@ def _proxy_key(member: _Member) -> Any:
     # Distilled twice, a set is another one though its settings are the same: its images tell.
     images = (info.synthetic.model_extra or {}).get("fingerprint", info.synthetic.directory)
     score, made_of = member.report.score, member.report.combinations
-    parts = [sorted(each.components) for each in made_of if each.name == score]
+    parts = [sorted(each.told) for each in made_of if each.name == score]
     return (images, info.proxy, score, parts, _halving(info))
 
 

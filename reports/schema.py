@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from reports.confirmed import ESTIMATOR
 from reports.rungs import ranked_so_far
 from reports.scores import COUNTED, HALVING, RANKING_COLUMNS, mean_of, score_of
 from reports.store import LARGEST, TRIAL_COLUMNS, read_rows
+from reports.weights import weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,11 @@ Images = Annotated[int, Field(ge=0, le=10**15)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
 Limit = Annotated[float, Field(ge=1, le=LARGEST)]
 Rate = Annotated[float, Field(ge=0, le=LARGEST)]
+
+
+def _weighted(parts: tuple[str, ...]) -> tuple[str, ...]:
+    weights_of(parts)
+    return parts
 
 
 class _Part(BaseModel):
@@ -161,7 +167,8 @@ class RunInfo(_Part):
     """run.json.
 
     Attributes:
-        combine: the scores of which the run's mean of ranks is made; none: the report's choice.
+        combine: the scores of which the run's mean of ranks is made, NAME or NAME=WEIGHT; none: the report's
+            choice.
         same: architectures that are the same network as an earlier one, and the first of those.
     """
 
@@ -183,7 +190,7 @@ class RunInfo(_Part):
     search_wall_seconds: Seconds | None = None
     reference_wall_seconds: Seconds | None = None
     confirm_wall_seconds: Seconds | None = None
-    combine: tuple[str, ...] = ()
+    combine: Annotated[tuple[str, ...], AfterValidator(_weighted)] = ()
     same: dict[str, str] = {}
     complete: bool = False
     environment: dict[str, Any] = {}

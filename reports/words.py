@@ -107,7 +107,7 @@ def facts(section: Section) -> Iterator[tuple[str, str]]:
     yield "Space", _space(run)
     yield "Strategy", _strategy(run.strategy)
     made = next((each for each in section.report.combinations if each.name == section.report.score), None)
-    parts = ", ".join(describe_score(name).label for name in made.components) if made else ""
+    parts = ", ".join(made.told) if made else ""
     yield "Ranked by", section.score.label + f" of {parts}" * bool(parts) + _proxy(run)
     yield "Reference", _reference(section)
     real = run.reference.settings if run.reference.kind == "real" else None

@@ -7,6 +7,7 @@ from types import ModuleType
 from atom_nas.names import choose
 from reports.scores import COUNTED, EARLY_STOPPING, RANKING_COLUMNS
 from reports.scores import SCORES as DESCRIBED
+from reports.weights import weighted, weights_of
 from search_spaces import is_own, resolve
 
 _ALL_TRAINING_FREE = "training-free"
@@ -59,26 +60,27 @@ OF_TRAINING = tuple(name for name in SCORES if name not in COUNTED)
 
 
 def combined(text: str, own: Sequence[str] = ()) -> tuple[str, ...]:
-    """Comma-separated names of scores to be ranked by together, each once; none for none.
+    """Comma-separated names of scores to be ranked by together, each once, as NAME or NAME=WEIGHT.
 
-    They are those of `SCORES` and of `TRAINING_FREE`.
+    They are those of `SCORES` and of `TRAINING_FREE`; none for none.
 
     Args:
         own: scores of the user's own estimators, which may be among them.
     Raises:
-        ValueError: on an unknown name, with the nearest matches; on one alone, or none of `SCORES`.
+        ValueError: on an unknown name, with the nearest matches; on a weight that is none; on one alone, or
+            none of `SCORES`.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    weights = weights_of(name for name in text.split(",") if name.strip())
     allowed = (*SCORES, *TRAINING_FREE, *own)
     try:
-        chosen = dict.fromkeys(choose("score to combine", name, allowed) for name in names)
+        chosen = {choose("score to combine", name, allowed): weight for name, weight in weights.items()}
     except ValueError as error:
         raise ValueError(f"{error}; one of your own has to be named too: --estimators FILE.py:NAME") from None
     if len(chosen) == 1:
-        raise ValueError(f"a combination takes at least two scores, not {names[0]!r} alone")
+        raise ValueError(f"a combination takes at least two scores, not {next(iter(chosen))!r} alone")
     if chosen and not set(chosen) & set(OF_TRAINING):
         raise ValueError(f"one of the scores to combine must come from a training: {', '.join(OF_TRAINING)}")
-    return tuple(chosen)
+    return tuple(weighted(name, weight) for name, weight in chosen.items())
 
 
 def load(name: str) -> ModuleType:

@@ -3,7 +3,8 @@
     python docs/ranking/table.py PUBLISHED.csv FIRST=RANKING.csv:SCORE [NAME=RANKING.csv:SCORE ...]
 
 PUBLISHED.csv has columns architecture and cifar10_test_accuracy_200_epochs (and ..._12_epochs, a ruler too).
-A RANKING.csv is what `atom-nas report` writes; of several joined by + the ranks are averaged. The first ruler
+A RANKING.csv is what `atom-nas report` writes; of several joined by + the ranks are averaged, one
+that ends in =3 counts three times. The first ruler
 is the one that was chosen; the others are compared with it on the same cells. Intervals and p-values come
 from a bootstrap that draws networks, each with all its cells.
 """
@@ -36,9 +37,12 @@ class Ruler:
 def read(text: str) -> Ruler:
     """RANKING.csv:SCORE, or several joined by +."""
     parts: list[Ruler] = []
+    weights: list[float] = []
     seconds: dict[str, float] = {}
     for part in text.split("+"):
-        file, _, score = part.rpartition(":")
+        file, _, weighted = part.rpartition(":")
+        score, _, weight = weighted.partition("=")
+        weights.append(float(weight or 1))
         table = pd.read_csv(file).set_index("architecture")
         sign = -1.0 if score.endswith(LOWER_IS_BETTER) else 1.0
         parts.append(Ruler(sign * table[score], None))
@@ -48,7 +52,7 @@ def read(text: str) -> Ruler:
     if len(parts) == 1:
         return Ruler(parts[0].scores, total)
     ranks = pd.concat([part.scores.rank() for part in parts], axis=1, join="inner")
-    return Ruler(ranks.mean(axis=1), total)
+    return Ruler(pd.Series(np.average(ranks, axis=1, weights=weights), index=ranks.index), total)
 
 
 def among_best(scores: pd.Series, reference: pd.Series, networks: Sequence[str] | None = None) -> str:

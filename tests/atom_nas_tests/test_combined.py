@@ -69,6 +69,22 @@ def test_the_report_confirmation_and_loading_go_by_it(settings: SearchSettings, 
 
 
 @pytest.mark.usefixtures("ran")
+def test_a_weight_counts_in_the_search_and_when_it_goes_on(settings: SearchSettings) -> None:
+    parts = ("synflow", "validation_loss=7")
+    heavy = replace(settings, combine=(" synflow", "validation_loss = 7.0"))
+    assert heavy.combine == parts
+    assert (heavy.criterion, heavy.estimators) == ("validation_loss", ("synflow",))
+    run_search(heavy)
+    write_report(heavy.out)
+    order = expected(heavy.out, ["synflow", *["validation_loss"] * 7])
+    assert ranking(heavy.out) == order
+    assert order != expected(heavy.out, ["synflow", "validation_loss"])
+    assert read_record(heavy.out)["combine"] == list(parts)
+    given = {"synthetic": heavy.synthetic, "out": heavy.out, "command": "", "space": heavy.space}
+    assert search_settings(set(), **given, resume=True).combine == parts
+
+
+@pytest.mark.usefixtures("ran")
 def test_what_the_parts_took_is_counted(settings: SearchSettings) -> None:
     run_search(replace(settings, reference="real"))
     proxy, synflow, real = (
@@ -136,7 +152,8 @@ def test_halving_goes_by_it_too_and_ranks_by_place(settings: SearchSettings) -> 
         ({"combine": ("validation_loss",)}, "at least two scores, not 'validation_loss' alone"),
         ({"combine": ("validation_loss", "synflo")}, "score to combine 'synflo'"),
         ({"combine": ("synflow", "flops")}, f"must come from a training: {', '.join(OF_TRAINING)}"),
-        ({"combine": ("training_loss_decay", "flops"), "epochs": 1}, "is a rate over epochs"),
+        ({"combine": ("training_loss_decay=2", "flops"), "epochs": 1}, "is a rate over epochs"),
+        ({"combine": ("validation_loss=-1", "synflow")}, "the weight of validation_loss must be a number"),
         ({"score": "mean_of_rank"}, "score 'mean_of_rank'"),
     ],
 )

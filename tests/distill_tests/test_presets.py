@@ -8,7 +8,7 @@ from PIL import Image
 
 from atom_nas.config import distill_settings, with_preset
 from distill import methods, presets
-from distill.presets import Case, resolve
+from distill.presets import Case, Resolved, resolve
 from distill.settings import DistillSettings
 from distill.sources import DATASETS, glance
 
@@ -19,6 +19,16 @@ def case(**changes: Any) -> Case:
     return Case(**{"dataset": "cifar10", "method": "atom", "ipc": 10, "device": "cpu", **changes})
 
 
+@pytest.fixture
+def folder_of_many(tmp_path: Path) -> Path:
+    """A folder of 30 classes, an image of 64 pixels each."""
+    for k in range(30):
+        folder = tmp_path / "images" / f"class{k}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(folder / "a.png")
+    return tmp_path / "images"
+
+
 def values(name: str, **changes: Any) -> dict[str, Any]:
     return dict(resolve(name, case(**changes)).settings)
 
@@ -27,7 +37,9 @@ def values(name: str, **changes: Any) -> dict[str, Any]:
 def test_every_entry_makes_settings_that_are_allowed(name: str, tmp_path: Path) -> None:
     assert presets.summary(name)
     preset = presets._read(name)
-    assert set(preset) <= {"summary", "common", "methods", "devices", "datasets"}
+    assert set(preset) <= {"summary", "common", "methods", "devices", "datasets", "budget", "costs"}
+    assert set(preset.get("costs", {})) <= set(methods.METHODS)
+    assert set(preset.get("budget", {"cpu": 0, "cuda": 0})) == {"cpu", "cuda"}
     for dataset, entry in preset["datasets"].items():
         assert dataset in DATASETS
         assert {"side", "classes"} <= set(entry) <= {"side", "classes", "common", "ipc"}
@@ -57,21 +69,70 @@ def test_what_a_device_has_is_its_own() -> None:
 
 
 def test_an_unknown_dataset_gets_the_entry_of_the_one_most_like_it() -> None:
-    like_ten = resolve("fast", case(dataset="folder:x", side=32, classes=12))
+    like_ten = resolve("fast", case(dataset="folder:x", side=32, classes=9))
     assert like_ten.settings == values("fast", dataset="cifar10")
     assert like_ten.fallbacks == (
         "the preset 'fast' has no entry for folder:x: taking that of cifar10 (32 pixels wide, 10 classes)",
     )
-    assert values("fast", dataset="folder:x", side=32, classes=90) == values("fast", dataset="cifar100")
+    like_hundred = values("fast", dataset="folder:x", side=32, classes=90, ipc=50)
+    assert like_hundred["iterations"] > values("fast", dataset="cifar100", ipc=50)["iterations"]
+    assert like_hundred["factor"] == 1
     odd = resolve("paper", case(dataset="folder:x", side=48, classes=10))
     assert "zca" not in odd.settings
     assert odd.settings["iterations"] == 20000
     assert "what all datasets share" in odd.fallbacks[0]
 
 
+def test_iterations_are_as_many_as_fit_into_the_time() -> None:
+    def work(found: Resolved, side: int, classes: int, ipc: int) -> float:
+        synthetic = 3 * ipc * found.settings.get("factor", 1) ** 2
+        return float(found.settings["iterations"]) * side**2 * classes * (64 + synthetic)
+
+    budget = presets._read("fast")["budget"]["cpu"]
+    for ipc in (1, 10, 50):
+        ten = resolve("fast", case(ipc=ipc))
+        assert ten.shortened is None
+        assert 0.7 * budget < work(ten, 32, 10, ipc) <= budget
+        for dataset, side, classes in (("cifar100", 32, 100), ("tinyimagenet", 64, 200)):
+            large = resolve("fast", case(dataset=dataset, ipc=ipc))
+            assert 0.9 * budget < work(large, side, classes, ipc) <= budget
+            assert large.shortened is not None
+            assert f"has time for {large.settings['iterations']} of 1,000 iterations" in large.shortened
+            alike = resolve("fast", case(dataset="folder:x", side=side, classes=classes, ipc=ipc))
+            assert (alike.settings, alike.shortened) == (large.settings, large.shortened)
+    wide = resolve("fast", case(dataset="folder:x", side=128, classes=5))
+    assert 0.9 * budget < work(wide, 128, 5, 10) <= budget
+    huge = resolve("fast", case(dataset="folder:x", side=512, classes=5000))
+    assert huge.settings["iterations"] == 1
+    assert resolve("paper", case(dataset="folder:x", side=512, classes=5000)).shortened is None
+
+
+def test_where_images_are_unknown_or_few_all_iterations_are_run() -> None:
+    assert values("fast", dataset="mnist")["iterations"] == 1000
+    assert values("fast", dataset="folder:x", side=32, classes=2) == values("fast")
+
+
+def test_methods_that_take_longer_run_fewer() -> None:
+    budget = presets._read("fast")
+    atom = resolve("fast", case(dataset="folder:x", side=32, classes=40))
+    for method, cost in budget["costs"].items():
+        found = resolve("fast", case(dataset="folder:x", side=32, classes=40, method=method))
+        assert found.settings["iterations"] * cost == pytest.approx(atom.settings["iterations"], rel=0.3)
+
+
+def test_of_fewer_iterations_is_told_only_where_they_are_taken(folder_of_many: Path) -> None:
+    given = {"dataset": f"folder:{folder_of_many}", "preset": "fast", "device": "cpu"}
+    taken = with_preset(given)
+    assert taken.taken["iterations"] < 1000
+    assert "more" in taken.fallbacks[-1]
+    for own in ({"iterations": 20}, {"method": "random"}):
+        assert not [each for each in with_preset({**given, **own}).fallbacks if "has time for" in each]
+
+
 def test_other_numbers_of_images_take_the_nearest() -> None:
     found = resolve("fast", case(ipc=20))
-    assert found.settings == values("fast", ipc=10)
+    assert found.settings == values("fast", ipc=10) | {"iterations": found.settings["iterations"]}
+    assert found.settings["iterations"] < 1000
     assert found.fallbacks == ("the preset 'fast' has nothing for 20 images per class: taking that for 10",)
     assert values("fast", ipc=30) == values("fast", ipc=50)
 

@@ -115,6 +115,24 @@ def test_named_scores_are_combined_in_both_ways(make: Made) -> None:
     assert run.trials[f"score:{MEAN_OF_RANKS}"].tolist() == pytest.approx((ranks / 120).tolist())
 
 
+@pytest.mark.usefixtures("without_drawing")
+def test_a_weight_is_of_the_mean_and_is_told(make: Made) -> None:
+    folder = make()
+    report = write_report(folder, score=MEAN_OF_RANKS, combine=["zico=3", "validation_accuracy"]).report
+    mean, fitted = report.combinations
+    assert (mean.components, mean.weights) == (["zico", "validation_accuracy"], [3.0, 1.0])
+    assert (fitted.components, fitted.weights) == (mean.components, None)
+    columns = columns_of(report, folder)
+    ranks = 3 * scipy.stats.rankdata(columns["zico"]) + scipy.stats.rankdata(columns["validation_accuracy"])
+    assert columns[MEAN_OF_RANKS] == pytest.approx((ranks / 160).tolist())
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Ranked by: combination: mean of ranks of 3 x ZiCo, validation accuracy" in text
+    assert "ombination: mean of ranks, of 3 x ZiCo, validation accuracy: fitted on nothing" in text
+    assert "fitted, out of fold, of ZiCo, validation accuracy" in text
+    numbers = json.loads((folder / "report" / "report.json").read_text())
+    assert [each["weights"] for each in numbers["combinations"]] == [[3.0, 1.0], None]
+
+
 def test_none_are_made_if_none_are_wanted_or_only_one_score_is_there(make: Made, make_run: Made) -> None:
     run = read_run(make())
     assert combine(run, ()).combinations == ()
@@ -129,6 +147,8 @@ def test_none_are_made_if_none_are_wanted_or_only_one_score_is_there(make: Made,
         (["zico", "zicoo"], "run run has no score 'zicoo': did you mean zico"),
         (["zico", "mean_of_ranks"], "no score 'mean_of_ranks'"),
         (["zico", "zico"], "at least two scores, not 'zico' alone"),
+        (["zico=2", "zicoo=2"], "run run has no score 'zicoo'"),
+        (["zico=0", "parameters"], "the weight of zico must be a number above 0"),
     ],
 )
 def test_wrong_names_are_refused(make: Made, names: list[str], message: str) -> None:

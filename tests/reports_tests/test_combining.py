@@ -32,17 +32,18 @@ def test_the_mean_of_ranks_is_that_of_a_loop() -> None:
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 6, size=(3, 30)).astype(float)  # many ties
     scores[1, 4] = scores[2, 9] = np.nan
-    found = mean_of_ranks(list(scores))
+    found, weighted = mean_of_ranks(list(scores)), mean_of_ranks(list(scores), [3, 1, 0.5])
     whole = [i for i in range(30) if i not in (4, 9)]
     for i in range(30):
         if i not in whole:
-            assert np.isnan(found[i])
+            assert np.isnan([found[i], weighted[i]]).all()
             continue
         ranks = [
             sum(row[j] < row[i] for j in whole) + (sum(row[j] == row[i] for j in whole) + 1) / 2
             for row in scores
         ]
         assert found[i] == pytest.approx(sum(ranks) / 3 / 28)
+        assert weighted[i] == pytest.approx((3 * ranks[0] + ranks[1] + 0.5 * ranks[2]) / 4.5 / 28)
 
 
 def test_the_mean_of_equal_orders_is_that_order_and_of_opposite_ones_none() -> None:

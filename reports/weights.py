@@ -1,0 +1,47 @@
+"""The scores that a mean of ranks is made of, each with its weight in it: `NAME`, or `NAME=WEIGHT`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from reports.scores import describe_score
+
+
+def weights_of(parts: Iterable[str]) -> dict[str, float]:
+    """The weight of each score, by its name; 1 where none is given. Named twice alike is named once.
+
+    Raises:
+        ValueError: a weight is no number above 0, or a score is given two.
+    """
+    weights: dict[str, float] = {}
+    for part in parts:
+        name, equals, text = (each.strip() for each in part.partition("="))
+        weight = _weight(name, text) if equals else 1.0
+        if weights.setdefault(name, weight) != weight:
+            raise ValueError(
+                f"the score {name} is to be combined with two weights, {weights[name]:g} and {weight:g}: "
+                "name it once"
+            )
+    return weights
+
+
+def _weight(name: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f"the weight of {name} must be a number above 0, as in {name}=2, not {text!r}")
+    return weight
+
+
+def weighted(name: str, weight: float) -> str:
+    """What `weights_of` reads: the name alone if the weight is 1."""
+    return name if weight == 1 else f"{name}={weight!r}".removesuffix(".0")
+
+
+def told(name: str, weight: float) -> str:
+    """The score for people, with its weight if that is not 1: "3 x training loss decay"."""
+    label = describe_score(name).label
+    return label if weight == 1 else f"{weight:g} x {label}"
