@@ -1,15 +1,19 @@
 """Settings from defaults, then a YAML file, then options and `--set key=value`, checked in one place."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from atom_nas.names import choose
+
+if TYPE_CHECKING:
+    from distill.presets import Case, Resolved
 
 T = TypeVar("T")
 
@@ -24,6 +28,7 @@ _WANTED = {
     "dict": "a mapping of names to values",
 }
 """What a value of the wrong type should have been, by how names of the validator's errors begin."""
+_CHANNELS = 3  # where images have not been read: grey ones take little less
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -232,30 +237,58 @@ def with_preset(values: Mapping[str, Any]) -> WithPreset:
     Raises:
         ValueError: there is no such preset, or dataset, method or device are none.
     """
-    from distill import methods, presets, sources
-    from distill.settings import DistillSettings, resolve_device
+    from distill import methods, presets
+    from distill.settings import DistillSettings
 
     if values.get("preset") is None:
         return WithPreset(dict(values), {}, ())
     name = choose("preset", str(values["preset"]), presets.names())
     if "dataset" not in values:
         raise ValueError("no dataset given; add --dataset NAME (see 'atom-nas list datasets')")
+    case = _case(values)
+    resolved = presets.resolve(name, case)
+    config = methods.load(case.method).Config
+    own = set(field_names(config))
+    known = own | set(field_names(DistillSettings))
+    taken = {k: v for k, v in resolved.settings.items() if k in known and k not in values}
+    fallbacks = resolved.fallbacks
+    if "iterations" in taken:
+        whole = construct(config, {k: v for k, v in {**taken, **values}.items() if k in own})
+        affordable = _affordable(resolved, whole, case.ipc)
+        if affordable < taken["iterations"]:
+            has = f"time for {affordable:,.0f}" if affordable else "no time for one"
+            wanted = f"{taken['iterations']:,} iterations of {case.method} here"
+            fallbacks = (*fallbacks, f"the preset {name!r} has {has} of {wanted}; --iterations N for more")
+            taken["iterations"] = max(1, int(affordable))
+    return WithPreset({**taken, **values, "preset": name}, taken, fallbacks)
+
+
+def _case(values: Mapping[str, Any]) -> "Case":
+    """What a preset is asked for, as far as that is known before the dataset is read."""
+    from distill import methods, presets, sources
+    from distill.settings import DistillSettings, resolve_device
+
     method = choose("method", str(values.get("method", "atom")), methods.METHODS)
     dataset = choose_dataset(str(values["dataset"]))
-    side, classes = sources.glance(dataset, values.get("image_size"))
-    case = presets.Case(
+    said = given(ipc=values.get("ipc"), image_size=values.get("image_size"))
+    settings = construct(DistillSettings, {"dataset": "", "out": "", **said})
+    side, classes = sources.glance(dataset, settings.image_size)
+    return presets.Case(
         dataset=dataset,
         method=method,
-        ipc=construct(DistillSettings, {"dataset": "", "out": "", **given(ipc=values.get("ipc"))}).ipc,
+        ipc=settings.ipc,
         device=resolve_device(str(values.get("device", "auto"))).type,
-        side=side,
+        side=side or settings.image_size,
         classes=classes,
     )
-    resolved = presets.resolve(name, case)
-    known = {*field_names(DistillSettings), *field_names(methods.load(method).Config)}
-    taken = {k: v for k, v in resolved.settings.items() if k in known and k not in values}
-    fewer = [resolved.shortened] if resolved.shortened and "iterations" in taken else []
-    return WithPreset({**taken, **values, "preset": name}, taken, (*resolved.fallbacks, *fewer))
+
+
+def _affordable(resolved: "Resolved", config: Any, ipc: int) -> float:
+    """How many iterations fit into a preset's time; any number if it has no end, or images are unknown."""
+    if not (resolved.budget and resolved.side and resolved.classes):
+        return math.inf
+    shape = (_CHANNELS, resolved.side, resolved.side)
+    return float(resolved.budget // config.operations(ipc, resolved.classes, shape))
 
 
 def choose_dataset(name: str) -> str:

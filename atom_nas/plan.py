@@ -129,7 +129,7 @@ def prepare(settings: SearchSettings) -> Plan:
         probe(space, data.image_shape, data.classes)
     made = make_estimators(settings, trainings, data)
     if settings.trial_limit is None:  # a function that hangs would do so here
-        try_out(made["others"], listed.architectures if listed else (), space, data, device)
+        try_out(made["others"], listed.architectures if listed else (), within or space, data, device)
     return Plan(
         settings=settings,
         epochs=trainings.proxy.epochs,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from distill.networks import InstanceNorm
@@ -76,8 +77,13 @@ def pooling_form(pooling: nn.Module | None) -> int:
 
 
 def fit(norm: nn.Module | None, form: Form, maps: Tensor) -> bool:
-    """Whether maps are what a kernel takes: of the norm's shape, with something to normalise and to pool."""
+    """Whether maps are what a kernel takes: of the norm's shape, with something to normalise and to pool.
+
+    A norm's numbers are read as float32, which they may be no more.
+    """
     if maps.dim() != 4 or not maps.numel() or (form.pooling and min(maps.shape[2:]) < 2):
+        return False
+    if norm is not None and not _in_float32(norm):
         return False
     if isinstance(norm, nn.LayerNorm):
         return tuple(norm.normalized_shape) == maps.shape[1:]
@@ -87,3 +93,8 @@ def fit(norm: nn.Module | None, form: Form, maps: Tensor) -> bool:
     if isinstance(norm, nn.GroupNorm):
         return norm.num_channels == maps.shape[1] and maps.numel() > norm.num_groups
     return True
+
+
+def _in_float32(norm: nn.Module) -> bool:
+    numbers = (getattr(norm, name, None) for name in ("weight", "bias", "running_mean", "running_var"))
+    return all(each is None or each.dtype == torch.float32 for each in numbers)

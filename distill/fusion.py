@@ -88,7 +88,12 @@ def fuse(network: nn.Module) -> nn.Module:
         layers = [layer for layer in network if type(layer) is not nn.Identity]
     else:
         return network
-    return nn.Sequential(*_fused(layers)).train(network.training)
+    fused = list(_fused(layers))
+    if not any(isinstance(layer, Convolution) for layer in fused):
+        return network
+    whole = nn.Sequential(*fused)
+    whole.training = network.training  # of the layers each its own
+    return whole
 
 
 def _is_altered(module: nn.Module) -> bool:
@@ -197,13 +202,13 @@ class _Batch(torch.autograd.Function):
         maps, weight, mean, rstd, scale, shift = ctx.saved_tensors
         gradient = _as_maps(gradient, maps)
         sums = _floats(maps, 2, *maps.shape[:2]).zero_()
-        _backward(_SUM, maps, scale, shift, gradient, ctx.form, sums=sums)
+        center = mean.expand_as(scale).contiguous()
+        _backward(_SUM, maps, scale, shift, gradient, ctx.form, sums=sums, rule=(None, None, None, center))
         total = sums[0].sum(0)
-        correlation = ((sums[1] - mean * sums[0]) * rstd).sum(0)  # of dz and (v - mean) / std
-        count = len(maps) * _pixels(maps)
-        second = rstd.square() * correlation * weight / count
-        rest = mean * second - rstd * total * weight / count
-        rule = [each.expand_as(scale).contiguous() for each in (scale, -second, rest)]
+        correlation = (sums[1] * rstd).sum(0)  # of dz and (v - mean) / std
+        share = rstd * weight / (len(maps) * _pixels(maps))
+        made_of = (-share * rstd * correlation, -share * total)
+        rule = [scale, *(each.expand_as(scale).contiguous() for each in made_of), center]
         made = _room(ctx, maps)
         _backward(_MAKE, maps, scale, shift, gradient, ctx.form, made, rule=rule)
         return made, correlation, total, None
@@ -321,9 +326,9 @@ def _backward(
     made: Tensor | None = None,
     *,
     sums: Iterable[Tensor | None] = (None, None),
-    rule: Iterable[Tensor | None] = (None, None, None),
+    rule: Iterable[Tensor | None] = (None, None, None, None),
 ) -> None:
-    """One pass, see `tail_backward` in the kernels, to `made`, (N, C, H, W), or to sums, (N, C) as rules."""
+    """One pass, see `tail_backward` in the kernels, to `made`, (N, C, H, W), or to sums; rules are (N, C)."""
     library().tail_backward(
         *_call(maps, form), kind, *_addresses(maps, scale, shift, gradient, made, *sums, *rule)
     )

@@ -44,7 +44,9 @@ def mean_of_ranks(scores: Sequence[ArrayLike], weights: Sequence[float] | None =
     whole = np.isfinite(table).all(axis=0)
     places = np.full(table.shape[1], np.nan)
     ranks = np.stack([average_ranks(column[whole]) for column in table])
-    places[whole] = np.average(ranks, axis=0, weights=weights) / max(1, int(whole.sum()))
+    # Rounded, so that what ties by integer weights ties by fractions as well.
+    mean = np.average(ranks, axis=0, weights=weights).round(9)
+    places[whole] = mean / max(1, int(whole.sum()))
     return places
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable
 
 from reports.scores import describe_score
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?(e-?[0-9]{1,2})?|\.[0-9]+", re.ASCII)
+_MOST = 1000
+"""A weight; one that is far from the others leaves nothing of them, or of itself."""
 
 
 def weights_of(parts: Iterable[str]) -> dict[str, float]:
     """The weight of each score, by its name; 1 where none is given. Named twice alike is named once.
 
     Raises:
-        ValueError: a weight is no number above 0, or a score is given two.
+        ValueError: a weight is no number from a thousandth to a thousand, is of nothing, or a score has two.
     """
     weights: dict[str, float] = {}
     for part in parts:
         name, equals, text = (each.strip() for each in part.partition("="))
+        if not name:
+            raise ValueError(f"{part!r} weighs no score: name one, as in synflow=2")
         weight = _weight(name, text) if equals else 1.0
         if weights.setdefault(name, weight) != weight:
             raise ValueError(
@@ -27,12 +33,12 @@ def weights_of(parts: Iterable[str]) -> dict[str, float]:
 
 
 def _weight(name: str, text: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError:
-        weight = math.nan
-    if not 0 < weight < math.inf:
-        raise ValueError(f"the weight of {name} must be a number above 0, as in {name}=2, not {text!r}")
+    weight = float(text) if _NUMBER.fullmatch(text) else 0.0
+    if not 1 / _MOST <= weight <= _MOST:
+        raise ValueError(
+            f"the weight of {name} must be a number from {1 / _MOST:g} to {_MOST:,}, as in {name}=2, "
+            f"not {text!r}"
+        )
     return weight
 
 

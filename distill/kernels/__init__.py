@@ -45,7 +45,7 @@ _ARGUMENTS = {
     "patches_gradient": [*[_long] * 5, *[_pointer] * 3],
     "own_backward": [*_TAIL, _pointer, _long, *[_pointer] * 9],
     "own_forward": [*_TAIL, _pointer, _long, _float, *[_pointer] * 6],
-    "tail_backward": [*_TAIL, _int, *[_pointer] * 10],
+    "tail_backward": [*_TAIL, _int, *[_pointer] * 11],
     "tail_forward": [*_TAIL, *[_pointer] * 4],
     "tail_statistics": [_int, _int, *[_long] * 3, *[_pointer] * 3],
     "winograd_filters": [_int, *[_long] * 6, *[_pointer] * 2],

@@ -121,13 +121,14 @@ void forward(const Maps& m, int64_t image, const T* in, T* out) {
             });
 }
 
-// Where gradients are added up: sums of dz and dz * v over an image's pixels, (C); gain and offset (H, W, C).
+// Where gradients are added up: sums of dz and dz * (v - mean) over an image's pixels, (C); gain and offset (H, W, C).
 struct Sums {
     float *first, *second, *gain, *offset;
 };
-// The maps' gradient is dz * a + v * b + k, with an image's (C) numbers.
+// The maps' gradient is dz * a + (v - mean) * b + k, with an image's (C) numbers. Of a mean that is large beside the
+// deviation, sums and products of v itself would leave little.
 struct Rule {
-    const float *a, *b, *k;
+    const float *a, *b, *k, *mean;
 };
 // What a pass over an image does: write dz, add up sums, or write the maps' gradient.
 enum Pass { kPlain, kSum, kMake };
@@ -144,9 +145,10 @@ void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* m
     const auto leave = [&](int64_t pixel) {
         channels(C, [&](int64_t c, auto n) {
             const int64_t place = pixel * C + c;
-            if (kPass == kMake)
-                store(target + place, load(values + place, n) * load(rule.b + c, n) + load(rule.k + c, n), n);
-            else
+            if (kPass == kMake) {
+                const Vector apart = load(values + place, n) - load(rule.mean + c, n);
+                store(target + place, apart * load(rule.b + c, n) + load(rule.k + c, n), n);
+            } else
                 store(target + place, Vector{}, n);
         });
     };
@@ -157,6 +159,7 @@ void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* m
             channels(C, [&](int64_t c, auto n) {
                 const Norm norm(m, image, c, n);
                 const Vector share = load(arriving + (y * w + x) * C + c, n) * (P == kAverage ? 0.25f : 1.0f);
+                const Vector mean = kPass == kPlain ? Vector{} : load(rule.mean + c, n);
                 Vector v[kParts], z[kParts], sum1{}, sum2{}, best{};
                 Mask won[kParts];
                 for (int part = 0; part < kParts; ++part) {
@@ -185,9 +188,9 @@ void backward(const Maps& m, int64_t image, const T* in, const T* gradient, T* m
                     }
                     if (m.gain) d *= norm.gains(pixel);
                     sum1 += d;
-                    sum2 += d * v[part];
+                    sum2 += d * (v[part] - mean);
                     if (kPass == kMake)
-                        d = d * load(rule.a + c, n) + (v[part] * load(rule.b + c, n) + load(rule.k + c, n));
+                        d = d * load(rule.a + c, n) + ((v[part] - mean) * load(rule.b + c, n) + load(rule.k + c, n));
                     if (kPass != kSum) store(target + pixel * C + c, d, n);
                 }
                 if (kPass != kSum) return;
@@ -293,14 +296,13 @@ void settle(const Own& own, int64_t pixels, int64_t C, const Settled& to) {
     }
 }
 
-// From sums of dz and dz * v to those of dz and dz * normalised v, and to the rule of the maps' gradient.
+// From sums of dz and dz * (v - mean) to those of dz and dz * normalised v, and to the rule of the maps' gradient.
 void differentiate(const Own& own, int64_t pixels, int64_t C, const Settled& by, float* first_sums,
                    float* second_sums, float* a, float* b, float* k) {
     const int64_t size = C / own.groups;
     for (int64_t first = 0; first < C; first += size) {
-        const float r = by.rstd[first], center = by.mean[first];
-        for (int64_t c = first; c < first + size; ++c)
-            second_sums[c] = (second_sums[c] - center * first_sums[c]) * r;
+        const float r = by.rstd[first];
+        for (int64_t c = first; c < first + size; ++c) second_sums[c] *= r;
         const auto shared = [&](const float* sums) {
             return average(first, first + size, [&](int64_t c) { return sums[c] * own.weigh(c); }) /
                    static_cast<float>(pixels);
@@ -309,7 +311,7 @@ void differentiate(const Own& own, int64_t pixels, int64_t C, const Settled& by,
         for (int64_t c = first; c < first + size; ++c) {
             a[c] = r * own.weigh(c);
             b[c] = -across;
-            k[c] = center * across - straight;
+            k[c] = -straight;
         }
     }
 }
@@ -375,11 +377,13 @@ void tail_forward(int half, int activation, int pooling, int threads, float slop
     });
 }
 
-// pass 0: made = dz. 1: first, second (N, C), zeros before, are the sums of dz and of dz * v over an image's pixels.
-// 2: made = dz * a + v * b + k, with a, b, k (N, C): dz is computed twice rather than kept, as memory is slower.
+// pass 0: made = dz. 1: first, second (N, C), zeros before, are the sums of dz and of dz * (v - mean) over an image's
+// pixels. 2: made = dz * a + (v - mean) * b + k: dz is computed twice rather than kept, as memory is slower. a, b, k and
+// mean are (N, C).
 void tail_backward(int half, int activation, int pooling, int threads, float slope, int64_t n, int64_t h, int64_t w,
                    int64_t c, int pass, const void* in, const float* scale, const float* shift, const void* gradient,
-                   void* made, float* first, float* second, const float* a, const float* b, const float* k) {
+                   void* made, float* first, float* second, const float* a, const float* b, const float* k,
+                   const float* mean) {
     const Maps m{n, h, w, c, scale, shift, nullptr, nullptr, slope};
     with_type(half, [=](auto* type) {
         using T = std::remove_pointer_t<decltype(type)>;
@@ -388,7 +392,7 @@ void tail_backward(int half, int activation, int pooling, int threads, float slo
             const int64_t own = pass == kPlain ? 0 : image * c;
             const Sums sums{first + own, second + own, nullptr, nullptr};
             backward_any(activation, pooling, pass, m, image, values, arriving, static_cast<T*>(made), sums,
-                         Rule{a + own, b + own, k + own});
+                         Rule{a + own, b + own, k + own, mean + own});
         });
     });
 }
@@ -444,9 +448,11 @@ void own_backward(int half, int activation, int pooling, int threads, float slop
             std::vector<float> rule(3 * c);
             float *a = rule.data(), *b = a + c, *k = b + c;
             T* target = static_cast<T*>(made);
-            backward_any(activation, pooling, kSum, m, image, values, arriving, target, to, {});
+            backward_any(activation, pooling, kSum, m, image, values, arriving, target, to,
+                         Rule{a, b, k, by.mean});
             differentiate(own, h * w, c, by, to.first, to.second, a, b, k);
-            backward_any(activation, pooling, kMake, m, image, values, arriving, target, to, Rule{a, b, k});
+            backward_any(activation, pooling, kMake, m, image, values, arriving, target, to,
+                         Rule{a, b, k, by.mean});
         });
     });
 }

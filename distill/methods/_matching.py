@@ -29,7 +29,7 @@ from distill.methods._pixels import PixelConfig, RealImages, augmented, choose, 
 from distill.methods._replayed import Replayed
 from distill.methods._step import descend, joined
 from distill.methods.base import Problem
-from distill.networks import convnet_operations, reinitialise
+from distill.networks import reinitialise
 from distill.precision import autocast, require
 from distill.seeding import stream
 from distill.session import Session
@@ -106,18 +106,21 @@ class MatchingConfig(PixelConfig):
             return replace(self, compile=False), "fused kernels need no compiling"
         if problem.deterministic:
             return replace(self, compile=False), "deterministic runs are not"
-        passes = self.batch_real + 3 * self.matched(problem)  # backward costs two forward passes
-        operations = convnet_operations(problem.image_shape, self.blocks(problem), self.width)
-        work = Work(
-            iterations=self.iterations,
-            operations=self.iterations * len(problem.classes) * passes * operations,
-        )
+        operations = self.operations(problem.ipc, len(problem.classes), problem.image_shape)
+        work = Work(iterations=self.iterations, operations=self.iterations * operations)
         compiled, reason = decide(self.compile, work, problem.device)
         return replace(self, compile=compiled), reason
 
+    def passes(self, ipc: int) -> float:
+        """Of real images forwards, of synthetic ones backwards too, which costs two forward passes."""
+        return self.batch_real + 3 * self._matched(ipc)
+
     def matched(self, problem: Problem) -> int:
         """Synthetic images a class that an iteration matches, enlarged ones if there is a factor."""
-        decoded = self.decoded(problem)
+        return self._matched(problem.ipc)
+
+    def _matched(self, ipc: int) -> int:
+        decoded = ipc * self.factor**2
         return min(self.batch_synthetic or decoded, decoded)
 
     def class_groups(self, problem: Problem) -> list[slice]:

@@ -5,6 +5,7 @@ factor of multi-formation.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar, get_args
@@ -17,7 +18,7 @@ from distill.checkpoint import LARGEST, State, largest
 from distill.formation import LARGEST_FACTOR, decode, encode, require_factor
 from distill.methods._features import CORESETS, FeatureConfig, selected_positions
 from distill.methods.base import Problem
-from distill.networks import WIDEST, ConvNet, convnet, fitting_depth
+from distill.networks import WIDEST, ConvNet, convnet, convnet_operations, fitting_depth
 from distill.precision import PRECISIONS, Precision, require
 from distill.seeding import stream
 from distill.session import Session
@@ -28,7 +29,7 @@ Loss = TypeVar("Loss")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelConfig:
+class PixelConfig(ABC):
     """Settings that all of them have.
 
     Attributes:
@@ -99,6 +100,15 @@ class PixelConfig:
     def blocks(self, problem: Problem) -> int:
         """The depth, chosen for the image size if it is 0."""
         return self.depth or fitting_depth(problem.image_shape)
+
+    @abstractmethod
+    def passes(self, ipc: int) -> float:
+        """Of images through the network, a class and iteration, in the time of as many forward ones."""
+
+    def operations(self, ipc: int, classes: int, image_shape: tuple[int, int, int]) -> float:
+        """Of the convolutions of an iteration, in the time of as many in forward passes."""
+        depth = self.depth or fitting_depth(image_shape)
+        return classes * self.passes(ipc) * convnet_operations(image_shape, depth, self.width)
 
     def decoded(self, problem: Problem) -> int:
         """Images a class that networks see: I*f^2."""

@@ -4,10 +4,8 @@ A file holds a one-line `summary`; `common` settings; `methods`, what a method h
 same for cpu and cuda; and `datasets`: for each its `side` in pixels, number of `classes`, its own `common`,
 and under `ipc` what holds for a number of images per class (where that differs by device: a value for each).
 
-`budget`, if there is one, is the time that a preset may take, by device: iterations times the pixels that
-pass through a network in one of them. Where the iterations would come to more, they are as many as fit. A
-real image passes once, forwards; a synthetic one counts thrice, as it passes backwards too, for each small
-image that it holds. `costs` says of methods that take longer for as many pixels how many times as long.
+`budget`, if there is one, is the time that a preset may take, by device: the operations of all iterations,
+see `distill.methods._pixels.PixelConfig.operations`. Where they would be more, iterations are as many as fit.
 """
 
 from collections.abc import Mapping
@@ -19,7 +17,6 @@ from typing import Any
 import yaml
 
 _FOLDER = Path(__file__).parent
-_PASSES_OF_SYNTHETIC = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +44,15 @@ class Resolved:
     """Settings by name, and in a few words each thing that the preset did not have as it was asked for.
 
     Attributes:
-        shortened: likewise, that it has time for fewer iterations than it would have; None where it has not.
+        budget: operations that all iterations may take; None: any number.
+        side, classes: of the dataset's images, as far as they are known.
     """
 
     settings: Mapping[str, Any]
     fallbacks: tuple[str, ...]
-    shortened: str | None = None
+    budget: float | None
+    side: int | None
+    classes: int | None
 
 
 def names() -> tuple[str, ...]:
@@ -85,24 +85,14 @@ def resolve(name: str, case: Case) -> Resolved:
         *(_of_device(group, case.device) for group in ipc),
     ]
     settings = {key: value for group in groups for key, value in group.items()}
-    shortened = None
-    side, classes = case.side or dataset.get("side"), case.classes or dataset.get("classes")
-    if "budget" in preset and side and classes:
-        cost = preset["costs"].get(case.method, 1.0) * side**2 * classes * _passes(settings, case.ipc)
-        wanted, affordable = settings["iterations"], max(1, int(preset["budget"][case.device] / cost))
-        if affordable < wanted:
-            settings["iterations"] = affordable
-            shortened = (
-                f"the preset {name!r} has time for {affordable:,} of {wanted:,} iterations on so many "
-                "classes and pixels; --iterations N for more"
-            )
     fallbacks = tuple(f"the preset {name!r} has {reason}" for reason in (strange, other) if reason)
-    return Resolved(settings=settings, fallbacks=fallbacks, shortened=shortened)
-
-
-def _passes(settings: Mapping[str, Any], ipc: int) -> int:
-    """Of images through a network, a class and iteration."""
-    return int(settings["batch_real"] + _PASSES_OF_SYNTHETIC * ipc * settings.get("factor", 1) ** 2)
+    return Resolved(
+        settings=settings,
+        fallbacks=fallbacks,
+        budget=preset.get("budget", {}).get(case.device),
+        side=case.side or dataset.get("side"),
+        classes=case.classes or dataset.get("classes"),
+    )
 
 
 @cache

@@ -196,3 +196,23 @@ def test_quantities_may_have_a_factor(text: str, value: float) -> None:
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no number such as 500000, 500k"):
         quantity(text)
+
+
+SPARING = """
+def small(network, images, labels):
+    if sum(each.numel() for each in network.parameters()) > 80_000:
+        raise RuntimeError("too large for my chip")
+    return 1.0
+"""
+
+
+def test_scores_of_ones_own_are_tried_on_what_may_be_proposed(
+    settings: SearchSettings, tmp_path: Path
+) -> None:
+    own = tmp_path / "sparing.py"
+    own.write_text(SPARING)
+    cells = replace(settings, space="nasbench201", max_flops=None, estimators=(f"{own}:small",))
+    limited = prepare(replace(cells, max_parameters=80_000))
+    assert [each.name for each in limited.others] == ["small"]
+    with pytest.raises(ValueError, match="small scores none of the networks that were tried: too large"):
+        prepare(replace(cells, max_parameters=None))

@@ -93,7 +93,8 @@ class Refusing:
 
 @pytest.fixture
 def malloc(monkeypatch):
-    """A stand-in for glibc, in a process that is our own."""
+    """A stand-in for glibc, in a process that is our own; the kernels are loaded before."""
+    why_unavailable()
 
     def make(most: int = 2**31) -> Refusing:
         library = Refusing(most)

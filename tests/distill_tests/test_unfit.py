@@ -41,6 +41,8 @@ MISFITS = {
     "a pixel to pool": ([conv(), nn.MaxPool2d(2)], (4, 3, 1, 1)),
     "a value to normalise by a batch": ([conv(), nn.BatchNorm2d(32), nn.ReLU()], (1, 3, 1, 1)),
     "a value to normalise by itself": ([conv(), nn.GroupNorm(32, 32)], (1, 3, 1, 1)),
+    "maps without columns": ([conv(), nn.ReLU()], (2, 3, 8, 0)),
+    "many maps without rows": ([conv(32)], (2, 32, 0, 8)),
 }
 
 
@@ -66,6 +68,68 @@ def outcome(of: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     out = of(images)
     (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
     return [out.detach(), *(torch.as_tensor(p.grad).clone() for p in of.parameters())]
+
+
+@pytest.mark.parametrize("first", [3, 32])
+def test_of_no_images_there_is_no_gradient(first):
+    plain, images = network(conv(first), nn.ReLU(), nn.MaxPool2d(2)), drawn(0, first, 8, 8)
+    out, *gradients = outcome(fuse(plain), images)
+    assert out.shape == (0, 32, 4, 4)
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def said(of: nn.Module, images: torch.Tensor) -> torch.Tensor | str:
+    """The output, or what it is refused with."""
+    try:
+        return of(images)
+    except RuntimeError as refused:
+        return str(refused)
+
+
+NORMS = {"batch": nn.BatchNorm2d, "group": InstanceNorm, "layer": lambda n: nn.LayerNorm([n, 8, 8])}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("type_", [torch.float64, torch.bfloat16])
+def test_a_norm_of_another_type_is_torchs(norm, type_):
+    plain, images = network(conv(), NORMS[norm](32), nn.ReLU()), drawn(4, 3, 8, 8)
+    fused = fuse(plain)
+    plain[1].to(type_)
+    found, wanted = said(fused, images), said(plain, images)
+    assert type(found) is type(wanted)
+    if isinstance(wanted, str):
+        assert found == wanted
+    else:
+        torch.testing.assert_close(found, wanted)
+
+
+def test_running_statistics_of_another_type_are_torchs():
+    plain = network(conv(), nn.BatchNorm2d(32), nn.ReLU()).eval()
+    plain[1].running_var = torch.full((32,), 4.0, dtype=torch.float64)
+    with torch.no_grad(), pytest.raises(RuntimeError) as wanted:
+        plain(drawn(4, 3, 8, 8))
+    with torch.no_grad(), pytest.raises(RuntimeError) as found:
+        fuse(plain)(drawn(4, 3, 8, 8))
+    assert str(found.value) == str(wanted.value)
+
+
+def test_a_fused_network_turned_to_bfloat16_is_torchs():
+    plain = network(conv(), InstanceNorm(32), nn.ReLU(), nn.AvgPool2d(2))
+    images, fused = drawn(4, 3, 8, 8).bfloat16(), fuse(plain).bfloat16()
+    torch.testing.assert_close(fused(images), plain.bfloat16()(images))
+
+
+def test_without_a_convolution_there_is_nothing_to_fuse():
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU())
+    assert fuse(plain) is plain
+
+
+def test_fusing_leaves_each_layer_in_its_mode():
+    plain = network(conv(), nn.BatchNorm2d(32), nn.ReLU(), conv(32)).train()
+    plain[1].eval()
+    fused = fuse(plain)
+    assert [layer.training for layer in plain] == [True, False, True, True]
+    torch.testing.assert_close(fused(drawn(4, 3, 8, 8)), plain(drawn(4, 3, 8, 8)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("first", [3, 32])
@@ -127,3 +191,21 @@ def test_flat_maps_with_an_edge_are_normalised_as_exactly_as_by_torch(norm, side
     torchs = (norm(maps) - exact).abs().max()
     ours = (Tail(norm, None, None)(maps.contiguous(memory_format=torch.channels_last)) - exact).abs().max()
     assert ours < 4 * torchs + 1e-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize("norm", [InstanceNorm(32), nn.BatchNorm2d(32), nn.GroupNorm(4, 32)])
+@pytest.mark.parametrize("mean", [3.0, 300.0])
+def test_gradients_of_flat_maps_are_as_exact_as_torchs(norm, mean):
+    maps, arriving = mean + drawn(8, 32, 16, 16, scale=0.01), drawn(8, 32, 16, 16)
+
+    def gradients(of, of_maps):
+        norm.zero_grad(set_to_none=True)
+        leaf = of_maps.detach().contiguous(memory_format=torch.channels_last).requires_grad_(True)
+        of(leaf).backward(arriving.to(leaf.dtype))
+        return [leaf.grad, norm.weight.grad.clone(), norm.bias.grad.clone()]
+
+    exact = gradients(norm.double(), maps.double())
+    norm.float()
+    torchs, ours = gradients(norm, maps), gradients(Tail(norm, None, None), maps)
+    for wanted, theirs, found in zip(exact, torchs, ours, strict=True):
+        assert (found - wanted).abs().max() < 4 * (theirs - wanted).abs().max() + 2e-6 * wanted.abs().max()

@@ -148,7 +148,7 @@ def test_none_are_made_if_none_are_wanted_or_only_one_score_is_there(make: Made,
         (["zico", "mean_of_ranks"], "no score 'mean_of_ranks'"),
         (["zico", "zico"], "at least two scores, not 'zico' alone"),
         (["zico=2", "zicoo=2"], "run run has no score 'zicoo'"),
-        (["zico=0", "parameters"], "the weight of zico must be a number above 0"),
+        (["zico=0", "parameters"], "the weight of zico must be a number from"),
     ],
 )
 def test_wrong_names_are_refused(make: Made, names: list[str], message: str) -> None:

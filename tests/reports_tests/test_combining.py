@@ -46,6 +46,15 @@ def test_the_mean_of_ranks_is_that_of_a_loop() -> None:
         assert weighted[i] == pytest.approx((3 * ranks[0] + ranks[1] + 0.5 * ranks[2]) / 4.5 / 28)
 
 
+def test_fractions_of_weights_tie_what_whole_ones_tie() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        scores = list(rng.permuted(np.tile(np.arange(60.0), (4, 1)), axis=1))
+        whole, parts = mean_of_ranks(scores, [3, 1, 1, 1]), mean_of_ranks(scores, [0.3, 0.1, 0.1, 0.1])
+        assert len(set(whole)) == len(set(parts)) < 60
+        assert parts == pytest.approx(whole)
+
+
 def test_the_mean_of_equal_orders_is_that_order_and_of_opposite_ones_none() -> None:
     x = np.random.default_rng(1).normal(size=25)
     assert agreement(mean_of_ranks([x, np.exp(x)]), x) == pytest.approx(1.0)

@@ -88,7 +88,7 @@ def test_a_weight_that_is_none_is_named(make_run: MakeRun) -> None:
     folder = make_run()
     change_info(folder, combine=["validation_accuracy=0", "zico"])
     assert "combine: " in one_line(folder)
-    assert "the weight of validation_accuracy must be a number above 0" in one_line(folder)
+    assert "the weight of validation_accuracy must be a number from" in one_line(folder)
 
 
 def test_damaged_store(make_run: MakeRun) -> None:
