@@ -214,5 +214,5 @@ def test_scores_of_ones_own_are_tried_on_what_may_be_proposed(
     cells = replace(settings, space="nasbench201", max_flops=None, estimators=(f"{own}:small",))
     limited = prepare(replace(cells, max_parameters=80_000))
     assert [each.name for each in limited.others] == ["small"]
-    with pytest.raises(ValueError, match="small scores none of the networks that were tried: .*too large"):
+    with pytest.raises(ValueError, match=r"small scores none of the networks that were tried: .*too large"):
         prepare(replace(cells, max_parameters=None))
