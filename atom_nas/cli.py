@@ -175,6 +175,7 @@ def search(
     reference_epochs: opt.ReferenceEpochs = None,
     epochs: opt.ProxyEpochs = None,
     repeats: opt.SearchRepeats = 1,
+    unwhiten: opt.Unwhiten = True,
     score: opt.Score = "validation_accuracy",
     combine: opt.CombineScores = "",
     validation_images: opt.ValidationImages = None,
@@ -206,16 +207,15 @@ def search(
         synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
         architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
         dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
-        estimators=(estimators,), combine=(combine,), repeats=repeats, epochs=epochs,
+        estimators=(estimators,), combine=(combine,), repeats=repeats, epochs=epochs, unwhiten=unwhiten,
         training=assigned(set_, {"epochs": epochs}), strategy_options=assigned(set_strategy, {}, "strategy"),
         reference_training=assigned(set_reference, {"epochs": reference_epochs}, "reference"),
         space_options=assigned(set_space, {}, "space"), trial_limit=trial_limit, confirm=confirm,
         proxy_space=assigned(set_proxy_space, {}, "proxy-space"), command=command_line(), resume=resume,
         confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
-        reference_column=reference_column, reference_samples=reference_samples,
-        reference_images=reference_images, reference_epochs=reference_epochs,
+        reference_column=reference_column, reference_samples=reference_samples, max_flops=max_flops,
+        reference_images=reference_images, reference_epochs=reference_epochs, max_parameters=max_parameters,
         validation_images=validation_images, confirm_images=confirm_images, confirm_epochs=confirm_epochs,
-        max_parameters=max_parameters, max_flops=max_flops,
     )  # fmt: skip
     search_and_report(settings)
 

@@ -177,7 +177,7 @@ class Confirmation:
         for trial in self._run.store.trials(ESTIMATOR):
             if not (trial.done and is_whole(self._models, trial.architecture, trial.scores)):
                 self._run.store.discard(ESTIMATOR, trial.architecture)
-        self._preprocessing = save_preprocessing(self._models, self._plan.synthetic.preprocessing)
+        self._preprocessing = save_preprocessing(self._models, self._plan.data.preprocessing)
 
     def _leg(self, architecture: str) -> Leg:
         """All of a training; its checkpoint is of no use to one with other settings."""

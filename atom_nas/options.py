@@ -285,6 +285,14 @@ CombineScores = Annotated[
         "Strategies learn from the first that comes of training.",
     ),
 ]
+Unwhiten = Annotated[
+    bool,
+    typer.Option(
+        "--unwhiten/--no-unwhiten",
+        help="Of a whitened set (ZCA) train on the images as they were before, and on real ones that are not "
+        "whitened: whitening is for accuracy, and harms the ranking.",
+    ),
+]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
 TrialLimit = Annotated[
     float | None,

@@ -103,7 +103,7 @@ def prepare(settings: SearchSettings) -> Plan:
         ValueError: something named is missing, damaged, unknown or of no use; one line.
     """
     synthetic = synthetic_sets.load(settings.synthetic)
-    _warn_of_whitening(synthetic)
+    _warn_of_whitening(settings, synthetic)
     space = _space(settings, synthetic)
     _check_proxy_space(settings, synthetic, space)
     within = bounded(settings, space, *_made_for(synthetic))
@@ -119,7 +119,7 @@ def prepare(settings: SearchSettings) -> Plan:
     trainings = settle_trainings(settings, len(synthetic.labels), name, device)
     _check_score(settings, trainings.proxy.epochs, halving)
     dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
-    data = search_data(synthetic, dataset)
+    data = search_data(synthetic, dataset, unwhiten=settings.unwhiten)
     fitting, size = count_fitting(space, data.image_shape)
     first_fitting(space, data.image_shape)
     at_most = _count_drawn(settings, drawn, data.image_shape) if drawn else fitting
@@ -162,11 +162,12 @@ def _count_drawn(settings: SearchSettings, drawn: Space, image_shape: ImageShape
     return found
 
 
-def _warn_of_whitening(synthetic: SyntheticSet) -> None:
-    if synthetic.preprocessing.whitening is not None:
+def _warn_of_whitening(settings: SearchSettings, synthetic: SyntheticSet) -> None:
+    if synthetic.preprocessing.whitening is not None and not settings.unwhiten:
         warnings.warn(
             f"{synthetic.path} is whitened (ZCA), as accuracy wants it: cells of NAS-Bench-201 were ranked "
-            "far worse by such sets (docs/ranking.md); a set that is to rank is better made with --no-zca",
+            "far worse by such images than by what they were before (docs/ranking.md); a new search without "
+            "--no-unwhiten goes by the latter",
             stacklevel=3,
         )
 
@@ -295,9 +296,11 @@ def _strategy_options(settings: SearchSettings) -> Mapping[str, Any]:
     return begun.get("options", {}) if same and begun else {}
 
 
-def search_data(synthetic: SyntheticSet, dataset: RealDataset) -> SearchData:
+def search_data(synthetic: SyntheticSet, dataset: RealDataset, *, unwhiten: bool) -> SearchData:
     """The images of a synthetic set and of the dataset it came from.
 
+    Args:
+        unwhiten: undo the whitening of the set, if it is whitened, and leave it out for real images.
     Raises:
         ValueError: the set was distilled without holding out validation images.
     """
@@ -307,13 +310,15 @@ def search_data(synthetic: SyntheticSet, dataset: RealDataset) -> SearchData:
             f"{synthetic.path} was distilled with validation_fraction=0, so there are no held-out images to "
             "score on: distill it again with a positive fraction"
         )
+    as_it_is = (synthetic.images, synthetic.preprocessing)
+    images, preprocessing = synthetic.unwhitened() if unwhiten else as_it_is
     return SearchData(
-        synthetic_images=synthetic.images,
+        synthetic_images=images,
         synthetic_labels=synthetic.labels,
         fit=fit,
         validation=validation,
         test=dataset.test,
-        preprocessing=synthetic.preprocessing,
+        preprocessing=preprocessing,
         classes=len(synthetic.classes),
         soft_labels=synthetic.soft_labels,
     )

@@ -53,6 +53,8 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     if isinstance(before, dict) and "space" in known:
         _require_named(before.get("space"), values["out"])
     restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
+    if record and "unwhiten" in known:
+        restored.setdefault("unwhiten", False)  # as all searches before there was the choice
     earlier = before.get("reference") if isinstance(before, dict) else None
     if "reference" in said and not _same_file(str(values["reference"]), earlier):
         column = restored.pop("reference_column", None)  # of the earlier table

@@ -29,6 +29,7 @@ _FIXED = (
     "seed",
     "dataset.fingerprint",
     "synthetic.fingerprint",
+    "synthetic.unwhitened",
     *(f"space.{entry}" for entry in ("name", "options", "choices", "digest", "size", "fitting")),
     "strategy.name",
     "strategy.options",

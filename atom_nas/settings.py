@@ -52,6 +52,8 @@ class SearchSettings:
             `atom_nas.estimators.proxy.even_batch`.
         repeats: trainings of each architecture as the proxy, that differ in the seed alone, and by
             early-stopping; scores are their means.
+        unwhiten: of a whitened set train on the images as they were before, and on real ones that are not
+            whitened; of other sets it changes nothing.
         validation_images: score on a subset of this many validation images; None: on all.
         confirm: train so many of the best on the real images, and keep their weights; None: none.
         confirm_images: train those on a subset of this many real images; None: on all.
@@ -98,6 +100,7 @@ class SearchSettings:
     epochs: int = proxy.EPOCHS
     training: Mapping[str, Any] = field(default_factory=dict)
     repeats: int = 1
+    unwhiten: bool = True
     validation_images: int | None = None
     confirm: int | None = None
     confirm_images: int | None = None

@@ -65,6 +65,7 @@ class _Images(BaseModel):
 class _Set(BaseModel):
     directory: str
     fingerprint: str
+    unwhitened: bool = False
 
 
 class _Settings(BaseModel):
@@ -279,7 +280,10 @@ def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None)
     network = _build(record.space, name, shape, len(classes), own)
     card: dict[str, Any] = {"architecture": name, "image_shape": list(shape), "classes": list(classes)}
     card["space"] = record.space.model_dump(include={"name", "options"})
-    return Architecture(network, classes, synthetic.preprocessing, card)
+    preprocessing = synthetic.preprocessing
+    if record.synthetic.unwhitened:
+        preprocessing = preprocessing.unwhitened()
+    return Architecture(network, classes, preprocessing, card)
 
 
 def _record(run: Path) -> _Record:

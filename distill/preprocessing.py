@@ -80,6 +80,10 @@ class Preprocessing:
         unwhitened = images if self.whitening is None else self.whitening.inverse(images)
         return (unwhitened * self.std.view(-1, 1, 1) + self.mean.view(-1, 1, 1)).clamp(0.0, 1.0)
 
+    def unwhitened(self) -> "Preprocessing":
+        """The normalisation alone."""
+        return replace(self, whitening=None)
+
     def to(self, device: torch.device) -> "Preprocessing":
         """The same on another device."""
         whitening = self.whitening and Whitening(

@@ -165,6 +165,23 @@ class SyntheticSet:
         """
         return self._pictures(self.images, 1)
 
+    def unwhitened(self) -> tuple[Tensor, Preprocessing]:
+        """`images` as they were before whitening, and what brings real ones into their space; of a set that
+        is not whitened both as they are.
+
+        Raises:
+            ValueError: if the whitening cannot be undone.
+        """
+        whitening = self.preprocessing.whitening
+        if whitening is None:
+            return self.images, self.preprocessing
+        try:
+            return whitening.inverse(self.images), self.preprocessing.unwhitened()
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"{self.path / WHITENING} holds a singular matrix: its whitening cannot be undone"
+            ) from None
+
     def _pictures(self, images: Tensor, factor: int) -> Tensor:
         try:
             return as_pictures(self.preprocessing, images, factor)
