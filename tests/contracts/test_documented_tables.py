@@ -9,7 +9,7 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DECAY, ACCURACY = "training_loss_decay", "validation_accuracy"
-RECIPE = f"mean of ranks ({DECAY.replace('_', ' ')}, {ACCURACY.replace('_', ' ')}, SynFlow, NASWOT)"
+RECIPE = "**loss decay thrice, validation accuracy, SynFlow, NASWOT: mean of ranks**"
 
 
 def rows(script: str, *arguments: str) -> list[str]:
@@ -57,11 +57,11 @@ def test_cells() -> None:
     published = Path(os.environ.get("ATOM_NAS_DATA", ""), "nats-bench-tss-cifar10.csv")
     if not published.is_file():
         pytest.skip("needs the published accuracies of NAS-Bench-201 below ATOM_NAS_DATA")
-    parts = (DECAY, ACCURACY, "synflow", "naswot")
+    parts = (f"{DECAY}=3", ACCURACY, "synflow", "naswot")
     rulers = {
-        RECIPE: "+".join(f"last.csv:{part}" for part in parts),
-        "training loss decay, three trainings": f"last.csv:{DECAY}",
-        "SynFlow": "last.csv:synflow",
+        RECIPE: "+".join(f"weighted.csv:{part}" for part in parts),
+        "training loss decay, three trainings": f"weighted.csv:{DECAY}",
+        "SynFlow": "weighted.csv:synflow",
     }
     made = rows("table.py", str(published), *(f"{name}={where}" for name, where in rulers.items()))
     assert len(made) == 2 + len(rulers) + 1  # the published twelve epochs, too
