@@ -9,7 +9,7 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DECAY, ACCURACY = "training_loss_decay", "validation_accuracy"
-RECIPE = "**loss decay thrice, validation accuracy, SynFlow, NASWOT: mean of ranks**"
+RECIPE = "loss decay thrice, validation accuracy, SynFlow, NASWOT: mean of ranks"
 
 
 def rows(script: str, *arguments: str) -> list[str]:
