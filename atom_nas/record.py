@@ -103,7 +103,7 @@ def _synthetic(plan: Plan) -> dict[str, Any]:
         "ipc": card["ipc"],
         "images": len(synthetic.stored),
         "factor": synthetic.factor,
-        **({"unwhitened": True} if synthetic.preprocessing.whitening and plan.settings.unwhiten else {}),
+        **({"unwhitened": plan.settings.unwhiten} if synthetic.preprocessing.whitening else {}),
         "iterations": card["config"].get("iterations"),
         "distill_seconds": card["wall_seconds"],
         "distill_cpu_seconds": card["cpu_seconds"],

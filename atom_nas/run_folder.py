@@ -24,12 +24,13 @@ _WRITTEN_TO = (STORE, f"{STORE}-wal", f"{STORE}-shm", CHECKPOINTS, FOLDER, f"{FO
 
 # What a resumed run may not change, because it changes scores or proposals.
 _OTHERWISE = "{} cannot be resumed with other settings: {}; give it as it was, or choose another --out"
+_UNWHITENED = "synthetic.unwhitened"
 _LIMITS = ("space.limits.parameters", "space.limits.flops")
 _FIXED = (
     "seed",
     "dataset.fingerprint",
     "synthetic.fingerprint",
-    "synthetic.unwhitened",
+    _UNWHITENED,
     *(f"space.{entry}" for entry in ("name", "options", "choices", "digest", "size", "fitting")),
     "strategy.name",
     "strategy.options",
@@ -192,6 +193,8 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
                 "is of other real images" if name.startswith("dataset") else "holds other images or labels"
             )
             found = f"it was begun with the set {begun}, and {given} {other}"
+        if name == _UNWHITENED:
+            found = _whitening_difference(earlier, now)
         if found:
             raise ValueError(_OTHERWISE.format(path, found))
     before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")
@@ -199,6 +202,15 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
         raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
     if after > before and "rungs" in (_entry(earlier, "strategy.options") or {}):
         _require_open(earlier, path, before)
+
+
+def _whitening_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Runs from before there was the choice say nothing, and trained on whitened sets as they are."""
+    before, after = (bool(_entry(record, _UNWHITENED)) for record in (earlier, now))
+    if before == after:
+        return None
+    how = "--unwhiten (unwhiten=True)" if before else "--no-unwhiten (unwhiten=False)"
+    return f"its whitened set was trained on by {how}"
 
 
 def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:

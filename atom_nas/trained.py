@@ -65,7 +65,7 @@ class _Images(BaseModel):
 class _Set(BaseModel):
     directory: str
     fingerprint: str
-    unwhitened: bool = False
+    unwhitened: bool | None = None
 
 
 class _Settings(BaseModel):

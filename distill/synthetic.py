@@ -175,6 +175,7 @@ class SyntheticSet:
         whitening = self.preprocessing.whitening
         if whitening is None:
             return self.images, self.preprocessing
+        _log.info("undoing the whitening")
         try:
             return whitening.inverse(self.images), self.preprocessing.unwhitened()
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]

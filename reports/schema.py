@@ -57,7 +57,8 @@ class SyntheticInfo(_Part):
     """The synthetic set and what it cost, in seconds on `device`.
 
     `images` are stored ones, `ipc` of each class; each holds factor x factor smaller ones. `soft_labels` says
-    of how many teachers they are; None: labels are hard. `unwhitened`: trained on as before its whitening.
+    of how many teachers they are; None: labels are hard. `unwhitened`: of a whitened set,
+    whether it was trained on as it was before whitening; None: there is none, or it is not known.
     """
 
     directory: str = ""
@@ -66,7 +67,7 @@ class SyntheticInfo(_Part):
     images: Count | None = None
     factor: Count = 1
     soft_labels: Count | None = None
-    unwhitened: bool = False
+    unwhitened: bool | None = None
     iterations: Count | None = None
     distill_seconds: Seconds | None = None
     distill_cpu_seconds: Seconds | None = None

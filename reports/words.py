@@ -197,7 +197,8 @@ def _set_of(section: Section) -> str:
     each = "" if synthetic.ipc is None else f", {synthetic.ipc} a class"
     inside = f", {synthetic.factor**2} in one" if synthetic.factor > 1 else ""
     soft = f", soft labels of {plural(synthetic.soft_labels, 'teacher')}" if synthetic.soft_labels else ""
-    return images + each + inside + soft + ", whitening undone" * synthetic.unwhitened
+    white = {None: "", True: ", whitening undone", False: ", whitened"}[synthetic.unwhitened]
+    return images + each + inside + soft + white
 
 
 def _reference(section: Section) -> str:

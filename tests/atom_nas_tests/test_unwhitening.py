@@ -58,15 +58,17 @@ def test_a_run_from_before_there_was_the_choice_stays_whitened(settings: SearchS
     with pytest.warns(UserWarning, match="is whitened"):
         run_search(replace(settings, unwhiten=False))
     record = read_record(settings.out)
-    assert "unwhitened" not in record["synthetic"]
+    text = write_report(settings.out).page.with_name("report.md").read_text(encoding="utf-8")
+    assert "2 a class, whitened" in text
     del record["settings"]["unwhiten"]
+    assert record["synthetic"].pop("unwhitened") is False
     (settings.out / "run.json").write_text(json.dumps(record))
     given = {"synthetic": settings.synthetic, "out": settings.out, "command": "", "space": settings.space}
     later = search_settings({"samples"}, **given, samples=5, unwhiten=True, resume=True)
     assert (later.unwhiten, later.samples) == (False, 5)
     with pytest.warns(UserWarning, match="is whitened"):
         assert run_search(later).proposed == 5
-    wrong = r"cannot be resumed .*: synthetic\.unwhitened was not set there and is True now"
+    wrong = r"cannot be resumed .*: its whitened set was trained on by --no-unwhiten \(unwhiten=False\); "
     with pytest.raises(ValueError, match=wrong):
         run_search(replace(later, unwhiten=True))
     loaded = atom_nas.load_architecture(settings.out, weights=False)
