@@ -32,7 +32,8 @@ def settings(quick: SearchSettings, tmp_path: Path) -> SearchSettings:
 
 def test_images_are_those_of_the_set_without_whitening(settings: SearchSettings, tmp_path: Path) -> None:
     plain = prepare(replace(settings, synthetic=drawn_to(tmp_path / "plain", zca=False))).data
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         data = prepare(settings).data
     assert torch.allclose(data.synthetic_images, plain.synthetic_images, atol=1e-3)
     assert data.preprocessing.whitening is None
