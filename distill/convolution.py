@@ -52,10 +52,8 @@ def convolve(maps: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def _way(maps: Tensor, conv: nn.Conv2d) -> "type[_Winograd | _Patches] | None":
     """The fast way of a convolution, or None: it depends on sizes, never on the number of images."""
-    if (
-        maps.dim() != 4 or not maps.numel() or maps.shape[1] != conv.in_channels
-    ):  # torch says what is wrong, if anything is
-        return None
+    if maps.dim() != 4 or not maps.numel() or maps.shape[1] != conv.in_channels:
+        return None  # torch says what is wrong, if anything is
     form = (conv.kernel_size, conv.stride, conv.dilation, conv.groups, conv.padding_mode)
     if form != ((3, 3), (1, 1), (1, 1), 1, "zeros") or conv.padding not in (1, (1, 1), "same"):
         return None

@@ -18,7 +18,8 @@ Nothing here is ever unpickled.
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -176,20 +177,19 @@ class SyntheticSet:
         if whitening is None:
             return self.images, self.preprocessing
         _log.info("undoing the whitening")
-        try:
+        with self._inverting("its whitening cannot be undone"):
             return whitening.inverse(self.images), self.preprocessing.unwhitened()
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            raise ValueError(
-                f"{self.path / WHITENING} holds a singular matrix: its whitening cannot be undone"
-            ) from None
 
     def _pictures(self, images: Tensor, factor: int) -> Tensor:
-        try:
+        with self._inverting("no pictures can be had"):
             return as_pictures(self.preprocessing, images, factor)
+
+    @contextmanager
+    def _inverting(self, otherwise: str) -> Iterator[None]:
+        try:
+            yield
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            raise ValueError(
-                f"{self.path / WHITENING} holds a singular matrix: no pictures can be had"
-            ) from None
+            raise ValueError(f"{self.path / WHITENING} holds a singular matrix: {otherwise}") from None
 
     def picture(self) -> bytes:
         """What `images.png` holds: the stored images as pictures, a row a class."""

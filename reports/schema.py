@@ -57,8 +57,8 @@ class SyntheticInfo(_Part):
     """The synthetic set and what it cost, in seconds on `device`.
 
     `images` are stored ones, `ipc` of each class; each holds factor x factor smaller ones. `soft_labels` says
-    of how many teachers they are; None: labels are hard. `unwhitened`: of a whitened set,
-    whether it was trained on as it was before whitening; None: there is none, or it is not known.
+    of how many teachers they are; None: labels are hard. `unwhitened`: of a whitened set, whether
+    it was trained on as it was before whitening; None: it is not whitened, or that is not known.
     """
 
     directory: str = ""

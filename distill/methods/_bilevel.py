@@ -96,7 +96,7 @@ class BilevelConfig(PixelConfig):
 
     def passes(self, ipc: int) -> float:
         """Of all images with gradients of gradients in a pixel step, of synthetic ones in the training."""
-        (steps, epochs), synthetic = self._loops(ipc), ipc * self.factor**2
+        (steps, epochs), synthetic = self._loops(ipc), self.decoded(ipc)
         return steps * _SLOWER * (3 * self.batch_real + 6 * synthetic) + (steps - 1) * epochs * 3 * synthetic
 
 
@@ -191,7 +191,7 @@ class _Engine:
         )
         seed = derive_seed(problem.seed, "network", state.iteration, step)
         images = decode(state.images, config.factor)
-        labels = self._labels.repeat_interleave(config.decoded(problem))
+        labels = self._labels.repeat_interleave(config.decoded(problem.ipc))
         try:
             train(self._network, images, labels, config=training, seed=seed, device=problem.device)
         except FloatingPointError as error:

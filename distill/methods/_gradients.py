@@ -59,7 +59,7 @@ class _GradientStep:
 
     def __call__(self, state: State, step: int) -> Tensor:
         """See `distill.methods._bilevel.PixelStep`."""
-        each = self._config.decoded(self._problem)
+        each = self._config.decoded(self._problem.ipc)
         together = max(1, _TOGETHER[self._problem.device.type] // each)
         numbers = self._problem.class_numbers
         parts = [numbers[first : first + together] for first in range(0, len(numbers), together)]

@@ -113,20 +113,17 @@ class MatchingConfig(PixelConfig):
 
     def passes(self, ipc: int) -> float:
         """Of real images forwards, of synthetic ones backwards too, which costs two forward passes."""
-        return self.batch_real + 3 * self._matched(ipc)
+        return self.batch_real + 3 * self.matched(ipc)
 
-    def matched(self, problem: Problem) -> int:
+    def matched(self, ipc: int) -> int:
         """Synthetic images a class that an iteration matches, enlarged ones if there is a factor."""
-        return self._matched(problem.ipc)
-
-    def _matched(self, ipc: int) -> int:
-        decoded = ipc * self.factor**2
+        decoded = self.decoded(ipc)
         return min(self.batch_synthetic or decoded, decoded)
 
     def class_groups(self, problem: Problem) -> list[slice]:
         """The classes worked on, in nearly equal groups that are computed together."""
         height, width = problem.image_shape[1:]
-        map_bytes = 4 * self.width * height * width * (self.batch_real + self.matched(problem))
+        map_bytes = 4 * self.width * height * width * (self.batch_real + self.matched(problem.ipc))
         fitting = max(1, _group_bytes(problem.device) // map_bytes)
         most = 1 if problem.deterministic else self.classes_at_once or fitting
         classes = len(problem.class_numbers)
@@ -202,7 +199,7 @@ class _Engine:
         real = self._real.batch(range(group.start, group.stop), generators, config.batch_real)
         names = parse_strategy(config.augmentation)
         augmentations = [draw(names, generator) for generator in generators]
-        chosen = choose(generators, config.decoded(problem), config.matched(problem))
+        chosen = choose(generators, config.decoded(problem.ipc), config.matched(problem.ipc))
 
         with torch.no_grad():
             target = self._reduce(augmented(real, augmentations), len(numbers))

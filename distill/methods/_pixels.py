@@ -89,7 +89,7 @@ class PixelConfig(ABC):
         """
         require_factor(self.factor, *problem.image_shape[1:])
         with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.
-            ConvNet(problem.image_shape, len(problem.classes), self.blocks(problem), self.width)
+            ConvNet(problem.image_shape, len(problem.classes), self.blocks(problem.image_shape), self.width)
         require(self.precision, problem.device)
 
     @property
@@ -97,9 +97,9 @@ class PixelConfig(ABC):
         """Whether images of all classes are needed, also where only some classes are worked on."""
         return self.initialization in CORESETS
 
-    def blocks(self, problem: Problem) -> int:
+    def blocks(self, image_shape: tuple[int, int, int]) -> int:
         """The depth, chosen for the image size if it is 0."""
-        return self.depth or fitting_depth(problem.image_shape)
+        return self.depth or fitting_depth(image_shape)
 
     @abstractmethod
     def passes(self, ipc: int) -> float:
@@ -107,17 +107,17 @@ class PixelConfig(ABC):
 
     def operations(self, ipc: int, classes: int, image_shape: tuple[int, int, int]) -> float:
         """Of the convolutions of an iteration, in the time of as many in forward passes."""
-        depth = self.depth or fitting_depth(image_shape)
-        return classes * self.passes(ipc) * convnet_operations(image_shape, depth, self.width)
+        an_image = convnet_operations(image_shape, self.blocks(image_shape), self.width)
+        return classes * self.passes(ipc) * an_image
 
-    def decoded(self, problem: Problem) -> int:
+    def decoded(self, ipc: int) -> int:
         """Images a class that networks see: I*f^2."""
-        return problem.ipc * self.factor**2
+        return ipc * self.factor**2
 
     def network(self, problem: Problem) -> ConvNet:
         """The ConvNet on the problem's device, whose weights every iteration draws anew."""
         generator = stream(problem.seed, "network")
-        shape, classes, depth = problem.image_shape, len(problem.classes), self.blocks(problem)
+        shape, classes, depth = problem.image_shape, len(problem.classes), self.blocks(problem.image_shape)
         network = convnet(shape, classes, depth=depth, width=self.width, generator=generator)
         network.to(problem.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network

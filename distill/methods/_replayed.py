@@ -97,7 +97,7 @@ class Draws:
             draw_batch(pool, config.batch_real, g) for pool, g in zip(self._pools, generators, strict=True)
         ]
         kinds, rows = as_tensors([draw(self._names, generator) for generator in generators], self._names)
-        chosen = choose(generators, config.decoded(problem), config.matched(problem))
+        chosen = choose(generators, config.decoded(problem.ipc), config.matched(problem.ipc))
         integers = torch.cat([*positions, kinds, chosen])
         taken = integers[: 0 if self._resident else len(kinds) * config.batch_real]
         numbers = self._numbers(stream(problem.seed, "network", iteration), rows, config.rate(iteration))
@@ -210,7 +210,8 @@ class Replayed:
         kinds, rows = kinds[group], rest[:-1].view(classes, -1)[group]
         taken = slice(group.start * config.batch_real, group.stop * config.batch_real)
         pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[positions[taken]]
-        matched, before = config.matched(self._problem), group.start * config.decoded(self._problem)
+        ipc = self._problem.ipc
+        matched, before = config.matched(ipc), group.start * config.decoded(ipc)
         chosen = chosen[group.start * matched : group.stop * matched] - before
         with torch.no_grad():
             target = self._view(self._preprocessing(pixels), kinds, rows)

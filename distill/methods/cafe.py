@@ -69,7 +69,7 @@ class _AlignmentStep:
         self._problem, self._config, self._network = problem, config, network
         self._real = RealImages(problem)
         self._names = parse_strategy(config.augmentation)
-        each = max(1, _TOGETHER // config.decoded(problem))
+        each = max(1, _TOGETHER // config.decoded(problem.ipc))
         numbers = problem.class_numbers
         self._groups = [numbers[first : first + each] for first in range(0, len(numbers), each)]
 
