@@ -9,6 +9,7 @@ from atom_nas.evaluation_plan import SPLITS, Plan, Subject
 from atom_nas.evaluations import Found
 from distill.evaluation import Accuracy, as_json
 from reports.chance import with_luck
+from reports.formatting import plural
 
 Entry = dict[str, Any]
 _OF_LABELS = ("teachers", "network", "temperature", "hard_share", "training")
@@ -19,9 +20,11 @@ def title(plan: Plan) -> str:
     """What the numbers are, for the head of a table or picture."""
     dataset = plan.sets[0].card["dataset"]
     if plan.split == "test":
-        return f"Accuracy on the {dataset['test_images']:,} images of {SPLITS['test']} (%)"
-    share = f"{100 * dataset['validation_fraction']:.3g}%"
-    return f"Accuracy on the validation split, {share} of the real training images (%)"
+        images = f"the {dataset['test_images']:,} images of {SPLITS['test']}"
+    else:
+        share = f"{100 * dataset['validation_fraction']:.3g}%"
+        images = f"the validation split, {share} of the real training images"
+    return f"Accuracy on {images}, after {plural(plan.config.epochs, 'epoch')} (%)"
 
 
 def table(found: Found) -> tuple[list[str], list[list[str]]]:
@@ -79,16 +82,22 @@ def as_record(found: Found) -> Entry:
     Of one set: networks, NAME to mean, std, n and values; random_baseline, the same, pooled and by network;
     reused, how many trainings were done before. Of several: sets and random_baselines, a list each of what
     was trained on, and seeds, of sets that differ in the seed alone: all their accuracies together, and the
-    deviation of the sets' means. Both: dataset, and split, which it was tested on.
+    deviation of the sets' means. Both: dataset, and split, which it was tested on; training, every setting
+    of the trainings, and seed, of which they are drawn.
     """
     plan = found.plan
-    tested_on = {"dataset": plan.sets[0].card["dataset"]["name"], "split": plan.split}
+    how = {
+        "dataset": plan.sets[0].card["dataset"]["name"],
+        "split": plan.split,
+        "training": plan.config.as_dict(),
+        "seed": plan.seed,
+    }
     if len(plan.sets) == 1:
         kinds = {subject.kind: dict(accuracies) for subject, accuracies in found.accuracies.items()}
         own = as_json(kinds["synthetic"], kinds.get("random", {}))
-        return {**tested_on, **own, "reused": found.reused}
+        return {**how, **own, "reused": found.reused}
     return {
-        **tested_on,
+        **how,
         "sets": [_entry(found, subject) for subject in plan.subjects if subject.kind == "synthetic"],
         "random_baselines": [_entry(found, subject) for subject in plan.subjects if subject.kind == "random"],
         "seeds": [_together(found, sets, pooled) for sets, pooled in by_seeds(found)],

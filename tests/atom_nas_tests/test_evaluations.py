@@ -285,18 +285,24 @@ def test_several_sets_stand_side_by_side(synthetic: SyntheticSet) -> None:
     (baseline,) = record["random_baselines"]
     assert (baseline["name"], baseline["ipc"]) == ("random real", 10)
     assert (record["dataset"], record["split"], record["reused"]) == ("digits", "test", 1)
+    assert (TrainingConfig(**record["training"]), record["seed"]) == (CONFIG, 3)
     assert [name for name, _ in matrix(found(given))] == ["random", "b", "random real"]
 
 
 def test_one_set_keeps_its_form(synthetic: SyntheticSet) -> None:
     record = as_record(found(plan(synthetic)))
-    assert list(record) == ["dataset", "split", "networks", "random_baseline", "reused"]
+    named = ["dataset", "split", "training", "seed", "networks", "random_baseline", "reused"]
+    assert list(record) == named
     assert (record["dataset"], record["split"]) == ("digits", "test")
     assert record["networks"]["convnet2"]["values"] == [0.5, 0.7]
     assert record["random_baseline"]["networks"]["convnet2"]["values"] == [0.6, 0.7 + 0.1]
     assert as_record(found(plan(synthetic, baseline=False)))["random_baseline"] is None
 
 
-def test_titles_say_what_was_tested_on(synthetic: SyntheticSet) -> None:
-    assert title(plan(synthetic)) == "Accuracy on the 450 images of the real test split (%)"
-    assert "validation split, 10% of the real training images" in title(plan(synthetic, split="validation"))
+def test_titles_say_how_long_was_trained_and_what_was_tested_on(synthetic: SyntheticSet) -> None:
+    given = plan(synthetic, config=replace(CONFIG, epochs=1))
+    assert title(given) == "Accuracy on the 450 images of the real test split, after 1 epoch (%)"
+    held_out = plan(synthetic, config=replace(CONFIG, epochs=20), split="validation")
+    assert title(held_out) == (
+        "Accuracy on the validation split, 10% of the real training images, after 20 epochs (%)"
+    )
