@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atom_nas.evaluating import evaluate
     from atom_nas.hub import push
+    from atom_nas.labelling import label
     from atom_nas.recipes import with_recipe
-    from atom_nas.search import SearchSettings, run_search
+    from atom_nas.resuming import resumed
+    from atom_nas.search import Progress, SearchSettings, SearchSummary, run_search
     from atom_nas.trained import Architecture, load_architecture
     from distill.export import export
     from distill.merging import merge
@@ -29,15 +31,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "Architecture": "atom_nas.trained",
     "DistillSettings": "distill.settings",
+    "Progress": "atom_nas.search",
     "SearchSettings": "atom_nas.search",
+    "SearchSummary": "atom_nas.search",
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
     "evaluate": "atom_nas.evaluating",
     "export": "distill.export",
+    "label": "atom_nas.labelling",
     "load": "distill.synthetic",
     "load_architecture": "atom_nas.trained",
     "merge": "distill.merging",
     "push": "atom_nas.hub",
+    "resumed": "atom_nas.resuming",
     "run_search": "atom_nas.search",
     "with_recipe": "atom_nas.recipes",
     "write_report": "reports.writing",
@@ -46,16 +52,20 @@ _HOMES = {
 __all__ = [
     "Architecture",
     "DistillSettings",
+    "Progress",
     "SearchSettings",
+    "SearchSummary",
     "SyntheticSet",
     "__version__",
     "distill",
     "evaluate",
     "export",
+    "label",
     "load",
     "load_architecture",
     "merge",
     "push",
+    "resumed",
     "run_search",
     "with_recipe",
     "write_report",

@@ -98,6 +98,7 @@ def _settings() -> list[Sheet]:
     """Every key that the `--set` options take, by the command or part that takes it."""
     from atom_nas import recipes
     from atom_nas.estimators import confirm, real
+    from atom_nas.estimators._untrained import UntrainedConfig
     from atom_nas.strategies import STRATEGIES
     from distill import methods
     from distill.labelling import teacher_training
@@ -121,6 +122,7 @@ def _settings() -> list[Sheet]:
             f"its reference {real.EPOCHS}, --confirm {confirm.EPOCHS}",
             **{name: f"{getattr(TrainingConfig, name)}; search: {value}" for name, value in shared.items()},
         ),
+        _fields_of("search --estimators of training-free ones (--set-training-free)", UntrainedConfig),
         *(
             _fields_of(f"search --strategy {name} (--set-strategy)", config)
             for name, (config, _) in STRATEGIES.items()

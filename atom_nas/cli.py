@@ -188,6 +188,7 @@ def search(
     set_space: opt.SetSpace = None,
     set_proxy_space: opt.SetProxySpace = None,
     estimators: opt.Estimators = "",
+    set_training_free: opt.SetTrainingFree = None,
     set_strategy: opt.SetStrategy = None,
     trial_limit: opt.TrialLimit = None,
     workers: opt.Workers = None,
@@ -198,25 +199,13 @@ def search(
     resume: opt.ResumeSearch = False,
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
-    from atom_nas.config import assigned, choose_dataset
+    given = dict(locals())
     from atom_nas.resuming import search_settings
+    from atom_nas.search_fields import FIELDS, search_fields
     from atom_nas.search_terminal import search_and_report
 
-    settings = search_settings(
-        {opt.FIELDS.get(name, name) for name in said(context)},
-        synthetic=directory, out=out, space=space, samples=samples, strategy=strategy,
-        architectures=architectures, workers=workers, reference=reference, score=score, seed=seed,
-        dataset=choose_dataset(dataset) if dataset else None, data_dir=data_dir, device=device,
-        estimators=(estimators,), combine=(combine,), repeats=repeats, epochs=epochs, unwhiten=unwhiten,
-        training=assigned(set_, {"epochs": epochs}), strategy_options=assigned(set_strategy, {}, "strategy"),
-        reference_training=assigned(set_reference, {"epochs": reference_epochs}, "reference"),
-        space_options=assigned(set_space, {}, "space"), trial_limit=trial_limit, confirm=confirm,
-        proxy_space=assigned(set_proxy_space, {}, "proxy-space"), command=command_line(), resume=resume,
-        confirm_training=assigned(set_confirm, {"epochs": confirm_epochs}, "confirm"),
-        reference_column=reference_column, reference_samples=reference_samples, max_flops=max_flops,
-        reference_images=reference_images, reference_epochs=reference_epochs, max_parameters=max_parameters,
-        validation_images=validation_images, confirm_images=confirm_images, confirm_epochs=confirm_epochs,
-    )  # fmt: skip
+    names = {FIELDS.get(name, name) for name in said(context)}
+    settings = search_settings(names, **search_fields(given), command=command_line())
     search_and_report(settings)
 
 

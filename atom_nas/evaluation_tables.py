@@ -79,11 +79,11 @@ def at_chance(found: Found) -> dict[str, list[str]]:
 def as_record(found: Found) -> Entry:
     """What `--json` prints.
 
-    Of one set: networks, NAME to mean, std, n and values; random_baseline, the same, pooled and by network;
-    reused, how many trainings were done before. Of several: sets and random_baselines, a list each of what
-    was trained on, and seeds, of sets that differ in the seed alone: all their accuracies together, and the
-    deviation of the sets' means. Both: dataset, and split, which it was tested on; training, every setting
-    of the trainings, and seed, of which they are drawn.
+    dataset, and split, which it was tested on; training, every setting of the trainings, and seed, of which
+    they are drawn; sets and random_baselines, a list each of what was trained on; seeds, of sets that differ
+    in the seed alone: all their accuracies together, and the deviation of the sets' means; reused, how many
+    trainings were done before. Where there is one set its accuracies are at hand as well: networks, NAME to
+    mean, std, n and values; random_baseline, the same, pooled and by network.
     """
     plan = found.plan
     how = {
@@ -92,12 +92,13 @@ def as_record(found: Found) -> Entry:
         "training": plan.config.as_dict(),
         "seed": plan.seed,
     }
+    own: Entry = {}
     if len(plan.sets) == 1:
         kinds = {subject.kind: dict(accuracies) for subject, accuracies in found.accuracies.items()}
         own = as_json(kinds["synthetic"], kinds.get("random", {}))
-        return {**how, **own, "reused": found.reused}
     return {
         **how,
+        **own,
         "sets": [_entry(found, subject) for subject in plan.subjects if subject.kind == "synthetic"],
         "random_baselines": [_entry(found, subject) for subject in plan.subjects if subject.kind == "random"],
         "seeds": [_together(found, sets, pooled) for sets, pooled in by_seeds(found)],

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from atom_nas.names import harmless
+from distill.process import is_want_of_memory
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -90,12 +91,6 @@ def fill_optional(arguments: Sequence[str]) -> Iterator[str]:
         yield f"{argument}=" if alone else argument
 
 
-def _is_want_of_memory(error: Exception) -> bool:
-    """torch has an exception for it on a GPU alone."""
-    on_cpu = isinstance(error, RuntimeError) and "alloc_cpu" in str(error)
-    return on_cpu or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
 def guarded(command: Command) -> Command:
     """Turn what goes wrong in a command into one line and an exit code."""
 
@@ -114,7 +109,7 @@ def guarded(command: Command) -> Command:
         except typer.Exit:
             raise
         except Exception as error:  # noqa: BLE001
-            if _is_want_of_memory(error):
+            if is_want_of_memory(error):
                 _fail(_TOO_LITTLE + _one_line(error).partition(" Exception raised from")[0], USER_ERROR)
             _fail(f"{type(error).__name__}: {_one_line(error)} (--debug shows where)", DEFECT)
 

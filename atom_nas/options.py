@@ -33,7 +33,12 @@ ResumeSearch = Annotated[
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes; results do not depend on it.  [default: all cores]")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes; results do not depend on it.  [default: all cores; on a GPU at most 4, and one for "
+        "every 2 GiB that are free on it]",
+    ),
 ]
 TrainingWorkers = Annotated[
     int | None,
@@ -346,6 +351,14 @@ Estimators = Annotated[
         "FILE.py:FUNCTION or module:FUNCTION."
     ),
 ]
+SetTrainingFree = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="What training-free estimators look at: images=real for a minibatch of real images in place of "
+        "synthetic ones, batch_size=128 for a larger one.  Repeatable.",
+    ),
+]
 Combine = Annotated[
     str | None,
     typer.Option(
@@ -358,14 +371,3 @@ Combine = Annotated[
 SetStrategy = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the strategy, repeatable.")
 ]
-
-FIELDS = {
-    "directory": "synthetic",
-    "set_": "training",
-    "set_reference": "reference_training",
-    "set_confirm": "confirm_training",
-    "set_strategy": "strategy_options",
-    "set_space": "space_options",
-    "set_proxy_space": "proxy_space",
-}
-"""Where a parameter of `search` is not called as the field of `SearchSettings` that it sets."""

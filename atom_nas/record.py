@@ -4,11 +4,10 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from atom_nas import estimators
+from atom_nas import __version__, estimators
 from atom_nas.estimators.base import Estimator, fingerprint, validation_subset
 from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
@@ -25,7 +24,7 @@ def first_record(plan: Plan) -> dict[str, Any]:
     settings = plan.settings
     return {
         "format_version": RECORD_FORMAT,
-        "atom_nas_version": _version(),
+        "atom_nas_version": __version__,
         "command": settings.command,
         "seed": settings.seed,
         "dataset": {
@@ -170,10 +169,3 @@ def _confirm(plan: Plan) -> dict[str, Any] | None:
     if plan.confirm is None:
         return None
     return {"count": plan.settings.confirm, "settings": plan.confirm.settings()}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("atom-nas")
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "0+unknown"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from atom_nas import recipes
 from atom_nas.config import construct, given
-from atom_nas.estimators import score_of_own
+from atom_nas.estimators import TRAINED_BESIDE, score_of_own
 from atom_nas.run_folder import RECORD, read_record
 from reports.weights import weights_of
 from search_spaces import is_own
@@ -21,7 +21,7 @@ KEPT = "settings"
 """The entry of the record."""
 _OF_A_SESSION = ("out", "resume", "command", "workers")
 _THEN = " && "
-_GROUPS = {"training", "proxy_space"}
+_GROUPS = {"training", "proxy_space", "training_free"}
 """Of these what is said is added to what the run has, setting by setting, as to a recipe."""
 _OF_CONFIRMATION = {"confirm_images", "confirm_epochs", "confirm_training"}
 _OF_REFERENCE = {"reference_samples", "reference_images", "reference_epochs", "reference_training"}
@@ -49,39 +49,52 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
 
     record = _record(values["out"]) if values["resume"] else {}
     before = record.get(KEPT)
-    known = {each.name for each in fields(SearchSettings)} - {*_OF_A_SESSION, *said}
-    if isinstance(before, dict) and "space" in known:
+    if isinstance(before, dict):
+        # What a recipe did not bring yet when the run began, it does not bring to it now.
+        whole = _restored(before, values, said)
+    else:
+        before, whole = {}, recipes.filled(values, said)
+    if record and "unwhiten" not in {*said, *before}:
+        whole["unwhiten"] = False  # as all searches before there was the choice
+    whole["command"] = _continued(record.get("command"), values["command"])
+    settings = construct(SearchSettings, given(**whole))
+    _require_of_use(settings, said)
+    _tell_of_code(record, settings, said)
+    return settings
+
+
+def _restored(before: Mapping[str, Any], values: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
+    """What the run has where nothing was said, and the values given elsewhere."""
+    from atom_nas.settings import SearchSettings
+
+    unsaid = {each.name for each in fields(SearchSettings)} - {*_OF_A_SESSION, *said}
+    if "space" in unsaid:
         _require_named(before.get("space"), values["out"])
-    restored = {name: before[name] for name in known & before.keys()} if isinstance(before, dict) else {}
-    if record and "unwhiten" in known:
-        restored.setdefault("unwhiten", False)  # as all searches before there was the choice
-    earlier = before.get("reference") if isinstance(before, dict) else None
-    if "reference" in said and not _same_file(str(values["reference"]), earlier):
-        column = restored.pop("reference_column", None)  # of the earlier table
-        now = values.get("reference_column")
-        is_table = values["reference"] not in ("real", "none")
-        if is_table and column not in (None, now) and "reference_column" not in said:
-            warnings.warn(
-                f"the reference is another than the run's, of which the column {column!r} was taken: of this "
-                f"one it is {now!r}, unless --reference-column names another",
-                stacklevel=2,
-            )
-    # Code runs only if the command names it; what it has scored stays in the run.
+    restored = {name: before[name] for name in unsaid & before.keys()}
+    if "reference" in said and not _same_file(str(values["reference"]), before.get("reference")):
+        _leave_column(restored, values)
     theirs = restored.get("estimators")
     if isinstance(theirs, list):
-        restored["estimators"] = [name for name in theirs if not (isinstance(name, str) and is_own(name))]
-    # What a recipe did not bring yet when the run began, it does not bring to it now.
-    unknown = {name: values.get(name) for name in known - before.keys()} if isinstance(before, dict) else {}
-    if isinstance(before, dict):
-        values |= unknown | {
-            name: _merged(before.get(name), values.get(name)) for name in _GROUPS & set(said)
-        }
-    else:
-        values = recipes.filled(str(values.get("space")), values, said)
-    if isinstance(theirs, list):
+        # Code runs only if the command names it; what it has scored stays in the run.
         _require_code(theirs, restored.get("combine"), values["out"])
-    command = _continued(record.get("command"), values["command"])
-    settings = construct(SearchSettings, given(**{**values, **restored, "command": command}))
+        restored["estimators"] = [name for name in theirs if not (isinstance(name, str) and is_own(name))]
+    groups = {name: _merged(before.get(name), values.get(name)) for name in _GROUPS & set(said)}
+    return {**values, **groups, **restored}
+
+
+def _leave_column(restored: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Restore no name of a column, which was of another table than the reference of now."""
+    column, now = restored.pop("reference_column", None), values.get("reference_column")
+    if column not in (None, now) and values["reference"] not in ("real", "none"):
+        warnings.warn(
+            f"the reference is another than the run's, of which the column {column!r} was taken: of this "
+            f"one it is {now!r}, unless --reference-column names another",
+            stacklevel=2,
+        )
+
+
+def _require_of_use(settings: "SearchSettings", said: Collection[str]) -> None:
+    """Refuse what was said of a stage that the search does not have."""
     if settings.confirm is None and _OF_CONFIRMATION & set(said):
         raise ValueError(
             "--confirm-images, --confirm-epochs and --set-confirm say how to confirm: add --confirm K"
@@ -92,8 +105,28 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
             f"{option} says how the reference is trained, and --reference {settings.reference} trains none: "
             "leave one of them out"
         )
-    _tell_of_code(record, settings, said)
-    return settings
+    if (
+        settings.training_free
+        and "training_free" in said
+        and not {*settings.estimators}.difference(TRAINED_BESIDE)
+    ):
+        raise ValueError(
+            "--set-training-free says what training-free estimators look at: name some by --estimators, e.g. "
+            "--estimators synflow,naswot"
+        )
+
+
+def resumed(out: Path | str, **changes: Any) -> "SearchSettings":
+    """The settings of the search in a run folder, to go on with it as the command does.
+
+    Args:
+        changes: fields of `SearchSettings` that are to be other than they were, e.g. confirm=3; code of the
+            user's own (space, estimators) has to be named again.
+    Raises:
+        ValueError: there is no run, its record is damaged, or a setting is wrong.
+    """
+    read_record(Path(out))
+    return search_settings(set(changes), **{"command": "", **changes, "out": Path(out), "resume": True})
 
 
 def how_to_confirm(
@@ -159,7 +192,8 @@ def _continued(earlier: Any, command: str) -> str:
         return command
     again = f"{command} --resume"
     commands = earlier.split(_THEN)
-    return earlier if command == commands[0] or again in commands else f"{earlier}{_THEN}{again}"
+    known = not command or command == commands[0] or again in commands
+    return earlier if known else f"{earlier}{_THEN}{again}"
 
 
 def _same_file(given: str, earlier: Any) -> bool:

@@ -60,6 +60,8 @@ class SearchSettings:
         confirm_epochs: of these trainings.
         confirm_training: other fields of their `TrainingConfig`.
         estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
+        training_free: fields of `atom_nas.estimators._untrained.UntrainedConfig`: which minibatch the
+            training-free ones of them look at.
         score: the score that ranks, and that strategies learn from; with successive halving, the one by which
             architectures go on. `mean_of_ranks` ranks by the mean of an architecture's ranks by each of
             `combine`, known only once all are scored: strategies learn from `criterion` then.
@@ -107,6 +109,7 @@ class SearchSettings:
     confirm_epochs: int = CONFIRM_EPOCHS
     confirm_training: Mapping[str, Any] = field(default_factory=dict)
     estimators: tuple[str, ...] = ()
+    training_free: Mapping[str, Any] = field(default_factory=dict)
     score: str = "validation_accuracy"
     combine: tuple[str, ...] = ()
     engine: str = "local"
@@ -124,6 +127,9 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
+        for name in ("estimators", "combine"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         if self.score in estimators.TRAINING_FREE:
             raise ValueError(
@@ -171,5 +177,7 @@ class SearchSettings:
 
 
 def _at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and type(value) is not int:
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
     if value is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -82,18 +82,20 @@ def make_estimators(settings: "SearchSettings", trainings: Trainings, data: Sear
         )
     return Estimators(
         proxy=estimators.load("proxy").estimator(data, **as_proxy),
-        others=tuple(_beside(name, data, as_proxy) for name in settings.estimators),
+        others=tuple(
+            _beside(name, data, as_proxy if name in estimators.TRAINED_BESIDE else settings.training_free)
+            for name in settings.estimators
+        ),
         reference=reference,
         confirm=confirm,
     )
 
 
-def _beside(name: str, data: SearchData, as_proxy: Mapping[str, Any]) -> Estimator:
+def _beside(name: str, data: SearchData, options: Mapping[str, Any]) -> Estimator:
     made: Estimator
     if is_own(name):
-        made = importlib.import_module("atom_nas.estimators.own").estimator(name, data)
+        made = importlib.import_module("atom_nas.estimators.own").estimator(name, data, **options)
     else:
-        options = as_proxy if name in estimators.TRAINED_BESIDE else {}
         made = estimators.load(name).estimator(data, **options)
     return made
 

@@ -99,26 +99,12 @@ def show_label(
     overwrite: bool,
 ) -> None:
     """Label with a bar, and say what came of it; says if the machine lacks the precision asked for."""
-    from atom_nas.config import construct
-    from atom_nas.names import choose
-    from distill.labelling import LabelConfig, label, teacher_training
-    from distill.networks import NETWORKS
-    from distill.settings import resolve_device
+    from atom_nas.labelling import planned
+    from distill.labelling import label
     from distill.synthetic import load
-    from distill.training import TrainingConfig
-    from search_spaces import is_own
 
-    if "network" in options:
-        if is_own(options["network"]):
-            allowed = ", ".join(NETWORKS)
-            raise ValueError(
-                f"--network takes no network of your own, which is for evaluate; allowed: {allowed}"
-            )
-        choose("network", options["network"], NETWORKS)
-    unlabelled, resolved = load(directory), resolve_device(device)
-    chosen = construct(TrainingConfig, {**teacher_training().as_dict(), **training})
-    config, fallback = chosen.suited_to(unlabelled.card["dataset"]["name"]).settled(resolved)
-    settings = LabelConfig(training=config, **options)
+    unlabelled = load(directory)
+    settings, resolved, fallback = planned(unlabelled, options, training=training, device=device)
     if fallback:
         say(fallback)
     real = unlabelled.real_dataset(data_dir, dataset)

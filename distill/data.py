@@ -45,12 +45,6 @@ class Split:
         """The images at `indices` (int64), in that order."""
         return Split(self.images[indices], self.labels[indices])
 
-    def share_memory(self) -> "Split":
-        """Move the tensors to shared memory, so that worker processes read them without a copy."""
-        self.images.share_memory_()
-        self.labels.share_memory_()
-        return self
-
     def class_indices(self, classes: int) -> list[Tensor]:
         """For each class 0..classes-1 the int64 positions of its images, in order."""
         return [torch.nonzero(self.labels == k).flatten() for k in range(classes)]

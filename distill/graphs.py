@@ -6,6 +6,7 @@ and nothing waits for the GPU within an epoch. The numbers are those of the eage
 Letters: N images, B of them a step, S steps an epoch, R parameters of an augmentation.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 50
 """Recording costs about as much as ten steps."""
 _WARM_UPS = 3
+_failed = False
 _KNOWN = ("torch", "torchvision", "nni", "distill", "search_spaces")
 PROMISE = "cuda_graphs"
 """A module class of the user's own that is true of promises that its `forward` can be recorded."""
@@ -146,7 +148,7 @@ class RecordedSteps:
         places = torch.zeros(2, size, dtype=torch.int64, device=device)
         values = torch.zeros(rows.numel() + 1, device=device)
         changed = [*self._parameters, *self._of.network.buffers(), *self._momentum, self._total]
-        graph = record(lambda: self._step(places, values), changed, device)
+        graph = record(lambda: self._step(places, values), changed, device, "training")
 
         def replay(place: Tensor, value: Tensor) -> None:
             places.copy_(place)
@@ -196,21 +198,35 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def record(step: Callable[[], None], changed: Sequence[Tensor], device: torch.device) -> torch.cuda.CUDAGraph:
+def broken() -> bool:
+    """Whether a recording failed in this process: what torch keeps of it would spoil others, and memory."""
+    return _failed
+
+
+@functools.cache
+def _side(device: torch.device, purpose: str) -> torch.cuda.Stream:  # noqa: ARG001
+    """Where steps are recorded: cuBLAS keeps some MiB for every stream that it has seen."""
+    return torch.cuda.Stream(device)
+
+
+def record(
+    step: Callable[[], None], changed: Sequence[Tensor], device: torch.device, purpose: str
+) -> torch.cuda.CUDAGraph:
     """A step as a graph, which reads and writes where it does now.
 
     It is run some times before, on another stream, as torch asks: libraries choose and load their kernels.
 
     Args:
         changed: what the step changes; put back, as torch's random state is.
+        purpose: graphs of one are never replayed at once.
     Raises:
         UnrecordableError: it cannot be recorded.
         torch.cuda.OutOfMemoryError: there is too little memory.
     """
+    global _failed
     before, random = [tensor.detach().clone() for tensor in changed], torch.cuda.get_rng_state(device)
-    graph = torch.cuda.CUDAGraph()
+    graph, side, current = torch.cuda.CUDAGraph(), _side(device, purpose), torch.cuda.current_stream(device)
     try:
-        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
@@ -224,8 +240,12 @@ def record(step: Callable[[], None], changed: Sequence[Tensor], device: torch.de
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        _failed = True
         raise UnrecordableError(str(error).strip().partition("\n")[0]) from None
     finally:
+        # A capture that fails leaves its stream the current one, which puts its own device before.
+        with torch.cuda.device(device):
+            torch.cuda.set_stream(current)
         with torch.no_grad():
             for tensor, old in zip(changed, before, strict=True):
                 tensor.copy_(old)
@@ -238,7 +258,7 @@ def recorded(material: Material, steps: int) -> RecordedSteps | None:
 
     Warns, once a process, where they cannot be recorded.
     """
-    if material.images.device.type != "cuda" or steps < FEWEST_STEPS:
+    if material.images.device.type != "cuda" or steps < FEWEST_STEPS or broken():
         return None
     if stranger := _stranger(material.network):
         warnings.warn(

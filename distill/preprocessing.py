@@ -91,12 +91,6 @@ class Preprocessing:
         )
         return Preprocessing(self.mean.to(device), self.std.to(device), whitening)
 
-    def share_memory(self) -> "Preprocessing":
-        """Move the tensors to shared memory, so that worker processes read them without a copy."""
-        for tensor in (self.mean, self.std, *(vars(self.whitening).values() if self.whitening else ())):
-            tensor.share_memory_()
-        return self
-
 
 def fit_preprocessing(images: Tensor, *, zca: bool, epsilon: float = 0.1) -> Preprocessing:
     """Statistics of training images.

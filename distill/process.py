@@ -79,3 +79,12 @@ def return_freed_memory() -> None:
     """Hand back to the system what this process has freed, where the C library is glibc."""
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory: torch has an exception for it where its own allocator on a GPU
+    fails, cuBLAS, cuDNN and the driver have words."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("alloc_cpu", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in words)

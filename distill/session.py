@@ -109,9 +109,6 @@ class Session:
     def preparing(self, what: str, done: int, total: int) -> None:
         """Called in the midst of long work that comes before the first iteration."""
 
-    def warn(self, message: str) -> None:
-        """Something the user should know."""
-
 
 class RecordedSession(Session):
     """Keeps a log and checkpoints in a folder.

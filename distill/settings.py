@@ -84,8 +84,12 @@ class DistillSettings:
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
         # Before any image is read: the first reading of a large dataset takes minutes.
-        if self.ipc < 1:
-            raise ValueError(f"ipc must be at least 1, not {self.ipc}")
+        for name in ("ipc", "images_every", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
         for name in ("seed", "validation_seed"):
@@ -97,10 +101,6 @@ class DistillSettings:
         self._require_watchable()
 
     def _require_watchable(self) -> None:
-        for name in ("images_every", "evaluate_every"):
-            every = getattr(self, name)
-            if every is not None and every < 1:
-                raise ValueError(f"{name} must be at least 1, not {every}")
         if self.images_every and self.board is None:
             raise ValueError("images_every is for the images in TensorBoard: add --tensorboard")
         if self.evaluate_every and not self.validation_fraction:

@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reports.document import Report
+    from reports.planning import plan
     from reports.schema import Run, read_run
     from reports.writing import WrittenReport, write_report
 
-__all__ = ["Report", "Run", "WrittenReport", "read_run", "write_report"]
+__all__ = ["Report", "Run", "WrittenReport", "plan", "read_run", "write_report"]
 
 _HOMES = {
     "Report": "reports.document",
     "Run": "reports.schema",
     "WrittenReport": "reports.writing",
+    "plan": "reports.planning",
     "read_run": "reports.schema",
     "write_report": "reports.writing",
 }
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

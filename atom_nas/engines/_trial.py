@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from atom_nas.engines.base import Job, Outcome, Work
+from distill import graphs
 from distill.environment import begin_measuring, memory_used_mb
+from distill.process import is_want_of_memory
 from search_spaces.foreign import lines_of
 
 _MAX_REASON = 300
@@ -23,8 +25,8 @@ def run_trial(
             interrupts, has `BaseException`.
     Returns:
         Its outcome; whether this process should not be trusted with another one: an exhausted memory stays
-        fragmented, and a CUDA error may leave the device unusable for the process; whether it failed for
-        want of memory.
+        fragmented, a CUDA error may leave the device unusable for the process, and so may a recording that
+        failed; whether it failed for want of memory.
     """
     before = begin_measuring(device)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -34,7 +36,7 @@ def run_trial(
         scores = _scores(job, work, device)
     except caught as error:
         reason, spoiled = one_line(error), _spoils(error, device)
-        starved = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+        starved = is_want_of_memory(error)
     outcome = Outcome(
         job=job,
         reason=reason,
@@ -44,7 +46,7 @@ def run_trial(
         peak_memory_mb=memory_used_mb(device, before),
         device=device.type,
     )
-    return outcome, spoiled, starved
+    return outcome, spoiled or graphs.broken(), starved
 
 
 def one_line(error: BaseException) -> str:

@@ -67,12 +67,17 @@ class Workload:
     proxies: Mapping[str, Builder] = field(default_factory=dict)
     repeats: Mapping[str, int] = field(default_factory=dict)
 
-    def warm_up(self, device: torch.device) -> None:  # noqa: ARG002
-        """Use the operation counter once, and the builder's first use of its libraries."""
+    def warm_up(self, device: torch.device) -> None:
+        """Use the operation counter once, on a GPU the libraries that networks need, and the builder's first
+        use of its own."""
         for build in (self.build, *self.proxies.values()):
             if isinstance(build, SlowAtFirst):
                 build.warm_up()
         network_costs(nn.Conv2d(self.image_shape[0], 1, 1), self.image_shape)
+        if device.type != "cpu":
+            images = torch.zeros(2, *self.image_shape, device=device)
+            small = nn.Sequential(nn.LazyConv2d(8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.LazyLinear(2))
+            small.to(device)(images).sum().backward()
 
     def scores(self, job: "Job", device: torch.device) -> dict[str, float]:
         """The scores of a freshly built network by the job's estimator, and the architecture's costs."""

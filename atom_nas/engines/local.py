@@ -241,10 +241,12 @@ class LocalEngine:
         job, seconds, cpu_seconds = worker.job, time.perf_counter() - worker.started, worker.cpu_seconds()
         assert job is not None
         self._drop(worker)
-        return self._failed(job, f"{OVERDUE} {job.limit:g} seconds, the limit", seconds, cpu_seconds)
+        limit = f"{job.limit!r}".removesuffix(".0")  # every digit: a run that goes on reads it again
+        return self._failed(job, f"{OVERDUE} {limit} seconds, the limit", seconds, cpu_seconds)
 
     def _failed(self, job: Job, reason: str, seconds: float, cpu_seconds: float | None = None) -> Outcome:
-        """Of a job whose process could not tell; its one thread was busy all the time if nobody knows."""
+        """Of a job whose process did not report. Where its CPU time is not known, its one thread is taken to
+        have been busy all the time."""
         return Outcome(
             job=job,
             reason=reason,

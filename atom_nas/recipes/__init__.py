@@ -35,15 +35,18 @@ def settings(space: str) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
-def filled(space: str, values: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
-    """Settings with those of the recipe where the user said nothing; of a group of settings, entry by entry.
+def filled(values: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
+    """Settings with those of the space's recipe where the user said nothing; of a group of settings, entry by
+    entry.
 
     Args:
         values: fields of `SearchSettings`; None stands for the default.
         said: the names of the fields that the user gave.
     """
+    from atom_nas.settings import SearchSettings
+
     whole = dict(values)
-    for name, own in settings(space).items():
+    for name, own in settings(str(values.get("space") or SearchSettings.space)).items():
         given = {} if values.get(name) is None else values[name]
         if isinstance(own, Mapping) and isinstance(given, Mapping):
             whole[name] = {**own, **given}
@@ -62,7 +65,7 @@ def with_recipe(**values: Any) -> "SearchSettings":
     from atom_nas.config import construct
     from atom_nas.settings import SearchSettings
 
-    return construct(SearchSettings, filled(str(values.get("space")), values, values))
+    return construct(SearchSettings, filled(values, values))
 
 
 def followed(chosen: "SearchSettings") -> dict[str, Any]:

@@ -182,8 +182,9 @@ class Replayed:
         return self._loss
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, and the device's memory go, which cycles would keep for a while."""
         self._draws.close()
+        self._graph = self._inputs = self._state = self._loss = None
 
     def _record(self, state: State, inputs: Drawn) -> torch.cuda.CUDAGraph:
         def step() -> None:
@@ -192,7 +193,7 @@ class Replayed:
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=True, allow_tf32=torch.backends.cudnn.allow_tf32
         ):
-            return record(step, [state.images, state.momentum], self._problem.device)
+            return record(step, [state.images, state.momentum], self._problem.device, "matching")
 
     def _step(self, state: State, inputs: Drawn) -> MatchingLoss:
         parameters = list(self._network.parameters())
@@ -210,7 +211,6 @@ class Replayed:
         kinds, rows = kinds[group], rest[:-1].view(classes, -1)[group]
         taken = slice(group.start * config.batch_real, group.stop * config.batch_real)
         pixels = inputs.pixels[taken] if self._pixels is None else self._pixels[positions[taken]]
-        ipc = self._problem.ipc
         matched, before = config.matched(ipc), group.start * config.decoded(ipc)
         chosen = chosen[group.start * matched : group.stop * matched] - before
         with torch.no_grad():

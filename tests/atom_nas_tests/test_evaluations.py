@@ -289,10 +289,12 @@ def test_several_sets_stand_side_by_side(synthetic: SyntheticSet) -> None:
     assert [name for name, _ in matrix(found(given))] == ["random", "b", "random real"]
 
 
-def test_one_set_keeps_its_form(synthetic: SyntheticSet) -> None:
+def test_of_one_set_the_accuracies_are_at_hand_too(synthetic: SyntheticSet) -> None:
     record = as_record(found(plan(synthetic)))
-    named = ["dataset", "split", "training", "seed", "networks", "random_baseline", "reused"]
-    assert list(record) == named
+    (entry,), (baseline,) = record["sets"], record["random_baselines"]
+    assert entry["networks"] == record["networks"]
+    assert baseline["networks"] == record["random_baseline"]["networks"]
+    assert record["seeds"] == []
     assert (record["dataset"], record["split"]) == ("digits", "test")
     assert record["networks"]["convnet2"]["values"] == [0.5, 0.7]
     assert record["random_baseline"]["networks"]["convnet2"]["values"] == [0.6, 0.7 + 0.1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import atom_nas
 from atom_nas.resuming import kept, search_settings
 from atom_nas.settings import SearchSettings
 
@@ -129,3 +130,24 @@ def test_no_reference_is_not_told_how_to_train(tmp_path: Path, name: str) -> Non
     with pytest.raises(ValueError, match="--set-reference says how"):
         search_settings({"reference_training"}, synthetic=tmp_path, out=tmp_path, resume=False, command="",
                         reference="table.csv", reference_training={"epochs": 3})  # fmt: skip
+
+
+def test_minibatches_of_no_estimator_are_refused(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"synthetic": tmp_path, "out": tmp_path, "resume": False, "command": ""}
+    given["training_free"] = {"images": "real"}
+    for none in ((), ("early-stopping",)):
+        with pytest.raises(ValueError, match=r"--set-training-free says what .* --estimators synflow,naswot"):
+            search_settings({"training_free", "estimators"}, **given, estimators=none)
+    found = search_settings({"training_free", "estimators"}, **given, estimators=("zico",))
+    assert found.training_free == {"images": "real"}
+
+
+def test_from_python_a_run_goes_on_as_it_was(begun: SearchSettings) -> None:
+    found = atom_nas.resumed(str(begun.out), confirm=3, training={"momentum": 0.8})
+    assert (found.synthetic, found.samples, found.seed) == (begun.synthetic, 7, 5)
+    assert (found.confirm, found.resume, found.command) == (3, True, begun.command)
+    assert found.training == {"learning_rate": 0.1, "momentum": 0.8}
+    with pytest.raises(ValueError, match="unknown setting 'confrm': did you mean 'confirm'"):
+        atom_nas.resumed(begun.out, confrm=3)
+    with pytest.raises(ValueError, match="is not a run folder"):
+        atom_nas.resumed(begun.out / "absent")

@@ -13,6 +13,7 @@ from atom_nas.engines.base import Job, Outcome, Workload
 from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.measure import network_costs
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
+from distill import graphs
 from distill.training import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -115,3 +116,29 @@ def test_whatever_a_network_raises_is_a_reason(error: BaseException) -> None:
     outcome, spoiled, starved = run("fine", Raising(), caught=BaseException)
     assert (outcome.reason or "").startswith(type(error).__name__)
     assert (spoiled, starved) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "starved"),
+    [
+        (torch.OutOfMemoryError("CUDA"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+    ],
+    ids=str,
+)
+def test_want_of_memory_is_told_from_other_failures(error: Exception, starved: bool) -> None:
+    class Raising(CountingEstimator):
+        def score(self, *_: Any, **__: Any) -> dict[str, float]:
+            raise error
+
+    assert run("fine", Raising())[2] is starved
+
+
+def test_a_process_in_which_a_recording_failed_is_trusted_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("fine", CountingEstimator())[1:] == (False, False)
+    monkeypatch.setattr(graphs, "_failed", True)
+    outcome, spoiled, _ = run("fine", CountingEstimator())
+    assert (outcome.reason, spoiled) == (None, True)

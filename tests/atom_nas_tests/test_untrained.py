@@ -1,6 +1,7 @@
 """Training-free estimators against loops written from their equations."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from atom_nas.estimators import (
     zico,
 )
 from atom_nas.estimators._untrained import UntrainedConfig, in_turns
+from atom_nas.plan import prepare
+from atom_nas.search import run_search
+from atom_nas.settings import SearchSettings
 
 IMAGES = torch.randn(6, 1, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -174,3 +178,14 @@ def test_real_and_synthetic_images_come_in_model_space() -> None:
     for kind, pool in (("synthetic", data.synthetic_images), ("real", data.preprocessing(data.fit.images))):
         made: Any = snip.estimator(data, images=kind, batch_size=6)
         assert all(any(torch.equal(image, other) for other in pool) for image in made._images)
+
+
+def test_a_search_says_which_images_its_estimators_look_at(quick: SearchSettings) -> None:
+    given = {"images": "real", "batch_size": 20}
+    settings = replace(quick, estimators="early-stopping,snip,synflow", training_free=given, reference="none")
+    _, *others = prepare(settings).others
+    assert [each.name for each in others] == ["snip", "synflow"]
+    assert [each.settings() | given for each in others] == [each.settings() for each in others]
+    run_search(replace(settings, estimators="snip"))
+    with pytest.raises(ValueError, match=r"estimators\.snip\.images was 'real' there and is 'synthetic' now"):
+        run_search(replace(settings, estimators="snip", training_free={}, resume=True))

@@ -189,6 +189,7 @@ def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(monkeypatch: pyte
     """torch would capture a stream of the current device, whatever device the step works on."""
     device, current = torch.device("cuda:1"), [torch.device("cuda:0")]
     captured: list[tuple[Any, torch.device]] = []
+    current_streams: list[Any] = []
 
     class Stream:
         def __init__(self, of: torch.device) -> None:
@@ -218,6 +219,7 @@ def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(monkeypatch: pyte
         "stream": lambda _: nullcontext(),
         "device": on,
         "graph": capture,
+        "set_stream": current_streams.append,
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     changed = torch.zeros(2)
@@ -225,9 +227,47 @@ def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(monkeypatch: pyte
     def step() -> None:
         changed.add_(1)
 
-    graphs.record(step, [changed], device)
-    assert captured == [(device, device)]
+    graphs._side.cache_clear()
+    for _ in range(2):
+        graphs.record(step, [changed], device, "training")
+    assert captured == [(device, device)] * 2
     assert changed.tolist() == [0, 0]
+    assert [each.device for each in current_streams] == [device] * 2
+    assert graphs._side.cache_info().misses == 1  # cuBLAS would keep memory for every stream it has seen
+
+
+def test_a_recording_that_fails_is_the_processs_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, made = torch.device("cuda"), []
+
+    class Stream:
+        def __init__(self, of: torch.device) -> None:
+            made.append(of)
+
+        def wait_stream(self, _: Any) -> None:
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(graphs, "_failed", False)
+    for name, fake in {
+        "get_rng_state": lambda _: None,
+        "set_rng_state": lambda *_: None,
+        "CUDAGraph": object,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "device": lambda _: nullcontext(),
+        "set_stream": lambda _: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    graphs._side.cache_clear()
+    steps: Any = lambda _: graphs.record(lambda: None, [], device, "training")  # noqa: E731
+    monkeypatch.setattr(graphs, "RecordedSteps", steps)
+    known: Any = OnGPU(nn.Linear(3, 3))
+    assert not graphs.broken()
+    with pytest.warns(UserWarning, match="training without CUDA graphs: operation not permitted$"):
+        assert recorded(known, FEWEST_STEPS) is None
+    assert graphs.broken()
+    tries = len(made)
+    assert recorded(known, FEWEST_STEPS) is None
+    assert len(made) == tries
 
 
 def test_losses_that_are_read_late_name_the_epoch_that_was_not_finite() -> None:

@@ -364,6 +364,7 @@ def test_a_set_can_be_used_after_its_folder_has_moved(tmp_path):
     [
         MemoryError("out of words"),
         torch.OutOfMemoryError("out of words on the GPU"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`, out of words"),
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:127] out of words.\nException raised from alloc at x.cpp"
         ),
