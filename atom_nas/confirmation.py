@@ -43,7 +43,7 @@ def best(trials: Sequence[Trial], score: str, count: int) -> list[Trial]:
     return sorted(done, key=lambda trial: -sign * trial.scores[score])[:count]
 
 
-def first(run: RunFolder, count: int) -> list[Trial]:
+def best_distinct(run: RunFolder, count: int) -> list[Trial]:
     """The first of the run's ranking that are different networks, in its order.
 
     Of names of one network, which have the same rank, one is enough: to train it again says nothing new.

@@ -13,7 +13,7 @@ import torch
 from atom_nas import __version__
 from atom_nas.estimators.base import SCORING_VERSION
 from atom_nas.names import choose
-from atom_nas.own_network import Builder, OwnNetwork, found
+from atom_nas.own_network import Builder, OwnNetwork, find
 from distill import kernels
 from distill.evaluation import default_network
 from distill.files import cache_folder, printable
@@ -183,10 +183,10 @@ def choose_networks(names: Sequence[str] | None, synthetic: SyntheticSet) -> dic
     chosen: dict[str, OwnNetwork | None] = {}
     for name in map(str.strip, names):
         if is_own(name):
-            network = found(name)
+            network = find(name)
             known = chosen.setdefault(network.title, network)
             if known != network:
-                raise ValueError(f"{name} has the name of another network: call one of them otherwise")
+                raise ValueError(f"{name} has the name of another network: rename one of them")
         elif name.endswith(".py"):
             raise ValueError(f"{name} may define several networks: name one by {name}:FUNCTION")
         else:

@@ -62,7 +62,7 @@ def count(text: str) -> typer.models.OptionInfo:
 
 
 def quantity(text: str) -> float:
-    """A number, with k, M or G for thousands, millions or milliards of it.
+    """A number, with k, M or G for thousands, millions or billions of it.
 
     Raises:
         typer.BadParameter: it is none.
@@ -272,7 +272,7 @@ SearchRepeats = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Trainings of each architecture on it, with seeds of their own; its scores are means.  "
+        help="Times each architecture is trained on the synthetic set, by as many seeds; scores are means.  "
         "[default: of the space's recipe, else 1]",
     ),
 ]

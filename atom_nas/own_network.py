@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill import networks
 from search_spaces import own
-from search_spaces.foreign import told, warn_of_probabilities
+from search_spaces.foreign import in_one_line, warn_of_probabilities
 
 ImageShape = tuple[int, int, int]
 
@@ -29,7 +29,7 @@ class OwnNetwork(own.UsersFunction):
         return f"{path.parent.name if path.name == '__init__.py' else path.name}:{function}"
 
 
-def found(name: str) -> OwnNetwork:
+def find(name: str) -> OwnNetwork:
     """The network that FILE.py:FUNCTION or module:FUNCTION stands for.
 
     Raises:
@@ -61,7 +61,7 @@ class Builder:
         if name not in self.own:
             return networks.build(name, image_shape, classes, generator)
         function = self.own[name].current("meanwhile: repeat the command")
-        with torch.random.fork_rng(devices=[]), told(f"{name} fails"):
+        with torch.random.fork_rng(devices=[]), in_one_line(f"{name} fails"):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             network = function(tuple(image_shape), classes)
         if not isinstance(network, nn.Module):
@@ -76,7 +76,8 @@ class Builder:
         """
         network = self(name, image_shape, classes, torch.Generator().manual_seed(0)).eval()
         shape = "x".join(map(str, image_shape))
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), told(f"{name} fails on {shape} images"):
+        fails = f"{name} fails on {shape} images"
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_one_line(fails):
             logits = network(torch.zeros(2, *image_shape))
         if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, classes):
             gives = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -214,7 +214,7 @@ def _whitening_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
-    """The user's own estimators whose code is another now and that have no score by the code of then.
+    """The user's own estimators whose code has changed and that have no score by the earlier code.
 
     Raises:
         ValueError: one has such scores, with which those by the code of now cannot be mixed.
@@ -231,8 +231,8 @@ def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
         for name in changed:
             if any(trial.done for trial in trials.trials(name)):
                 raise ValueError(
-                    f"the code of {name} has changed since {path} was scored by it: put it back, or call the "
-                    "function otherwise to score by what it is now as well"
+                    f"the code of {name} has changed since {path} was scored by it: put it back, or rename "
+                    "the function to score by what it is now as well"
                 )
     return changed
 

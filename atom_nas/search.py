@@ -17,7 +17,7 @@ import torch
 
 from atom_nas import engines
 from atom_nas.asha import Asha
-from atom_nas.confirmation import Confirmation, first, require_same_training
+from atom_nas.confirmation import Confirmation, best_distinct, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
@@ -28,7 +28,7 @@ from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
 from atom_nas.runner import Progress, SpaceBuilder, Special, Stage, costliest_first, expected_costs
-from atom_nas.same import SameNetworks
+from atom_nas.same_networks import SameNetworks
 from atom_nas.search_summary import SearchSummary, summarised
 from atom_nas.settings import SearchSettings
 from atom_nas.strategies import LEARNING, AshaConfig, run_strategy
@@ -209,7 +209,7 @@ class _Session:
     def confirm(self) -> None:
         """Train the best on the real images, and keep them."""
         if self._settings.confirm:
-            chosen = first(self._folder, self._settings.confirm)
+            chosen = best_distinct(self._folder, self._settings.confirm)
             with self._folder.timing("confirm_wall_seconds"):
                 Confirmation(self._plan, self._folder, self._stage, self._tell).ensure(chosen)
 

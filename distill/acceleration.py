@@ -35,7 +35,7 @@ def decide(compiled: bool | Auto, work: Work, device: torch.device) -> tuple[boo
         return missing is None, missing or "the run is long enough for it to pay"
     missing = why_not_compile(device.type) if compiled else None
     if missing:
-        raise ValueError(f"compile=true cannot be had: {missing}; leave it out")
+        raise ValueError(f"compile=true is not possible here: {missing}; leave it out")
     return compiled, "as asked for"
 
 

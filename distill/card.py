@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from distill.checkpoint import CHECKPOINT
+from distill.files import read_regular
 from distill.formation import require_factor
 from distill.validation import first_problem
 
@@ -17,6 +18,7 @@ FORMAT_VERSION, WITH_FACTOR = 3, 2
 """Of a set with soft labels, and of one whose stored images hold several; others have format 1, which all
 versions read."""
 CARD, SHARD = "card.json", "shard.json"
+_LARGEST = 64 * 2**20
 _SEARCH_RECORD = "run.json"
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -164,7 +166,7 @@ def _read(folder: Path, kind: type[AnyCard]) -> AnyCard:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {kind.what} (no {kind.file} there){_instead(folder)}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_regular(path, _LARGEST).decode())
         json.dumps(raw, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{path} holds text that is not Unicode: half of a surrogate pair") from None

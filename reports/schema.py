@@ -92,6 +92,7 @@ class SpaceInfo(_Part):
     limits: dict[Literal["parameters", "flops"], Limit] = {}
 
 
+_MOST_BYTES = 64 * 2**20  # of a record
 _OF_A_LIST = ("fingerprint", "duplicates", "among", "halving")
 
 
@@ -293,10 +294,11 @@ def _read_info(path: Path) -> RunInfo:
             f"{path.parent} is not a run folder: it has no {path.name}, which search writes to its --out"
         )
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(
-            content, ensure_ascii=False
-        ).encode()  # half of a surrogate pair could not be written again
+        # Half of a surrogate pair could not be written again.
+        json.dumps(content, ensure_ascii=False).encode()
         field = _overflowing(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(

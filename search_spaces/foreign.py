@@ -139,7 +139,7 @@ class NniSpace:
         reason = self.misfit(architecture, image_shape)
         if reason is not None:
             raise ValueError(f"{architecture} does not fit images of shape {image_shape}: {reason}")
-        with told(f"{architecture} cannot be built"):
+        with in_one_line(f"{architecture} cannot be built"):
             arguments = self.arguments(image_shape, classes)
             network = _nni.frozen(self.kind, arguments, self._sample(architecture))
         return self.finish(network, image_shape, classes)
@@ -186,7 +186,7 @@ def warn_of_probabilities(logits: Tensor, who: str) -> None:
 
 def _fault(space: NniSpace, architecture: Any, image_shape: ImageShape, classes: int) -> str | None:
     try:
-        with told(str(architecture)[:_LONGEST]), _crashes_located():
+        with in_one_line(str(architecture)[:_LONGEST]), _crashes_located():
             _apply(space, architecture, image_shape, classes)
     except ValueError as error:
         return str(error)
@@ -218,7 +218,7 @@ def _crashes_located() -> Iterator[None]:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def in_one_line(what: str) -> Iterator[None]:
     """Turn whatever code that is not ours raises into one line; what it prints goes to stderr."""
     try:
         with redirect_stdout(sys.stderr):

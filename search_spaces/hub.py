@@ -133,7 +133,7 @@ def _load(name: str, options: str, image_shape: ImageShape, classes: int) -> Nni
     import json
 
     from search_spaces import _nni
-    from search_spaces.foreign import NniSpace, told
+    from search_spaces.foreign import NniSpace, in_one_line
 
     entry, given, title = HUB[name], json.loads(options), f"{PREFIX}{name}"
     kind = _nni.hub_class(entry.kind)
@@ -142,7 +142,7 @@ def _load(name: str, options: str, image_shape: ImageShape, classes: int) -> Nni
         labels = {entry.labels: count} if entry.labels else {}
         return {**entry.ours, **given, **labels}
 
-    with told(f"{title} cannot be made with these options"):
+    with in_one_line(f"{title} cannot be made with these options"):
         declared = _nni.declared(kind, arguments(image_shape, classes))
     return NniSpace(
         name=title, title=title, kind=kind, arguments=arguments, finish=_suited, declared=declared

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from search_spaces.base import ImageShape, choose
-from search_spaces.foreign import NniSpace, told
+from search_spaces.foreign import NniSpace, in_one_line
 from search_spaces.sources import FromSource, Home, home_of, one_digest
 
 _GIVEN = ("image_shape", "classes")
@@ -160,7 +160,7 @@ def _load(path: Path, kind: str, code: str, options: str, image_shape: ImageShap
         return {**values, **{each: of_data[each] for each in _GIVEN if each in parameters}}
 
     finder = FromSource(home := home_of(path))
-    with told(f"the constructor of {title} fails"), _importable(home.root, finder):
+    with in_one_line(f"the constructor of {title} fails"), _importable(home.root, finder):
         declared = _nni.declared(made, arguments(image_shape, classes))
     _found.update(finder.found)
     return NniSpace(
@@ -260,7 +260,7 @@ def _run(home: Home, finder: FromSource) -> ModuleType:
         torch.random.fork_rng(devices=[]),
         _nni.importing(),
         _importable(home.root, finder),
-        told(f"{home.path} cannot be run"),
+        in_one_line(f"{home.path} cannot be run"),
     ):
         return _of_package(home.module, home.path) if home.dotted else _of_file(home.path)
 

@@ -132,6 +132,6 @@ def _require_own_names(chosen: Sequence[str]) -> None:
     for name in filter(is_own, chosen):
         function = score_of_own(name)
         if function in {*DESCRIBED, *ESTIMATORS, *RANKING_COLUMNS}:
-            raise ValueError(f"{name}: {function} is a name that atom-nas has: call the function otherwise")
+            raise ValueError(f"{name}: {function} is a name that atom-nas itself uses: rename the function")
         if seen.setdefault(function, name) != name:
-            raise ValueError(f"{name} and {seen[function]} have one name: call one of them otherwise")
+            raise ValueError(f"{name} and {seen[function]} have one name: rename one of them")

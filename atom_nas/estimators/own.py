@@ -18,7 +18,7 @@ from atom_nas.estimators._untrained import Untrained, UntrainedConfig
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from search_spaces import own
 from search_spaces.base import Space
-from search_spaces.foreign import told
+from search_spaces.foreign import in_one_line
 
 _TRIED, _DRAWS = 12, 100
 
@@ -102,7 +102,7 @@ def _some(names: Sequence[str], space: Space, data: SearchData) -> Iterator[Any]
 
 def _fault(function: OwnEstimator, network: nn.Module, device: torch.device) -> str | None:
     try:
-        with told(f"{function.name} scores none of the networks that were tried"):
+        with in_one_line(f"{function.name} scores none of the networks that were tried"):
             function.score(network, seed=0, device=device)
     except ValueError as error:
         return str(error)

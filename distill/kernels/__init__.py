@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -122,7 +123,7 @@ def load() -> ctypes.CDLL:
     name = f"kernels-{_key(compiler)}"
     # One that is whole may be of a machine with the same processor and other system libraries.
     with suppress(OSError):
-        for path in filter(partial(_is_whole, name), _folder().glob(f"{name}-*.so")):
+        for path in filter(partial(_is_ours, name), _folder().glob(f"{name}-*.so")):
             with suppress(OSError, AttributeError):
                 return _bound(path)
     _log.info("compiling the kernels for this processor with %s, which takes some seconds", compiler)
@@ -141,9 +142,12 @@ def _bound(path: Path) -> ctypes.CDLL:
     return loaded
 
 
-def _is_whole(name: str, path: Path) -> bool:
+def _is_ours(name: str, path: Path) -> bool:
+    """Whether it is whole, and written by this user or the system's: what it holds is run."""
     try:
-        return path.is_file() and path.name == _named(name, path)
+        state = path.stat()
+        trusted = state.st_uid in (os.getuid(), 0) and not state.st_mode & stat.S_IWOTH
+        return trusted and path.is_file() and path.name == _named(name, path)
     except OSError:  # a folder, a link to nothing, or not to be read
         return False
 

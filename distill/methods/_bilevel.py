@@ -67,7 +67,7 @@ class BilevelConfig(PixelConfig):
 
         Raises:
             ValueError: if only some classes are to be worked on, the images are too small for the depth, or
-                the precision cannot be had here.
+                the machine lacks the precision.
         """
         if problem.subset is not None:
             raise ValueError(

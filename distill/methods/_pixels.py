@@ -85,7 +85,7 @@ class PixelConfig(ABC):
 
         Raises:
             ValueError: if the factor does not cut the images into equal ones, they are too small for the
-                depth, or the precision cannot be had here.
+                depth, or the machine lacks the precision.
         """
         require_factor(self.factor, *problem.image_shape[1:])
         with torch.device("meta"):  # The network itself knows what it cannot take; this allocates nothing.

@@ -46,7 +46,7 @@ def test_what_was_asked_for_stays_or_is_refused(machine):
     assert decide(False, LONG, CPU)[0] is False
     assert decide(True, SHORT, CPU)[0] is True
     machine("no compiler")
-    with pytest.raises(ValueError, match="compile=true cannot be had: no compiler"):
+    with pytest.raises(ValueError, match="compile=true is not possible here: no compiler"):
         decide(True, SHORT, CPU)
 
 

@@ -1,6 +1,7 @@
 """The artifact on disk: what was saved is what is loaded, and nothing else is accepted."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -89,6 +90,7 @@ def test_pictures_show_classes_as_rows(artifact):
         (lambda f: (f / "card.json").unlink(), "no synthetic set"),
         (lambda f: (f / "card.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "card.json").write_text(f'{{"seed": {"9" * 5000}}}'), "card.json is not valid JSON"),
+        (lambda f: os.truncate(f / "card.json", 2**26 + 1), "more than the 67,108,864 that it may have"),
         (lambda f: (f / "card.json").write_text("[]"), "not a card"),
         (lambda f: (f / "card.json").write_text('{"format_version": 99}'), "format 99"),
         (lambda f: (f / "card.json").write_text('{"format_version": 1}'), "not a card.*dataset"),

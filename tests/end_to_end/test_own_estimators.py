@@ -192,11 +192,11 @@ def test_reasons_of_failures_are_counted(synthetic, here):
     ("name", "said"),
     [
         ("my_scores.py:spred", "did you mean 'spread'?"),
-        ("mistakes.py:synflow", "synflow is a name that atom-nas has: call the function otherwise"),
+        ("mistakes.py:synflow", "synflow is a name that atom-nas itself uses: rename the function"),
         ("mistakes.py:NUMBER", "unknown function or class of"),
         ("others.py:spread", "there is no file"),
         ("no_module_of_mine:spread", "there is no module"),
-        ("my_scores.py:spread,copy.py:spread", "have one name: call one of them otherwise"),
+        ("my_scores.py:spread,copy.py:spread", "have one name: rename one of them"),
         ("my_scores.py", "name one by my_scores.py:FUNCTION"),
     ],
 )
@@ -213,7 +213,7 @@ def test_other_code_does_not_go_on_with_its_scores(synthetic, here):
     file.write_text(file.read_text() + "\n# another\n")
     said = refused(*words, "--resume", "--samples", 2)
     assert "the code of spread has changed since" in said
-    assert "call the function otherwise" in said
+    assert "rename the function" in said
 
 
 def test_code_that_only_failed_may_be_mended(synthetic, here):

@@ -78,6 +78,12 @@ def test_damaged_run_json(make_run: MakeRun, content: bytes, problem: str) -> No
     assert "run.json" in message
 
 
+def test_a_record_that_is_too_large_is_not_read(make_run: MakeRun) -> None:
+    folder = make_run()
+    os.truncate(folder / "run.json", 2**26 + 1)
+    assert "run.json is not valid JSON (more than 67,108,864 bytes)" in one_line(folder)
+
+
 def test_an_impossible_value_is_named(make_run: MakeRun) -> None:
     folder = make_run()
     change_info(folder, reference={"kind": "guess"})
