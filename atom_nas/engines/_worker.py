@@ -14,6 +14,7 @@ import torch
 from atom_nas.engines._trial import one_line, run_trial
 from atom_nas.engines.base import Outcome, Work
 from distill import process
+from distill.process import is_want_of_memory
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class Broken:
-    """The worker's first and last message: it cannot work, and why."""
+    """The worker's first and last message: it cannot work, and why.
+
+    Attributes:
+        reason: why.
+        starved: there is too little memory for it.
+    """
 
     reason: str
+    starved: bool
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def serve(connection: Connection, work: Work, device_name: str) -> None:
     try:
         _prepare(device, work)
     except Exception as error:  # noqa: BLE001 - told to the parent, which raises it as one line
-        connection.send(Broken(one_line(error)))
+        connection.send(Broken(one_line(error), is_want_of_memory(error)))
         return
     connection.send(Ready())
     result = None

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -99,6 +100,7 @@ class LocalEngine:
         self._config = config
         self._context = _context()
         self._workers: list[_Worker] = []
+        self._most = config.workers
         self._failed_starts = 0
         self._pending: deque[Job] = deque()
         self._lost_seconds: dict[Job, float] = {}
@@ -116,14 +118,14 @@ class LocalEngine:
             EngineError: several workers in a row died before they could take a job.
         """
         self._pending, self._lost_seconds = deque(jobs), {}
-        self._starved, self._alone = deque(), self._config.workers == 1
+        self._starved, self._alone = deque(), self._most == 1
         try:
             yield from self._drain(on_wait, more)
             while self._starved:
                 self.close()
                 self._pending, self._starved, self._alone = self._starved, deque(), True
                 yield from self._drain(on_wait, None)
-                self._alone = self._config.workers == 1
+                self._alone = self._most == 1
                 yield from self._drain(on_wait, more)
         finally:
             # Left early (an error in the caller, Ctrl-C): nobody waits for these outcomes any more.
@@ -157,7 +159,7 @@ class LocalEngine:
         return [worker for worker in self._workers if worker.job is not None]
 
     def _start_missing(self, pending: int) -> None:
-        wanted = min(1 if self._alone else self._config.workers, pending + len(self._busy()))
+        wanted = min(1 if self._alone else self._most, pending + len(self._busy()))
         while len(self._workers) < wanted:
             self._workers.append(self._start())
 
@@ -212,10 +214,20 @@ class LocalEngine:
                 return None
             return self._with_lost(message.outcome)
         if isinstance(message, Broken):
+            if message.starved and len(self._workers) > 1:
+                self._make_do_without(worker)
+                return None
             raise EngineError(f"a worker cannot start on {self._config.device}: {message.reason}")
         assert isinstance(message, Ready)
         worker.ready, self._failed_starts = True, 0
         return None
+
+    def _make_do_without(self, worker: _Worker) -> None:
+        """Go on with as many workers as there is memory for."""
+        self._drop(worker)
+        self._most = len(self._workers)
+        count = f"{self._most} worker{'s' * (self._most > 1)}"
+        warnings.warn(f"{self._config.device} has memory for no more than {count}", stacklevel=2)
 
     def _lost(self, worker: _Worker) -> Outcome | None:
         """Take a dead worker off the list. Its job is tried once more, since the death may not have been its

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trial_helpers import SHAPE, CountingEstimator, SuicidalOnArrival, build, search_data
+from trial_helpers import SHAPE, CountingEstimator, Cramped, SuicidalOnArrival, build, search_data
 
 from atom_nas.engines.base import EngineError, Job, Outcome, Workload
 from atom_nas.engines.local import LocalConfig, LocalEngine
@@ -156,6 +156,28 @@ def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:
 
     first, _, after_error, _, after_memory = map(process, ["fine", "raises", "fine", "memory", "fine"])
     assert first == after_error != after_memory
+
+
+def test_there_are_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> None:
+    workload = Workload(build=build, estimators=(CountingEstimator(),), image_shape=SHAPE)
+    jobs = [job(f"fine-{number}") for number in range(8)]
+    with LocalEngine(Cramped(workload, tmp_path, 2), LocalConfig(workers=4)) as local:
+        with pytest.warns(UserWarning, match="cpu has memory for no more than . worker") as told:
+            outcomes = list(local.run(jobs))
+        assert str(told[-1].message).endswith("2 workers")
+        assert len(local._workers) == 2
+        assert sorted(outcome.job.architecture for outcome in outcomes) == [
+            each.architecture for each in jobs
+        ]
+        assert [outcome.reason for outcome in outcomes] == [None] * 8
+    with (
+        LocalEngine(Cramped(workload, tmp_path / "none", 0), LocalConfig(workers=2)) as local,
+        pytest.warns(UserWarning, match="no more than 1 worker$"),
+        pytest.raises(
+            EngineError, match="a worker cannot start on cpu: RuntimeError: CUDA error: out of mem"
+        ),
+    ):
+        next(local.run(jobs))
 
 
 def test_workers_that_cannot_start_are_a_clear_error() -> None:

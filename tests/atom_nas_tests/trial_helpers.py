@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,24 @@ class CountingEstimator:
         weights = sum(float(p.detach().sum()) for p in network.to(device).parameters())
         scores = {"weights": weights, "process": float(os.getpid()), "seed": float(seed)}
         return scores if self.bad is None else scores | {"validation_loss": self.bad}
+
+
+@dataclass(frozen=True)
+class Cramped:
+    """A device that has memory for so many workers: each takes a place, a file in a folder, for good."""
+
+    work: Workload
+    folder: Path
+    places: int
+
+    def warm_up(self, device: torch.device) -> None:
+        for place in range(self.places):
+            with suppress(FileExistsError), (self.folder / str(place)).open("x"):
+                return self.work.warm_up(device)
+        raise RuntimeError("CUDA error: out of memory")
+
+    def scores(self, job: Job, device: torch.device) -> dict[str, float]:
+        return self.work.scores(job, device)
 
 
 class SuicidalOnArrival:
