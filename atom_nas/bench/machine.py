@@ -29,6 +29,8 @@ _SAMPLE_SECONDS = 0.5  # adding up a large process takes tens of milliseconds of
 _GEMM = """
 import sys, time, torch
 torch.set_num_threads(int(sys.argv[1]))
+if sys.argv[3] != "cpu":  # convolutions round so by default there
+    torch.set_float32_matmul_precision("high")
 kind, size = getattr(torch, sys.argv[2]), int(sys.argv[4])
 a, b = (torch.randn(size, size, dtype=kind, device=sys.argv[3]) for _ in range(2))
 times = []
@@ -42,7 +44,8 @@ print(2 * size**3 / sorted(times)[4] / 1e9)
 
 
 def gemm_rate(kind: str, device: torch.device, threads: int, size: int | None = None) -> float | None:
-    """GFLOP/s of a square matrix product, of 2,048 rows on a CPU, 8,192 on a GPU; None where it fails.
+    """GFLOP/s of a square matrix product, of 2,048 rows on a CPU, 8,192 on a GPU, where float32 is computed as
+    TF32 if the device has that; None where it fails.
 
     In a process of its own: some processors end it with an illegal instruction in bfloat16.
     """

@@ -110,13 +110,20 @@ def match(turns: Turns, method: str, device: torch.device, scale: Scale, options
 def match_plainly(turns: Turns, method: str, device: torch.device, scale: Scale) -> None:
     """A new network every iteration, one class after the other, eager float32: as the public scripts do."""
     posed, images = problem(device, scale), None
+    prepared = posed.preprocessing(posed.real.images).to(device)
     for number in range(10**9):
         turns.wait()
-        images = plain_iteration(method, posed, images, number)
+        images = plain_iteration(method, posed, prepared, images, number)
 
 
-def plain_iteration(method: str, posed: Problem, images: Tensor | None, number: int) -> Tensor:
-    """One iteration of the straightforward script: the pixels after a step of gradient descent."""
+def plain_iteration(
+    method: str, posed: Problem, prepared: Tensor, images: Tensor | None, number: int
+) -> Tensor:
+    """One iteration of the straightforward script: the pixels after a step of gradient descent.
+
+    Args:
+        prepared: all real images in model space, on the device, where such scripts keep them.
+    """
     weights, names = methods.load(method).Config().weights, parse_strategy("dsa")
     shape, device, ipc = posed.image_shape, posed.device, posed.ipc
     generator = stream(0, "bench", method, number)
@@ -126,10 +133,10 @@ def plain_iteration(method: str, posed: Problem, images: Tensor | None, number: 
     images.requires_grad_(True)
     loss = torch.zeros((), device=device)
     for k, pool in enumerate(posed.pools()):
-        real = posed.prepare(pool[torch.randperm(len(pool), generator=generator)[: len(pool) // 2]])
+        real = prepared[pool[torch.randperm(len(pool), generator=generator)[: len(pool) // 2]]]
         augment = draw(names, generator)
         with torch.no_grad():
-            target = statistics(*network.features(augment(real.to(device))), classes=1, weights=weights)
+            target = statistics(*network.features(augment(real)), classes=1, weights=weights)
         own = augment(images[k * ipc : (k + 1) * ipc])
         loss = (
             loss

@@ -118,7 +118,8 @@ def test_the_straightforward_iteration_takes_a_step_of_ours(monkeypatch: pytest.
     monkeypatch.setattr(ways, "convnet", lambda *_, **__: network)
     monkeypatch.setattr(ways, "draw", lambda *_: look)
     start = torch.randn(2, *TINY.image_shape, generator=torch.Generator().manual_seed(0))
-    after = ways.plain_iteration("atom", ways.problem(CPU, TINY), start.clone(), 0)
+    posed = ways.problem(CPU, TINY)
+    after = ways.plain_iteration("atom", posed, posed.preprocessing(posed.real.images), start.clone(), 0)
 
     weights = methods.load("atom").Config().weights
     own = start.clone().requires_grad_(True)
