@@ -44,8 +44,9 @@ print(2 * size**3 / sorted(times)[4] / 1e9)
 
 
 def gemm_rate(kind: str, device: torch.device, threads: int, size: int | None = None) -> float | None:
-    """GFLOP/s of a square matrix product, of 2,048 rows on a CPU, 8,192 on a GPU, where float32 is computed as
-    TF32 if the device has that; None where it fails.
+    """GFLOP/s of a square matrix product; None where it fails.
+
+    Of 2,048 rows on a CPU, 8,192 on a GPU, where float32 is TF32 if the device has that.
 
     In a process of its own: some processors end it with an illegal instruction in bfloat16.
     """

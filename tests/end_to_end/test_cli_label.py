@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from cli_helpers import done, refused
 
 import atom_nas
@@ -53,6 +54,16 @@ def test_a_folder_of_pictures_has_no_room_for_soft_labels(soft, synthetic, tmp_p
     for folder, to, told in ((soft, "folder", True), (soft, "npz", False), (synthetic, "folder", False)):
         shown = done("export", folder, "--to", to, "--out", tmp_path / f"{folder.name}-{to}").stderr
         assert (said in " ".join(shown.split())) == told
+
+
+def test_from_python_the_labels_are_the_commands(synthetic, soft, tmp_path):
+    made = atom_nas.label(str(synthetic), tmp_path / "same", training={"epochs": 2, "batch_size": 64})
+    assert torch.equal(made.soft_labels, atom_nas.load(soft).soft_labels)
+    with pytest.raises(ValueError, match="unknown setting 'teacher': did you mean 'teachers'"):
+        atom_nas.label(synthetic, tmp_path / "other", teacher=2)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        atom_nas.label(synthetic, tmp_path / "other", temperature=0)
+    assert not (tmp_path / "other").exists()
 
 
 def test_mistakes_are_one_line(synthetic, soft, tmp_path):
