@@ -1,5 +1,6 @@
 """What an engine takes and gives: jobs in, outcomes out as they finish."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -75,9 +76,14 @@ class Workload:
                 build.warm_up()
         network_costs(nn.Conv2d(self.image_shape[0], 1, 1), self.image_shape)
         if device.type != "cpu":
-            images = torch.zeros(2, *self.image_shape, device=device)
-            small = nn.Sequential(nn.LazyConv2d(8, 1), nn.BatchNorm2d(8), nn.Flatten(), nn.LazyLinear(2))
-            small.to(device)(images).sum().backward()
+            channels, *size = self.image_shape
+            layers = (
+                nn.Conv2d(channels, 8, 1),
+                nn.BatchNorm2d(8),
+                nn.Flatten(),
+                nn.Linear(8 * math.prod(size), 2),
+            )
+            nn.Sequential(*layers).to(device)(torch.zeros(2, channels, *size, device=device)).sum().backward()
 
     def scores(self, job: "Job", device: torch.device) -> dict[str, float]:
         """The scores of a freshly built network by the job's estimator, and the architecture's costs."""
