@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -121,8 +121,13 @@ def construct(kind: type[T], values: Mapping[str, Any]) -> T:
     """
     for name in values:
         choose("setting", name, field_names(kind))
+    hints = get_type_hints(kind)
+    listed = {
+        name: (value,) if isinstance(value, str) and hints[name] == tuple[str, ...] else value
+        for name, value in values.items()
+    }
     try:
-        made = TypeAdapter(kind).validate_python(dict(values))
+        made = TypeAdapter(kind).validate_python(listed)
     except ValidationError as error:
         raise ValueError(first_wrong(error)) from None
     for name, value in values.items():

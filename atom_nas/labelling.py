@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def label(
     """
     given = unlabelled if isinstance(unlabelled, SyntheticSet) else load(unlabelled)
     config = training.as_dict() if isinstance(training, TrainingConfig) else training or {}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"training is a TrainingConfig, or a mapping of its keys, not {training!r}")
     chosen, resolved, fallback = planned(given, options, training=config, device=device)
     if fallback:
         warnings.warn(fallback, stacklevel=2)
@@ -64,7 +67,8 @@ def planned(
     Raises:
         ValueError: see `label`.
     """
-    network = options.get("network")
+    made = construct(LabelConfig, options)
+    network = made.network
     if network is not None:
         if is_own(network):
             allowed = ", ".join(NETWORKS)
@@ -75,4 +79,4 @@ def planned(
     resolved = resolve_device(device)
     wanted = construct(TrainingConfig, {**teacher_training().as_dict(), **training})
     config, fallback = wanted.suited_to(unlabelled.card["dataset"]["name"]).settled(resolved)
-    return construct(LabelConfig, {**options, "training": config}), resolved, fallback
+    return replace(made, training=config), resolved, fallback

@@ -84,7 +84,10 @@ def _restored(before: Mapping[str, Any], values: Mapping[str, Any], said: Collec
 
 def _leave_column(restored: dict[str, Any], values: Mapping[str, Any]) -> None:
     """Restore no name of a column, which was of another table than the reference of now."""
-    column, now = restored.pop("reference_column", None), values.get("reference_column")
+    from atom_nas.settings import SearchSettings
+
+    column = restored.pop("reference_column", None)
+    now = values.get("reference_column") or SearchSettings.reference_column
     if column not in (None, now) and values["reference"] not in ("real", "none"):
         warnings.warn(
             f"the reference is another than the run's, of which the column {column!r} was taken: of this "

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from distill.augment import as_tensors, augment_chosen, draw, parse_strategy
 from distill.preprocessing import Preprocessing
+from distill.process import is_want_of_memory
 
 if TYPE_CHECKING:
     from distill.training import TrainingConfig
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 50
 """Recording costs about as much as ten steps."""
 _WARM_UPS = 3
-_failed = False
+_failed = _succeeded = False
 _KNOWN = ("torch", "torchvision", "nni", "distill", "search_spaces")
 PROMISE = "cuda_graphs"
 """A module class of the user's own that is true of promises that its `forward` can be recorded."""
@@ -203,6 +204,11 @@ def broken() -> bool:
     return _failed
 
 
+def better_anew() -> bool:
+    """Whether that was after others had succeeded, which those in a new process then would, too."""
+    return _failed and _succeeded
+
+
 @functools.cache
 def _side(device: torch.device, purpose: str) -> torch.cuda.Stream:  # noqa: ARG001
     """Where steps are recorded: cuBLAS keeps some MiB for every stream that it has seen."""
@@ -221,9 +227,10 @@ def record(
         purpose: graphs of one are never replayed at once.
     Raises:
         UnrecordableError: it cannot be recorded.
-        torch.cuda.OutOfMemoryError: there is too little memory.
+        RuntimeError: there is too little memory.
     """
-    global _failed
+    global _failed, _succeeded
+    capturing = False
     before, random = [tensor.detach().clone() for tensor in changed], torch.cuda.get_rng_state(device)
     graph, side, current = torch.cuda.CUDAGraph(), _side(device, purpose), torch.cuda.current_stream(device)
     try:
@@ -235,12 +242,14 @@ def record(
         # What is captured is what runs on the stream's device: torch would take one of the current device's.
         # Threads that pin memory for later steps would spoil a capture that looks at all of them.
         captured = torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local")
+        capturing = True
         with torch.cuda.device(device), captured:
             step()
-    except torch.cuda.OutOfMemoryError:
-        raise
+        _succeeded = True
     except RuntimeError as error:
-        _failed = True
+        _failed = _failed or capturing
+        if is_want_of_memory(error):
+            raise
         raise UnrecordableError(str(error).strip().partition("\n")[0]) from None
     finally:
         # A capture that fails leaves its stream the current one, which puts its own device before.

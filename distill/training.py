@@ -337,10 +337,10 @@ def evaluate(
         network: already on `device`.
         images: float32 in model space, or uint8 together with `preprocessing`. (N, C, H, W), N >= 1.
         labels: int64 (N,).
-        batch_size: images at once; None: 125, on a GPU, where launching is what takes time, as many as have
-            the pixels of 500 of 32x32.
+        batch_size: images at once; None: 125, on a GPU, where launching is what takes time, more of small
+            ones: as many as have the pixels of 500 of 32x32.
     """
-    size = batch_size or (125 if device.type == "cpu" else max(1, 500 * 32**2 // images[0, 0].numel()))
+    size = batch_size or (125 if device.type == "cpu" else max(125, 500 * 32**2 // images[0, 0].numel()))
     compute = accelerated(network.eval(), device)
     preprocessing = preprocessing.to(device) if preprocessing else None
     correct = torch.zeros((), device=device, dtype=torch.int64)

@@ -13,10 +13,11 @@ from reports.ranking import failed_references
 from reports.reliability import Reliability
 from reports.savings import Savings
 from reports.schema import Run
-from reports.scores import EARLY_STOPPING
+from reports.scores import EARLY_STOPPING, describe_score
 
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
+_MINIBATCH = 64
 LONGEST_REASON = 200
 """Letters of a failure's reason that a note repeats; ranking.csv has all of it."""
 
@@ -47,6 +48,7 @@ def write_notes(
         _not_compared(run),
         _ties(run, counts),
         _early_stopping(run),
+        _minibatches(run),
         _noise(run),
         _repeats(repeats),
         _without_set(savings),
@@ -205,6 +207,19 @@ def _early_stopping(run: Run) -> str | None:
         f"Early stopping trained {plural(len(spent), 'architecture')} on real images, as many steps as the "
         f"proxy takes: {seconds(float(spent.sum()))} of CPU, counted apart from the search."
     )
+
+
+def _minibatches(run: Run) -> str | None:
+    """Said where training-free scores looked at other images than is usual."""
+    looked: dict[str, list[str]] = {}
+    for name, info in run.info.estimators.items():
+        if info.images and (info.images, info.batch_size or _MINIBATCH) != ("synthetic", _MINIBATCH):
+            what = f"{info.batch_size} {info.images} images" if info.batch_size else f"{info.images} images"
+            looked.setdefault(what, []).append(describe_score(name).label)
+    if not looked:
+        return None
+    parts = "; ".join(f"{', '.join(names)} at {what}" for what, names in looked.items())
+    return f"Training-free scores look at {_MINIBATCH} synthetic images each, but for {parts}."
 
 
 def _noise(run: Run) -> str | None:

@@ -144,6 +144,7 @@ class EstimatorInfo(_Part):
     validation_images: Images | None = None
     test_images: Images | None = None
     images: Literal["real", "synthetic"] | None = None
+    batch_size: Count | None = None
 
 
 class ReferenceInfo(_Part):

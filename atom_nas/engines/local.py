@@ -53,8 +53,10 @@ class LocalConfig:
 class _Worker:
     """One process as seen from the parent."""
 
-    def __init__(self, process: _Process, channel: "channels.Connection[Any, Any]") -> None:
+    def __init__(self, process: _Process, channel: "channels.Connection[Any, Any]", *, beside: bool) -> None:
+        """beside: whether others were there or about to start."""
         self.process = process
+        self.beside = beside
         self.channel = channel
         self.ready = False
         self.job: Job | None = None
@@ -69,6 +71,10 @@ class _Worker:
             return False
         self.job, self.started, self.cpu_before = job, time.perf_counter(), _cpu_seconds(self.process)
         return True
+
+    def receive(self) -> object:
+        """Its next message; raises EOFError or OSError if the process has died."""
+        return self.channel.recv()
 
     def cpu_seconds(self) -> float | None:
         """Of its job so far; None where the system does not say."""
@@ -118,6 +124,7 @@ class LocalEngine:
             EngineError: several workers in a row died before they could take a job.
         """
         self._pending, self._lost_seconds = deque(jobs), {}
+        self._most = self._config.workers
         self._starved, self._alone = deque(), self._most == 1
         try:
             yield from self._drain(on_wait, more)
@@ -161,9 +168,9 @@ class LocalEngine:
     def _start_missing(self, pending: int) -> None:
         wanted = min(1 if self._alone else self._most, pending + len(self._busy()))
         while len(self._workers) < wanted:
-            self._workers.append(self._start())
+            self._workers.append(self._start(beside=wanted > 1))
 
-    def _start(self) -> _Worker:
+    def _start(self, *, beside: bool) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=serve, args=(theirs, self._work, self._config.device), daemon=True, name="trial worker"
@@ -172,7 +179,7 @@ class LocalEngine:
             process.start()
         # With the parent's copy closed, the death of the worker reads as the end of the channel.
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, beside=beside)
 
     def _hand_out(self, pending: deque[Job]) -> None:
         for worker in [each for each in self._workers if each.ready and each.job is None]:
@@ -202,7 +209,7 @@ class LocalEngine:
 
     def _receive(self, worker: _Worker) -> Outcome | None:
         try:
-            message = worker.channel.recv()
+            message = worker.receive()
         except (EOFError, OSError):
             return self._lost(worker)
         if isinstance(message, Result):
@@ -214,7 +221,7 @@ class LocalEngine:
                 return None
             return self._with_lost(message.outcome)
         if isinstance(message, Broken):
-            if message.starved and len(self._workers) > 1:
+            if message.starved and worker.beside:
                 self._make_do_without(worker)
                 return None
             raise EngineError(f"a worker cannot start on {self._config.device}: {message.reason}")
@@ -225,7 +232,7 @@ class LocalEngine:
     def _make_do_without(self, worker: _Worker) -> None:
         """Go on with as many workers as there is memory for."""
         self._drop(worker)
-        self._most = len(self._workers)
+        self._most = max(1, len(self._workers))
         count = f"{self._most} worker{'s' * (self._most > 1)}"
         warnings.warn(f"{self._config.device} has memory for no more than {count}", stacklevel=2)
 
@@ -253,7 +260,7 @@ class LocalEngine:
         job, seconds, cpu_seconds = worker.job, time.perf_counter() - worker.started, worker.cpu_seconds()
         assert job is not None
         self._drop(worker)
-        limit = f"{job.limit!r}".removesuffix(".0")  # every digit: a run that goes on reads it again
+        limit = repr(float(job.limit or 0)).removesuffix(".0")  # every digit: a run that goes on reads it
         return self._failed(job, f"{OVERDUE} {limit} seconds, the limit", seconds, cpu_seconds)
 
     def _failed(self, job: Job, reason: str, seconds: float, cpu_seconds: float | None = None) -> Outcome:

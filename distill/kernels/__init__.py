@@ -143,10 +143,11 @@ def _bound(path: Path) -> ctypes.CDLL:
 
 
 def _is_ours(name: str, path: Path) -> bool:
-    """Whether it is whole, and written by this user or the system's: what it holds is run."""
+    """Whether it is whole, and nothing that just anybody could have put there: what it holds is run."""
     try:
-        state = path.stat()
-        trusted = state.st_uid in (os.getuid(), 0) and not state.st_mode & stat.S_IWOTH
+        state, folder = path.stat(), path.parent.stat()
+        own = state.st_uid in (os.getuid(), 0) and not state.st_mode & stat.S_IWOTH
+        trusted = own or not (state.st_mode | folder.st_mode) & stat.S_IWOTH
         return trusted and path.is_file() and path.name == _named(name, path)
     except OSError:  # a folder, a link to nothing, or not to be read
         return False
@@ -188,6 +189,7 @@ def _compile(compiler: str, name: str) -> Path:
             with ThreadPoolExecutor(len(commands)) as pool:
                 list(pool.map(partial(_run, compiler), commands))
             _run(compiler, ["-shared", *map(str, objects), "-o", str(made)])
+            made.chmod(0o755)  # whatever the process gives new files
             return made.replace(_folder() / _named(name, made))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(f"the kernels cannot be compiled into {_folder()} ({error})") from None

@@ -150,7 +150,6 @@ def run(job: Job, folder: str, results: Path, deadline: float) -> None:
         **job,
         "accuracies": values,
         "wall_seconds": synthetic.card["wall_seconds"],
-        "distill_seconds": done - started,
         "evaluate_seconds": time.perf_counter() - done,
         "peak_memory_mb": synthetic.card["peak_memory_mb"],
         "last_loss": log[-1] if log else None,
@@ -179,7 +178,8 @@ def finished(results: Path) -> set[str]:
     """Names of the jobs that are done."""
     path = results / "results.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return {json.loads(line)["name"] for line in lines}
+    records = [json.loads(line) for line in lines]
+    return {record["name"] for record in records if "trainings" in record}  # earlier scripts judged otherwise
 
 
 def main(folder: str, results: Path, seconds: float) -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from trial_helpers import SHAPE, CountingEstimator, Cramped, SuicidalOnArrival, build, search_data
 
+from atom_nas.engines._worker import Broken, Ready
 from atom_nas.engines.base import EngineError, Job, Outcome, Workload
-from atom_nas.engines.local import LocalConfig, LocalEngine
+from atom_nas.engines.local import LocalConfig, LocalEngine, _Worker
 from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
 from distill.training import TrainingConfig
@@ -178,6 +179,27 @@ def test_there_are_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> Non
         ),
     ):
         next(local.run(jobs))
+
+
+def test_a_worker_that_found_no_memory_beside_others_is_started_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both take what is there while they start, and neither gets enough."""
+    starts = iter([Broken("MemoryError", starved=True), Broken("MemoryError", starved=True)])
+    received = _Worker.receive
+
+    def receive(worker: _Worker) -> object:
+        message = received(worker)
+        return next(starts, message) if isinstance(message, Ready) else message
+
+    monkeypatch.setattr(_Worker, "receive", receive)
+    jobs = [job(f"fine-{number}") for number in range(3)]
+    with (
+        engine(CountingEstimator(), workers=2) as local,
+        pytest.warns(UserWarning, match="no more than 1 worker$"),
+    ):
+        outcomes = list(local.run(jobs))
+    assert [outcome.reason for outcome in outcomes] == [None] * 3
 
 
 def test_workers_that_cannot_start_are_a_clear_error() -> None:

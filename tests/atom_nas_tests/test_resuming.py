@@ -147,6 +147,10 @@ def test_from_python_a_run_goes_on_as_it_was(begun: SearchSettings) -> None:
     assert (found.synthetic, found.samples, found.seed) == (begun.synthetic, 7, 5)
     assert (found.confirm, found.resume, found.command) == (3, True, begun.command)
     assert found.training == {"learning_rate": 0.1, "momentum": 0.8}
+    assert atom_nas.resumed(begun.out, estimators="zico").estimators == ("zico",)
+    write(begun, {"settings": kept(replace(begun, reference_column="late"))})
+    with pytest.warns(UserWarning, match="of this one it is 'score', unless"):
+        assert atom_nas.resumed(begun.out, reference="other.csv").reference_column == "score"
     with pytest.raises(ValueError, match="unknown setting 'confrm': did you mean 'confirm'"):
         atom_nas.resumed(begun.out, confrm=3)
     with pytest.raises(ValueError, match="is not a run folder"):

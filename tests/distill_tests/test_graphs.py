@@ -244,9 +244,16 @@ def test_a_recording_that_fails_is_the_processs_last(monkeypatch: pytest.MonkeyP
             made.append(of)
 
         def wait_stream(self, _: Any) -> None:
-            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+            pass
 
+    @contextmanager
+    def capture(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+        raise RuntimeError(words)
+
+    words = "operation not permitted\nwhen stream is capturing"
     monkeypatch.setattr(graphs, "_failed", False)
+    monkeypatch.setattr(graphs, "_succeeded", False)
     for name, fake in {
         "get_rng_state": lambda _: None,
         "set_rng_state": lambda *_: None,
@@ -255,19 +262,28 @@ def test_a_recording_that_fails_is_the_processs_last(monkeypatch: pytest.MonkeyP
         "current_stream": Stream,
         "device": lambda _: nullcontext(),
         "set_stream": lambda _: None,
+        "stream": lambda _: nullcontext(),
+        "graph": lambda *_, **__: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     graphs._side.cache_clear()
+    graphs.record(lambda: None, [], device, "training")
+    assert not graphs.broken()
+    assert not graphs.better_anew()
+    monkeypatch.setattr(torch.cuda, "graph", capture)
     steps: Any = lambda _: graphs.record(lambda: None, [], device, "training")  # noqa: E731
     monkeypatch.setattr(graphs, "RecordedSteps", steps)
     known: Any = OnGPU(nn.Linear(3, 3))
-    assert not graphs.broken()
     with pytest.warns(UserWarning, match="training without CUDA graphs: operation not permitted$"):
         assert recorded(known, FEWEST_STEPS) is None
     assert graphs.broken()
+    assert graphs.better_anew()
     tries = len(made)
     assert recorded(known, FEWEST_STEPS) is None
     assert len(made) == tries
+    words = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"
+    with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
+        graphs.record(lambda: None, [], device, "training")
 
 
 def test_losses_that_are_read_late_name_the_epoch_that_was_not_finite() -> None:

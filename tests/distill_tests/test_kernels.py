@@ -7,7 +7,7 @@ import pytest
 from distill import kernels
 
 
-def test_only_whole_kernels_that_others_could_not_write_are_loaded(
+def test_kernels_that_anybody_could_have_put_there_are_not_loaded(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tmp_path / "made"
@@ -26,5 +26,7 @@ def test_only_whole_kernels_that_others_could_not_write_are_loaded(
         os.chown(path, 12345, -1)
     else:
         monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert kernels._is_ours("kernels", path)  # of whom the folder is, whom the user chose to believe
+    tmp_path.chmod(0o1777)
     assert not kernels._is_ours("kernels", path)
     assert not kernels._is_ours("kernels", tmp_path / "absent.so")

@@ -61,8 +61,13 @@ def test_from_python_the_labels_are_the_commands(synthetic, soft, tmp_path):
     assert torch.equal(made.soft_labels, atom_nas.load(soft).soft_labels)
     with pytest.raises(ValueError, match="unknown setting 'teacher': did you mean 'teachers'"):
         atom_nas.label(synthetic, tmp_path / "other", teacher=2)
-    with pytest.raises(ValueError, match="temperature must be positive"):
-        atom_nas.label(synthetic, tmp_path / "other", temperature=0)
+    for message, given in {
+        "temperature must be positive": {"temperature": 0},
+        "network must be text, not 5": {"network": 5},
+        "training is a TrainingConfig, or a mapping of its keys, not 5": {"training": 5},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            atom_nas.label(synthetic, tmp_path / "other", **given)
     assert not (tmp_path / "other").exists()
 
 

@@ -111,6 +111,8 @@ def test_distilling_counts_for_rulers_that_look_at_its_images(
     distilled = synthetic.report.cpu_seconds.distill
     assert distilled == synthetic.report.savings.distill_seconds
     assert distilled > 0
+    looked = "Training-free scores look at 64 synthetic images each, but for SynFlow at real images."
+    assert looked in synthetic.report.notes
     costs = real.report
     assert costs.savings.distill_seconds == costs.cpu_seconds.distill == costs.wall_seconds.distill == 0
     said = "This ranking looks at no synthetic image, so that distilling counts for nothing here."
