@@ -51,7 +51,7 @@ def read(text: str) -> Ruler:
     total = sum(seconds.values()) or None
     if len(parts) == 1:
         return Ruler(parts[0].scores, total)
-    ranks = pd.concat([part.scores.rank() for part in parts], axis=1, join="inner")
+    ranks = pd.concat([part.scores for part in parts], axis=1, join="inner").rank()
     return Ruler(pd.Series(np.average(ranks, axis=1, weights=weights), index=ranks.index), total)
 
 

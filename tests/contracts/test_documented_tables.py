@@ -9,7 +9,9 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DECAY, ACCURACY = "training_loss_decay", "validation_accuracy"
-RECIPE = "loss decay thrice, validation accuracy, SynFlow, NASWOT: mean of ranks"
+RECIPE = (
+    "loss decay five times, validation accuracy, SynFlow, NASWOT, Jacobian covariance, ZiCo: mean of ranks"
+)
 
 
 def rows(script: str, *arguments: str) -> list[str]:
@@ -57,11 +59,11 @@ def test_cells() -> None:
     published = Path(os.environ.get("ATOM_NAS_DATA", ""), "nats-bench-tss-cifar10.csv")
     if not published.is_file():
         pytest.skip("needs the published accuracies of NAS-Bench-201 below ATOM_NAS_DATA")
-    parts = (f"{DECAY}=3", ACCURACY, "synflow", "naswot")
+    parts = (f"{DECAY}=5", ACCURACY, "synflow", "naswot", "jacov", "zico")
     rulers = {
-        RECIPE: "+".join(f"weighted.csv:{part}" for part in parts),
-        "training loss decay, three trainings": f"weighted.csv:{DECAY}",
-        "SynFlow": "weighted.csv:synflow",
+        RECIPE: "+".join(f"sixth.csv:{part}" for part in parts),
+        "training loss decay, three trainings": f"sixth.csv:{DECAY}",
+        "SynFlow": "sixth.csv:synflow",
     }
     made = rows("table.py", str(published), *(f"{name}={where}" for name, where in rulers.items()))
     assert len(made) == 2 + len(rulers) + 1  # the published twelve epochs, too
