@@ -181,7 +181,7 @@ def test_a_run_from_before_its_recipe_combined_goes_on_as_it_began(tmp_path: Pat
     later = search_settings({"space"}, **given, resume=True)
     assert (later.score, later.combine, later.estimators) == ("training_loss_decay", (), ())
     fresh = search_settings({"space"}, **{**given, "out": tmp_path / "new"}, resume=False)
-    assert (fresh.score, fresh.estimators) == (MEAN_OF_RANKS, ("synflow", "naswot"))
+    assert (fresh.score, fresh.estimators) == (MEAN_OF_RANKS, ("synflow", "naswot", "jacov", "zico"))
 
 
 def test_the_command_takes_it(settings: SearchSettings) -> None:

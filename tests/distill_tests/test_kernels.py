@@ -1,10 +1,14 @@
-"""Which compiled kernels are loaded: they are code, and a cache folder may be shared."""
+"""When kernels are compiled, which are loaded, and what is said of it."""
 
 import os
+from typing import Any
 
 import pytest
 
 from distill import kernels
+
+MISSING = kernels.why_unavailable()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"no kernels: {MISSING}")
 
 
 def test_kernels_that_anybody_could_have_put_there_are_not_loaded(
@@ -30,3 +34,108 @@ def test_kernels_that_anybody_could_have_put_there_are_not_loaded(
     tmp_path.chmod(0o1777)
     assert not kernels._is_ours("kernels", path)
     assert not kernels._is_ours("kernels", tmp_path / "absent.so")
+
+
+def command(*words: str) -> Any:
+    from typer.testing import CliRunner
+
+    from atom_nas.cli import app
+
+    return CliRunner().invoke(app, words)
+
+
+def test_a_search_without_kernels_says_why_and_goes_on(tmp_path, monkeypatch) -> None:
+    from atom_nas import search
+
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(search.kernels, "why_unavailable", lambda: "there is no C++ compiler")
+    made = command(
+        "distill", "--dataset", "digits", "--method", "random", "--ipc", "1", "--out", f"{tmp_path}/s"
+    )
+    assert made.exit_code == 0
+    words = ["search", f"{tmp_path}/s", "--samples", "1", "--epochs", "1", "--reference", "none"]
+    result = command(*words, "--out", f"{tmp_path}/r")
+    assert result.exit_code == 0
+    assert "without fused kernels" in result.stderr
+    assert "there is no C++ compiler" in (tmp_path / "r" / "run.json").read_text()
+
+
+@pytest.fixture
+def fresh_kernels(tmp_path, monkeypatch):
+    """An empty cache folder, and functions that have forgotten what they found."""
+    monkeypatch.delenv("ATOM_NAS_KERNELS")
+    monkeypatch.setenv("ATOM_NAS_CACHE", str(tmp_path))
+    for function in (kernels.load, kernels.why_unavailable):
+        function.cache_clear()
+    yield tmp_path / "kernels"
+    for function in (kernels.load, kernels.why_unavailable):
+        function.cache_clear()
+
+
+def test_kernels_are_compiled_once_a_machine(fresh_kernels, monkeypatch) -> None:
+    assert kernels.why_unavailable() is None
+    made = list(fresh_kernels.iterdir())
+    assert len(made) == 1
+    kernels.load.cache_clear()
+    monkeypatch.setattr(kernels.subprocess, "run", None)
+    kernels.library()
+    assert list(fresh_kernels.iterdir()) == made
+
+
+def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C++ compiler" in (kernels.why_unavailable() or "")
+    broken = tmp_path / "g++"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    for function in (kernels.load, kernels.why_unavailable):
+        function.cache_clear()
+    assert "fails (out of order)" in (kernels.why_unavailable() or "")
+    assert not list(fresh_kernels.glob("*.so"))
+
+
+def test_a_command_says_that_it_compiles(fresh_kernels, monkeypatch, tmp_path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    words = ["distill", "--dataset", "digits", "--ipc", "1", "--iterations", "1", "--out", f"{tmp_path}/set"]
+    told = command(*words).stderr
+    assert told.count(f"compiling the kernels for this processor with {compiler}, which takes") == 1
+
+
+def test_what_is_left_of_a_library_is_compiled_anew(fresh_kernels, monkeypatch, tmp_path) -> None:
+    """A library that is cut short would end the process once a page that is missing is read."""
+    compiler, calls = tmp_path / "compiler", tmp_path / "calls"
+    compiler.write_text(f'#!/bin/sh\nfor last; do :; done\necho "no library" > "$last"\necho >> {calls}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    counts = []
+    for left in (None, None, 5, 0):
+        if left is not None:
+            (made,) = (path for path in fresh_kernels.iterdir() if path.is_file())
+            made.write_bytes(made.read_bytes()[:left])
+            (made.parent / f"{made.stem[:-3]}abc.so").mkdir(exist_ok=True)  # never a library
+        for function in (kernels.load, kernels.why_unavailable):
+            function.cache_clear()
+        assert "cannot be loaded" in (kernels.why_unavailable() or "")
+        counts.append(len(calls.read_text().splitlines()))
+    assert [count // counts[0] for count in counts] == [1, 2, 3, 4]
+
+
+def test_a_whole_library_that_cannot_be_loaded_is_passed_over(fresh_kernels) -> None:
+    """As one of a machine with the same processor and newer system libraries, in a home that both have."""
+    assert kernels.why_unavailable() is None
+    (made,) = fresh_kernels.iterdir()
+    name = made.stem.rpartition("-")[0]
+    strange = fresh_kernels / "strange"
+    strange.write_text("no library")
+    strange.rename(fresh_kernels / kernels._named(name, strange))
+    for left in (2, 1):  # beside the true one, and in its place
+        kernels.load.cache_clear()
+        kernels.library()
+        assert len(list(fresh_kernels.glob("*.so"))) == 2
+        if left == 2:
+            made.unlink()

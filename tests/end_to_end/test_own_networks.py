@@ -91,12 +91,8 @@ def test_the_guide(synthetic, here):
     assert len(set(networks["my_networks.py:perceptron"]["values"])) == 2
     # By the module's name it is the same network, by other code another.
     again = json.loads(done(*command, "--networks", "my_networks:perceptron").stdout)
-    assert again == {
-        **{"dataset": "digits", "split": "test"},
-        "networks": {name: networks[name] for name in networks if name != "convnet2"},
-        "random_baseline": None,
-        "reused": 2,
-    }
+    assert again["networks"] == {name: networks[name] for name in networks if name != "convnet2"}
+    assert (again["random_baseline"], again["reused"]) == (None, 2)
     file = here / "my_networks.py"
     file.write_text(file.read_text().replace("256", "8"))
     changed = json.loads(done(*command, "--networks", "my_networks.py:perceptron").stdout)
