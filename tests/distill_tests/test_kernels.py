@@ -1,6 +1,8 @@
 """When kernels are compiled, which are loaded, and what is said of it."""
 
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from distill import kernels
 
 MISSING = kernels.why_unavailable()
+COMPILED = "" if MISSING else str(kernels.load()._name)
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=f"no kernels: {MISSING}")
 
 
@@ -127,8 +130,8 @@ def test_what_is_left_of_a_library_is_compiled_anew(fresh_kernels, monkeypatch, 
 
 def test_a_whole_library_that_cannot_be_loaded_is_passed_over(fresh_kernels) -> None:
     """As one of a machine with the same processor and newer system libraries, in a home that both have."""
-    assert kernels.why_unavailable() is None
-    (made,) = fresh_kernels.iterdir()
+    fresh_kernels.mkdir()
+    made = Path(shutil.copy(COMPILED, fresh_kernels))
     name = made.stem.rpartition("-")[0]
     strange = fresh_kernels / "strange"
     strange.write_text("no library")
