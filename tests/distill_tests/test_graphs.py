@@ -185,18 +185,46 @@ def test_recorded_steps_go_on_with_frozen_layers(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(second[0].weight, network()[0].weight)
 
 
-def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+class Stream:
+    """As much of a stream as is used to record."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def wait_stream(self, _: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Stream]]:
+    """Stand-ins for what is used of torch.cuda to record, and a module that has recorded nothing; gives the
+    streams that are made current."""
+    current: list[Stream] = []
+    for name, fake in {
+        "get_rng_state": lambda _: None,
+        "set_rng_state": lambda *_: None,
+        "CUDAGraph": object,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda _: nullcontext(),
+        "device": lambda _: nullcontext(),
+        "graph": lambda *_, **__: nullcontext(),
+        "set_stream": current.append,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    for name in ("_failed", "_succeeded"):
+        monkeypatch.setattr(graphs, name, False)
+    graphs._side.cache_clear()
+    yield current
+    graphs._side.cache_clear()
+
+
+def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(
+    without_gpu: list[Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """torch would capture a stream of the current device, whatever device the step works on."""
     device, current = torch.device("cuda:1"), [torch.device("cuda:0")]
     captured: list[tuple[Any, torch.device]] = []
-    current_streams: list[Any] = []
-
-    class Stream:
-        def __init__(self, of: torch.device) -> None:
-            self.device = of
-
-        def wait_stream(self, _: Any) -> None:
-            pass
 
     @contextmanager
     def on(of: torch.device) -> Iterator[None]:
@@ -210,80 +238,50 @@ def test_what_is_recorded_is_what_runs_on_the_networks_own_gpu(monkeypatch: pyte
         assert capture_error_mode == "thread_local"
         yield
 
-    for name, fake in {
-        "get_rng_state": lambda _: None,
-        "set_rng_state": lambda *_: None,
-        "CUDAGraph": object,
-        "Stream": Stream,
-        "current_stream": Stream,
-        "stream": lambda _: nullcontext(),
-        "device": on,
-        "graph": capture,
-        "set_stream": current_streams.append,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
     changed = torch.zeros(2)
 
     def step() -> None:
         changed.add_(1)
 
-    graphs._side.cache_clear()
     for _ in range(2):
         graphs.record(step, [changed], device, "training")
     assert captured == [(device, device)] * 2
     assert changed.tolist() == [0, 0]
-    assert [each.device for each in current_streams] == [device] * 2
+    assert [each.device for each in without_gpu] == [device] * 2
     assert graphs._side.cache_info().misses == 1  # cuBLAS would keep memory for every stream it has seen
 
 
+@pytest.mark.usefixtures("without_gpu")
 def test_a_recording_that_fails_is_the_processs_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    device, made = torch.device("cuda"), []
+    words, tries = "operation not permitted\nwhen stream is capturing", 0
 
-    class Stream:
-        def __init__(self, of: torch.device) -> None:
-            made.append(of)
-
-        def wait_stream(self, _: Any) -> None:
-            pass
+    def record(_: Any = None) -> None:
+        nonlocal tries
+        tries += 1
+        graphs.record(lambda: None, [], torch.device("cuda"), "training")
 
     @contextmanager
     def capture(*_: Any, **__: Any) -> Iterator[None]:
         yield
         raise RuntimeError(words)
 
-    words = "operation not permitted\nwhen stream is capturing"
-    monkeypatch.setattr(graphs, "_failed", False)
-    monkeypatch.setattr(graphs, "_succeeded", False)
-    for name, fake in {
-        "get_rng_state": lambda _: None,
-        "set_rng_state": lambda *_: None,
-        "CUDAGraph": object,
-        "Stream": Stream,
-        "current_stream": Stream,
-        "device": lambda _: nullcontext(),
-        "set_stream": lambda _: None,
-        "stream": lambda _: nullcontext(),
-        "graph": lambda *_, **__: nullcontext(),
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
-    graphs._side.cache_clear()
-    graphs.record(lambda: None, [], device, "training")
+    record()
     assert not graphs.broken()
     assert not graphs.better_anew()
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    steps: Any = lambda _: graphs.record(lambda: None, [], device, "training")  # noqa: E731
-    monkeypatch.setattr(graphs, "RecordedSteps", steps)
+    monkeypatch.setattr(graphs, "RecordedSteps", record)
     known: Any = OnGPU(nn.Linear(3, 3))
     with pytest.warns(UserWarning, match="training without CUDA graphs: operation not permitted$"):
         assert recorded(known, FEWEST_STEPS) is None
     assert graphs.broken()
     assert graphs.better_anew()
-    tries = len(made)
     assert recorded(known, FEWEST_STEPS) is None
-    assert len(made) == tries
+    assert tries == 2
     words = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"
     with pytest.raises(RuntimeError, match="ALLOC_FAILED"):
-        graphs.record(lambda: None, [], device, "training")
+        record()
 
 
 def test_losses_that_are_read_late_name_the_epoch_that_was_not_finite() -> None:
