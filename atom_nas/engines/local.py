@@ -26,6 +26,7 @@ import torch.multiprocessing as multiprocessing
 
 from atom_nas.engines._worker import Broken, Ready, Result, serve
 from atom_nas.engines.base import OVERDUE, EngineError, Job, More, Outcome, Work
+from reports.formatting import plural
 
 _Process = SpawnProcess | ForkServerProcess
 _MAX_FAILED_STARTS = 3
@@ -233,7 +234,7 @@ class LocalEngine:
         """Go on with as many workers as there is memory for."""
         self._drop(worker)
         self._most = max(1, len(self._workers))
-        count = f"{self._most} worker{'s' * (self._most > 1)}"
+        count = plural(self._most, "worker")
         warnings.warn(f"{self._config.device} has memory for no more than {count}", stacklevel=2)
 
     def _lost(self, worker: _Worker) -> Outcome | None:
