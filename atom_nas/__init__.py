@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atom_nas.evaluating import evaluate
+    from atom_nas.confirmed.trained import Architecture, load_architecture
+    from atom_nas.evaluation.evaluating import evaluate
     from atom_nas.hub import push
     from atom_nas.labelling import label
     from atom_nas.recipes import with_recipe
     from atom_nas.resuming import resumed
     from atom_nas.search import Progress, SearchSettings, SearchSummary, run_search
-    from atom_nas.trained import Architecture, load_architecture
     from distill.export import export
     from distill.merging import merge
     from distill.run import distill
@@ -29,18 +29,18 @@ __version__ = "0.1.0"
 
 # Names resolve on first use, so that `atom-nas --help` imports neither torch nor nni nor matplotlib.
 _HOMES = {
-    "Architecture": "atom_nas.trained",
+    "Architecture": "atom_nas.confirmed.trained",
     "DistillSettings": "distill.settings",
     "Progress": "atom_nas.search",
     "SearchSettings": "atom_nas.search",
     "SearchSummary": "atom_nas.search",
     "SyntheticSet": "distill.synthetic",
     "distill": "distill.run",
-    "evaluate": "atom_nas.evaluating",
+    "evaluate": "atom_nas.evaluation.evaluating",
     "export": "distill.export",
     "label": "atom_nas.labelling",
     "load": "distill.synthetic",
-    "load_architecture": "atom_nas.trained",
+    "load_architecture": "atom_nas.confirmed.trained",
     "merge": "distill.merging",
     "push": "atom_nas.hub",
     "resumed": "atom_nas.resuming",

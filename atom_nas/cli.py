@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from atom_nas import __version__
-from atom_nas import options as opt
-from atom_nas import set_commands as sets
-from atom_nas.guard import Commands, guarded
-from atom_nas.typed import command_line, said
+from atom_nas.commands import options as opt
+from atom_nas.commands import sets
+from atom_nas.commands.guard import Commands, guarded
+from atom_nas.commands.typed import command_line, said
 
 app = typer.Typer(
     cls=Commands,
@@ -82,7 +82,7 @@ def distill(
 ) -> None:
     """Distill a real dataset into a small synthetic set."""
     from atom_nas.config import as_begun, assigned, distill_settings, given, read_config, with_preset
-    from atom_nas.terminal import show_distill, show_preset
+    from atom_nas.terminal.stages import show_distill, show_preset
 
     options = given(
         dataset=dataset, method=method, preset=preset, ipc=ipc, iterations=iterations, seed=seed, zca=zca,
@@ -145,7 +145,7 @@ def plan(
     as_json: opt.AsJson = False,
 ) -> None:
     """Tell how many architectures a sound rank correlation takes."""
-    from atom_nas.summary import show_plan
+    from atom_nas.terminal.summary import show_plan
 
     show_plan(width, samples, correlation, confidence, as_json=as_json)
 
@@ -200,9 +200,9 @@ def search(
 ) -> None:
     """Sample architectures, train each on the synthetic set, rank them, and report how far to trust it."""
     given = dict(locals())
+    from atom_nas.commands.search_fields import FIELDS, search_fields
     from atom_nas.resuming import search_settings
-    from atom_nas.search_fields import FIELDS, search_fields
-    from atom_nas.search_terminal import search_and_report
+    from atom_nas.terminal.searching import search_and_report
 
     names = {FIELDS.get(name, name) for name in said(context)}
     settings = search_settings(names, **search_fields(given), command=command_line())
@@ -230,7 +230,7 @@ def report(
     combine: opt.Combine = None,
 ) -> None:
     """Write the report of one run again, or of several side by side."""
-    from atom_nas.terminal import show_report
+    from atom_nas.terminal.stages import show_report
 
     show_report(runs, score, out, combine)
 
@@ -247,9 +247,9 @@ def quickstart(
     resume: opt.Resume = False,
 ) -> None:
     """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
-    from atom_nas.quickstart import distill_plan, search_plan
-    from atom_nas.search_terminal import search_and_report
-    from atom_nas.terminal import show_distill
+    from atom_nas.commands.quickstart import distill_plan, search_plan
+    from atom_nas.terminal.searching import search_and_report
+    from atom_nas.terminal.stages import show_distill
 
     if out.exists() and any(out.iterdir()) and not resume:
         begun = (out / "synthetic").is_dir()
@@ -281,7 +281,7 @@ def bench(
 
     Takes some minutes on two cores, in which nothing else should run; numbers are there at the end.
     """
-    from atom_nas.terminal import show_bench
+    from atom_nas.terminal.stages import show_bench
 
     show_bench(device, repeats, growth, json_)
 
@@ -298,9 +298,9 @@ def list_(
     ] = None,
 ) -> None:
     """Show what there is: datasets, methods, spaces, strategies, estimators, networks, settings, ..."""
-    from atom_nas.catalogue import TOPICS, narrowed
-    from atom_nas.console import table
+    from atom_nas.commands.catalogue import TOPICS, narrowed
     from atom_nas.names import choose
+    from atom_nas.terminal.console import table
 
     chosen = [choose("topic", what, TOPICS)] if what else [topic for topic in TOPICS if topic != "settings"]
     for topic in chosen:

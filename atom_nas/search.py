@@ -17,7 +17,7 @@ import torch
 
 from atom_nas import engines
 from atom_nas.asha import Asha
-from atom_nas.confirmation import Confirmation, best_distinct, require_same_training
+from atom_nas.confirmed.confirmation import Confirmation, best_distinct, require_same_training
 from atom_nas.engines.base import Engine, Workload
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator

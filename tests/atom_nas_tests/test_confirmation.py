@@ -11,12 +11,12 @@ import torch
 from trial_helpers import failing_first, search_data, small_network, stored, trial
 
 import atom_nas
-from atom_nas.cards import whole_cards
-from atom_nas.confirmation import Confirmation, best
+from atom_nas.confirmed.cards import whole_cards
+from atom_nas.confirmed.confirmation import Confirmation, best
+from atom_nas.confirmed.trained import Architecture
 from atom_nas.estimators import confirm as estimator
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
-from atom_nas.trained import Architecture
 from distill import leg as legs
 from distill.leg import Leg, glance, trained_network
 from distill.synthetic import load

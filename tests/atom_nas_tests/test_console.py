@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from atom_nas import console
-from atom_nas.terminal import require_picture
+from atom_nas.terminal import console
+from atom_nas.terminal.stages import require_picture
 
 
 @pytest.fixture

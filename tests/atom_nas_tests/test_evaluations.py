@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from atom_nas.evaluation_plan import Plan, choose_networks
-from atom_nas.evaluation_tables import as_record, at_chance, matrix, table, title
-from atom_nas.evaluations import Found, carry_out
+from atom_nas.evaluation.plan import Plan, choose_networks
+from atom_nas.evaluation.tables import as_record, at_chance, matrix, table, title
+from atom_nas.evaluation.trainings import Found, carry_out
 from distill.evaluation import Accuracy, Evaluator
 from distill.synthetic import SyntheticSet, load
 from distill.training import TrainingConfig

@@ -11,9 +11,9 @@ import typer
 from torch import nn
 from trial_helpers import stored
 
+from atom_nas.commands.options import quantity
 from atom_nas.estimators.measure import network_costs
 from atom_nas.limits import bounded
-from atom_nas.options import quantity
 from atom_nas.plan import prepare
 from atom_nas.run_folder import read_record
 from atom_nas.search import SearchSettings, run_search

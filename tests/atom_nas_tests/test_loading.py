@@ -18,7 +18,7 @@ from trial_helpers import stored
 
 import atom_nas
 import distill
-from atom_nas.confirmation import best
+from atom_nas.confirmed.confirmation import best
 from atom_nas.search import SearchSettings, run_search
 from distill.settings import DistillSettings
 from distill.sources import load_dataset

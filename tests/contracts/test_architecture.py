@@ -38,9 +38,8 @@ def test_one_file_touches_nni_and_none_unpickles():
 
 
 def test_only_the_command_line_prints_and_exits():
-    allowed = {"guard.py", "console.py", "summary.py", "terminal.py"}
     for path in SOURCES:
-        if path.name in allowed:
+        if path == ROOT / "atom_nas/commands/guard.py" or path.parent == ROOT / "atom_nas/terminal":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

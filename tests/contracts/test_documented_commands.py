@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from atom_nas.cli import app
-from atom_nas.guard import fill_optional, spread_settings
+from atom_nas.commands.guard import fill_optional, spread_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

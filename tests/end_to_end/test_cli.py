@@ -9,7 +9,7 @@ import typer
 from cli_helpers import call, done, refused
 
 from atom_nas.cli import app
-from atom_nas.guard import spread_settings
+from atom_nas.commands.guard import spread_settings
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

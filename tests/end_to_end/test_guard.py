@@ -6,7 +6,6 @@ import pytest
 from cli_helpers import call, done
 from PIL import Image
 
-from atom_nas import search_terminal, terminal
 from atom_nas.cli import main
 
 
@@ -23,7 +22,7 @@ def test_an_interruption_of_a_replacement_says_that_the_old_set_may_be_there(tmp
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(terminal, "show_distill", interrupt)
+    monkeypatch.setattr(stages, "show_distill", interrupt)
     result = call("distill", "--dataset", "digits", "--overwrite", "--out", tmp_path)
     assert result.exit_code == 130
     assert "with --resume to go on in place of --overwrite" in result.stderr
@@ -37,7 +36,7 @@ def test_an_interruption_says_how_to_go_on_as_far_as_something_is_stored(tmp_pat
             (tmp_path / "run" / "run.json").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(search_terminal, "search_and_report", interrupt)
+    monkeypatch.setattr(searching, "search_and_report", interrupt)
     result = call("search", tmp_path, "--out", tmp_path / "run")
     assert result.exit_code == 130
     wanted = "repeat the command with --resume" if begun else "nothing is stored yet: repeat the command\n"

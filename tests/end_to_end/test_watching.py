@@ -9,7 +9,7 @@ import time
 import pytest
 from cli_helpers import call
 
-from atom_nas.guard import fill_optional
+from atom_nas.commands.guard import fill_optional
 
 QUICK = [
     "--dataset",

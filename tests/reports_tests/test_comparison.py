@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atom_nas.summary import show_essence
+from atom_nas.terminal.summary import show_essence
 from reports import read_run, write_report
 from reports.analysis import analyse
 from reports.comparison import compare_runs

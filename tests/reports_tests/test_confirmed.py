@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from atom_nas.summary import show_essence
+from atom_nas.terminal.summary import show_essence
 from reports import write_report
 from reports.confirmed import stem, weights_file
 

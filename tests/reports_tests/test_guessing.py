@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from atom_nas.summary import show_essence
+from atom_nas.terminal.summary import show_essence
 from reports import write_report
 from reports.analysis import analyse
 from reports.document import Report

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atom_nas.summary import show_essence
+from atom_nas.terminal.summary import show_essence
 from reports import formatting, read_run, write_report
 from reports.analysis import analyse
 from reports.selection import precision_and_recall

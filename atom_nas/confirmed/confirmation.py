@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from atom_nas.cards import whole_cards
+from atom_nas.confirmed.cards import whole_cards
+from atom_nas.confirmed.trained import is_whole, save_trained
 from atom_nas.estimators.base import Estimator
 from atom_nas.plan import Plan
 from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference
 from atom_nas.runner import Progress, Special, Stage, costliest_first, trial_seed
-from atom_nas.trained import is_whole, save_trained
 from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
 from distill.leg import Kept, Leg, glance, trained_network

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas.console import clock, progress_bar, say, stdout
+from atom_nas.terminal.console import clock, progress_bar, say, stdout
 from reports.formatting import plural
 
 if TYPE_CHECKING:
     from atom_nas.config import WithPreset
-    from atom_nas.evaluation_plan import Plan
+    from atom_nas.evaluation.plan import Plan
     from distill.settings import DistillSettings
     from distill.synthetic import SyntheticSet
 
@@ -142,7 +142,7 @@ def show_report(
     runs: Sequence[Path], score: str | None = None, out: Path | None = None, combine: str | None = None
 ) -> None:
     """Write the report, print its essence, and say where it is."""
-    from atom_nas.summary import show_essence
+    from atom_nas.terminal.summary import show_essence
     from reports import write_report
 
     written = write_report(runs, score=score, out=out, combine=_combined(combine))
@@ -165,7 +165,7 @@ def evaluation_plan(directories: Sequence[Path], *, networks: str | None, **opti
 
     `options` are those of `evaluating.planned`.
     """
-    from atom_nas.evaluating import planned
+    from atom_nas.evaluation.evaluating import planned
     from distill.synthetic import load
 
     names = networks.split(",") if networks is not None else None
@@ -210,11 +210,11 @@ def require_picture(option: str, file: Path) -> None:
 
 def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:
     """Evaluate with a bar, and show what came of it; `options` are those of `evaluations.carry_out`."""
-    from atom_nas.console import table
-    from atom_nas.evaluation_tables import as_record, at_chance, matrix, title
-    from atom_nas.evaluation_tables import table as rows
-    from atom_nas.evaluations import carry_out
+    from atom_nas.evaluation.tables import as_record, at_chance, matrix, title
+    from atom_nas.evaluation.tables import table as rows
+    from atom_nas.evaluation.trainings import carry_out
     from atom_nas.names import harmless
+    from atom_nas.terminal.console import table
     from distill import kernels
     from reports.chance import how_to_guess
 
@@ -262,7 +262,7 @@ def _show_measured(found: Mapping[str, Any]) -> None:
     from atom_nas.bench import table as ways
     from atom_nas.bench.growth import table as grown
     from atom_nas.bench.profile import table as parts
-    from atom_nas.console import table
+    from atom_nas.terminal.console import table
 
     for threads, rates in found["gemm_gflops"].items():
         listed = ", ".join(f"{kind} {rate:.0f}" if rate else f"{kind} fails" for kind, rate in rates.items())

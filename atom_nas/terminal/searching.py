@@ -5,15 +5,15 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from atom_nas.console import progress_bar, say, shortened
-from atom_nas.terminal import say_unfused, show_report
+from atom_nas.terminal.console import progress_bar, say, shortened
+from atom_nas.terminal.stages import say_unfused, show_report
 from reports.formatting import by_count, plural
 
 if TYPE_CHECKING:
-    from atom_nas.console import Bar
     from atom_nas.runner import Progress
     from atom_nas.search import SearchSummary
     from atom_nas.settings import SearchSettings
+    from atom_nas.terminal.console import Bar
 
 _REASONS = 3
 """Of failures, that are told with how many there are of each."""

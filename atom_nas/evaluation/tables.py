@@ -5,8 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atom_nas.evaluation_plan import SPLITS, Plan, Subject
-from atom_nas.evaluations import Found
+from atom_nas.evaluation.plan import SPLITS, Plan, Subject
+from atom_nas.evaluation.trainings import Found
 from distill.evaluation import Accuracy, as_json
 from reports.chance import with_luck
 from reports.formatting import plural

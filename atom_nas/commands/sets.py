@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from atom_nas import options as opt
-from atom_nas.guard import guarded
+from atom_nas.commands import options as opt
+from atom_nas.commands.guard import guarded
 
 
 @guarded
@@ -24,7 +24,7 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
 ) -> None:
     """Put together what 'atom-nas distill --shard' made of each part of the classes; the shards are kept."""
-    from atom_nas.terminal import show_merge
+    from atom_nas.terminal.stages import show_merge
 
     show_merge(shards, out, overwrite=overwrite)
 
@@ -51,7 +51,7 @@ def label(
     evaluate and search then train on these. An interrupted labelling goes on when the command is repeated.
     """
     from atom_nas.config import assigned, choose_dataset, given
-    from atom_nas.terminal import show_label
+    from atom_nas.terminal.stages import show_label
 
     show_label(
         directory,
@@ -94,8 +94,8 @@ def evaluate(
     Finished trainings are kept in ~/.cache/atom-nas and not repeated.
     """
     from atom_nas.config import assigned, choose_dataset, given
-    from atom_nas.console import claim_stdout
-    from atom_nas.terminal import EvaluationOutput, evaluation_plan, show_evaluation
+    from atom_nas.terminal.console import claim_stdout
+    from atom_nas.terminal.stages import EvaluationOutput, evaluation_plan, show_evaluation
 
     if as_json:
         claim_stdout()
@@ -126,8 +126,8 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Where to; DIR/export... by default.")] = None,
 ) -> None:
     """Write a synthetic set in a format that other programs read."""
-    from atom_nas.console import say, stdout
     from atom_nas.names import choose
+    from atom_nas.terminal.console import say, stdout
     from distill.export import FORMATS
     from distill.export import export as write
     from distill.synthetic import load
@@ -156,6 +156,6 @@ def push(
 
     Uploaded are the set's own files alone, less paths of this machine: data, card, pictures, README, losses.
     """
-    from atom_nas.terminal import show_push
+    from atom_nas.terminal.stages import show_push
 
     show_push(directory, repo, private)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from atom_nas.config import construct
-from atom_nas.evaluation_plan import Plan, choose_networks
-from atom_nas.evaluation_tables import as_record
-from atom_nas.evaluations import carry_out
+from atom_nas.evaluation.plan import Plan, choose_networks
+from atom_nas.evaluation.tables import as_record
+from atom_nas.evaluation.trainings import carry_out
 from distill.settings import resolve_device
 from distill.synthetic import SyntheticSet, load
 from distill.training import TrainingConfig

@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 import search_spaces
-from atom_nas.cards import (
+from atom_nas.confirmed.cards import (
     FORMAT_VERSION,
     SpaceCard,
     TrainedCard,

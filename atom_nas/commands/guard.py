@@ -167,7 +167,7 @@ def plain_warnings() -> Iterator[None]:
 
 class _OnTheTerminal(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        from atom_nas.console import say
+        from atom_nas.terminal.console import say
 
         say(record.getMessage())
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atom_nas.engines.base import Job, Outcome
 from atom_nas.engines.local import LocalConfig, LocalEngine
-from atom_nas.evaluation_plan import Plan, Subject
+from atom_nas.evaluation.plan import Plan, Subject
 from atom_nas.names import harmless
 from distill import kernels
 from distill.data import RealDataset, Split

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from atom_nas.console import shortened, stdout, table
+from atom_nas.terminal.console import shortened, stdout, table
 from reports import planning
 from reports.confirmed import how_to_load
 from reports.formatting import UNKNOWN, accuracy, by_count, decimals, interval, plural, seconds

@@ -12,8 +12,8 @@ import torch
 
 from atom_nas import __version__
 from atom_nas.estimators.base import SCORING_VERSION
+from atom_nas.evaluation.own_network import Builder, OwnNetwork, find
 from atom_nas.names import choose
-from atom_nas.own_network import Builder, OwnNetwork, find
 from distill import kernels
 from distill.evaluation import default_network
 from distill.files import cache_folder, printable
