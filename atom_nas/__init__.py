@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atom_nas.confirmed.trained import Architecture, load_architecture
+    from atom_nas.confirmed.loaded import LoadedArchitecture
+    from atom_nas.confirmed.loading import load_architecture
     from atom_nas.evaluation.evaluating import evaluate
     from atom_nas.hub import push
     from atom_nas.labelling import label
@@ -29,8 +30,8 @@ __version__ = "0.1.0"
 
 # Names resolve on first use, so that `atom-nas --help` imports neither torch nor nni nor matplotlib.
 _HOMES = {
-    "Architecture": "atom_nas.confirmed.trained",
     "DistillSettings": "distill.settings",
+    "LoadedArchitecture": "atom_nas.confirmed.loaded",
     "Progress": "atom_nas.search",
     "SearchSettings": "atom_nas.search",
     "SearchSummary": "atom_nas.search",
@@ -40,7 +41,7 @@ _HOMES = {
     "export": "distill.export",
     "label": "atom_nas.labelling",
     "load": "distill.synthetic",
-    "load_architecture": "atom_nas.confirmed.trained",
+    "load_architecture": "atom_nas.confirmed.loading",
     "merge": "distill.merging",
     "push": "atom_nas.hub",
     "resumed": "atom_nas.resuming",
@@ -50,8 +51,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Architecture",
     "DistillSettings",
+    "LoadedArchitecture",
     "Progress",
     "SearchSettings",
     "SearchSummary",

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from atom_nas.confirmed.artifact import is_whole, save_trained
 from atom_nas.confirmed.cards import whole_cards
-from atom_nas.confirmed.trained import is_whole, save_trained
 from atom_nas.estimators.base import Estimator
 from atom_nas.plan import Plan
 from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference

@@ -13,7 +13,7 @@ from trial_helpers import failing_first, search_data, small_network, stored, tri
 import atom_nas
 from atom_nas.confirmed.cards import whole_cards
 from atom_nas.confirmed.confirmation import Confirmation, best
-from atom_nas.confirmed.trained import Architecture
+from atom_nas.confirmed.loaded import LoadedArchitecture
 from atom_nas.estimators import confirm as estimator
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
 from atom_nas.search import Progress, SearchSettings, run_search
@@ -53,7 +53,7 @@ def bytes_of(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (path / FOLDER).glob("*.safetensors")}
 
 
-def accuracy_on_test(model: Architecture, synthetic: Path) -> float:
+def accuracy_on_test(model: LoadedArchitecture, synthetic: Path) -> float:
     test = load(synthetic).real_dataset().test
     found = evaluate(
         model.network, test.images, test.labels, device=CPU, preprocessing=model.preprocessing

@@ -7,6 +7,7 @@ from cli_helpers import call, done
 from PIL import Image
 
 from atom_nas.cli import main
+from atom_nas.terminal import searching, stages
 
 
 @pytest.mark.parametrize("words", [[], ["--debug"]])

@@ -1,38 +1,19 @@
-"""The artifact of a confirmation: networks with their weights, in the folder `confirmed` of a run.
-
-    NAME.safetensors        the weights, by their names in the network; tied ones once, by the first of theirs
-    NAME.json               the card: space, image shape, classes, preprocessing, accuracies, recipe, versions
-    whitening.safetensors   of the ZCA, only if the set was made with it; the same for all
-
-The folder is enough to load from, wherever it is. Nothing here is ever unpickled.
-"""
+"""`atom_nas.load_architecture`: a network of a run, with its trained weights or without."""
 
 import difflib
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL.Image import Image
 from pydantic import BaseModel, ValidationError
-from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 import search_spaces
-from atom_nas.confirmed.cards import (
-    FORMAT_VERSION,
-    SpaceCard,
-    TrainedCard,
-    read_card,
-    read_cards,
-    weights_of,
-)
+from atom_nas.confirmed.cards import SpaceCard, TrainedCard, read_cards, weights_of
+from atom_nas.confirmed.loaded import LoadedArchitecture
 from atom_nas.estimators.base import fingerprint
 from atom_nas.names import harmless
 from atom_nas.resuming import how_to_confirm
@@ -40,22 +21,16 @@ from atom_nas.run_folder import RECORD, STORE, read_record
 from atom_nas.runner import load_space
 from distill import synthetic as synthetic_sets
 from distill.card import CARD, Side
-from distill.files import write_bytes, write_text
-from distill.leg import apart, with_tied
-from distill.preprocessing import Preprocessing
-from distill.sources.images import decode
-from distill.synthetic import digest, load_preprocessing, load_tensors
+from distill.leg import with_tied
+from distill.synthetic import load_preprocessing, load_tensors
 from distill.validation import first_problem
 from reports.combinations import ranked_by_mean
-from reports.confirmed import FOLDER, stem
+from reports.confirmed import FOLDER
 from reports.scores import MEAN_OF_RANKS, describe_score
 from reports.store import read_rows
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
-
-Images: TypeAlias = "Tensor | NDArray[np.uint8] | Path | str | Image | Sequence[Path | str | Image]"
-_BATCH = 256
 
 
 class _Images(BaseModel):
@@ -84,120 +59,6 @@ class _Record(BaseModel):
     settings: _Settings = _Settings()
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A network of a run, ready to use.
-
-    Attributes:
-        network: float32 (N, C, H, W) in model space to logits (N, classes), on the CPU. With its weights in
-            evaluation mode; without, freshly initialised in training mode.
-        classes: names; logit k is that of `classes[k]`.
-        preprocessing: brings real uint8 images (N, C, H, W) into model space: `preprocessing(images)`.
-        card: what is known of it; with weights the whole card, with accuracies and recipe.
-    """
-
-    network: nn.Module
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    card: dict[str, Any]
-
-    @torch.no_grad()
-    def probabilities(self, images: Images) -> Tensor:
-        """How probable each class is for each image: float32 (N, classes), on the CPU.
-
-        Args:
-            images: files, or images opened by Pillow, which are read as the images trained on were, if those
-                were files: turned as they say, made to cover the network's side and cropped; or uint8 pixels
-                (N, C, H, W) of the network's own size.
-        Raises:
-            ValueError: a file cannot be read, or is of deeper greys than the images trained on; or pixels are
-                of another type, size or number of channels.
-        """
-        if isinstance(images, np.ndarray):
-            if images.dtype != np.uint8:
-                raise ValueError(f"pixels are uint8 (N, C, H, W), not {images.dtype}")
-            images = torch.from_numpy(np.array(images, order="C"))  # a copy: torch takes no flipped axes
-        pixels = images if isinstance(images, Tensor) else self._read(images)
-        size = list(self.card["image_shape"][1:])
-        if (
-            pixels.ndim == 4
-            and pixels.shape[1] == self.card["image_shape"][0]
-            and list(pixels.shape[2:]) != size
-        ):
-            shown = ["x".join(map(str, each)) for each in (pixels.shape[2:], size)]
-            raise ValueError(f"images are {shown[0]}, and the network takes {shown[1]}: resize them")
-        device = next(self.network.parameters()).device
-        network, training = self.network.eval(), self.network.training
-        try:
-            found = [
-                network(self.preprocessing(part).to(device)).softmax(1).cpu() for part in pixels.split(_BATCH)
-            ]
-        finally:
-            self.network.train(training)
-        return torch.cat(found)
-
-    def predict(self, images: Images) -> list[str]:
-        """The most probable class of each image, by name; otherwise as `probabilities`."""
-        return [self.classes[k] for k in self.probabilities(images).argmax(dim=1).tolist()]
-
-    def _read(self, files: Path | str | Image | Sequence[Path | str | Image]) -> Tensor:
-        channels, height, width = self.card["image_shape"]
-        if height != width:
-            raise ValueError(f"files are read for square networks, and this one takes {height}x{width}")
-        given: Sequence[Any] = files if isinstance(files, list | tuple) else [files]
-        strange = [type(each).__name__ for each in given if not isinstance(each, str | Path | Image)]
-        if strange:
-            raise ValueError(
-                "give image files, images of Pillow, or uint8 pixels (N, C, H, W) as a tensor or array, not "
-                f"{strange[0]}"
-            )
-        sources = [each if isinstance(each, Image) else Path(each) for each in given]
-        if not sources:
-            raise ValueError("no image was given")
-        pixels = torch.from_numpy(decode(sources, height, self.card.get("grey_bits", 8)))
-        if pixels.shape[1] > channels:  # greys may be stored as colours
-            coloured = (pixels != pixels[:, :1]).flatten(1).any(dim=1)
-            if coloured.any():
-                raise ValueError(
-                    f"{sources[int(coloured.nonzero()[0])]} is in colour, and the network was trained on "
-                    "grey images: convert it, e.g. by PIL's Image.open(path).convert('L')"
-                )
-            pixels = pixels[:, :1]
-        return pixels.expand(-1, channels, -1, -1)
-
-    def __repr__(self) -> str:
-        known = {name: self.card.get(name) for name in ("validation_accuracy", "test_accuracy")}
-        scores = [f", {name} {value:.4f}" for name, value in known.items() if value is not None]
-        return f"Architecture({self.card['architecture']}, {len(self.classes)} classes{''.join(scores)})"
-
-
-def save_trained(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """Write a network's weights, then its card, so that what has a card is whole.
-
-    Args:
-        folder: exists already, and holds the whitening if there is one.
-        weights: the network's state.
-        card: what `TrainedCard` asks for, less format version and digest, which are added.
-    """
-    file = folder / f"{stem(card['architecture'])}.safetensors"
-    write_bytes(file, serialize({name: tensor.contiguous() for name, tensor in apart(weights).items()}))
-    whole = {"format_version": FORMAT_VERSION, **card, "weights_sha256": digest(file)}
-    checked = TrainedCard.model_validate(whole).model_dump(mode="json")
-    write_text(file.with_suffix(".json"), json.dumps(checked, indent=1, allow_nan=False) + "\n")
-
-
-def is_whole(folder: Path, architecture: str, scores: Mapping[str, float]) -> bool:
-    """Whether card and weights of an architecture are whole, and of the training with these scores."""
-    path = folder / f"{stem(architecture)}.json"
-    try:
-        card = read_card(path)
-        known = card.model_dump()
-        same = all(known.get(name) == value for name, value in scores.items())
-        return same and digest(weights_of(path)) == card.weights_sha256
-    except (OSError, ValueError):
-        return False
-
-
 def load_architecture(
     run: Path | str,
     rank: int | None = None,
@@ -205,7 +66,7 @@ def load_architecture(
     architecture: str | None = None,
     weights: bool = True,
     space: str | None = None,
-) -> Architecture:
+) -> LoadedArchitecture:
     """A network of a search's run: by default the best of those it has confirmed, with trained weights.
 
     Args:
@@ -231,7 +92,7 @@ def load_architecture(
     return load(folder, 1 if rank is None else rank, architecture, space)
 
 
-def _load_trained(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:
+def _load_trained(run: Path, rank: int, architecture: str | None, own: str | None) -> LoadedArchitecture:
     is_run = (run / RECORD).is_file()
     folder = run / FOLDER if is_run else run
     cards = {card.architecture: (path, card) for path, card in read_cards(folder)}
@@ -256,7 +117,9 @@ def _load_trained(run: Path, rank: int, architecture: str | None, own: str | Non
     if _forms(expected) != _forms(state):
         raise ValueError(f"{weights_of(path)} does not hold the weights of {name}")
     network.load_state_dict(state)
-    return Architecture(network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json"))
+    return LoadedArchitecture(
+        network.eval(), tuple(card.classes), preprocessing, card.model_dump(mode="json")
+    )
 
 
 def _require_room(path: Path, card: TrainedCard, name: str) -> None:
@@ -272,7 +135,7 @@ def _require_room(path: Path, card: TrainedCard, name: str) -> None:
         raise ValueError(f"{weights} does not hold the weights of {name}")
 
 
-def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None) -> Architecture:
+def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None) -> LoadedArchitecture:
     record = _record(run)
     name = _choose(_ranking(run, record.score), rank, architecture, f"{run}", "ranked")
     synthetic = _synthetic_set(run, record)
@@ -283,7 +146,7 @@ def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None)
     preprocessing = synthetic.preprocessing
     if record.synthetic.unwhitened:
         preprocessing = preprocessing.unwhitened()
-    return Architecture(network, classes, preprocessing, card)
+    return LoadedArchitecture(network, classes, preprocessing, card)
 
 
 def _record(run: Path) -> _Record:

@@ -1,0 +1,1 @@
+"""What the terminal shows: progress and tables, a command at a time."""
