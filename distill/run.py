@@ -9,11 +9,9 @@ from typing import Any
 import torch
 
 from distill import environment, methods, watching
-from distill.attention import runs_fused, why_not_fused
 from distill.data import RealDataset
 from distill.files import lock_folder
 from distill.methods.base import Problem
-from distill.precision import settle
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import derive_seed
 from distill.session import Progress, RecordedSession, Stopwatch, thinned
@@ -123,37 +121,18 @@ def _reproducible(problem: Problem) -> Iterator[None]:
 
 def _settled(settings: DistillSettings, device: torch.device, tell: Callable[[str], None]) -> DistillSettings:
     """The settings with a precision that the machine has."""
-    config = settings.config
-    if not hasattr(config, "suited"):
-        return settings
-    precision, lacking = settle(config.precision, device)
+    config, lacking = settings.config.settled(device)
     if lacking:
         tell(lacking)
-    return replace(settings, method_config=replace(config, precision=precision))
+    return replace(settings, method_config=config)
 
 
 def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:
-    """The settings, checked against the problem; `compile` is decided."""
-    config = settings.config
-    if not hasattr(config, "suited"):
-        return settings
-    config, reason = config.suited(problem)
-    settings = replace(settings, method_config=config)
-    how = {"compiled": f"compiled: {reason}", "fused": "computing with fused kernels"}
-    kernels = _kernels(settings, problem.device)
-    tell(how.get(kernels, f"not compiled: {reason}"))
-    missing = why_not_fused(config.width, problem.device) if kernels == "eager" else None
-    if missing and problem.device.type == "cpu":
-        tell(f"without fused kernels, so slower: {missing}")
-    return settings
-
-
-def _kernels(settings: DistillSettings, device: torch.device) -> str:
-    """What computed the features: sets differ in rounding by it."""
-    config = settings.config
-    if getattr(config, "compile", False):
-        return "compiled"
-    return "fused" if hasattr(config, "width") and runs_fused(config.width, device) else "eager"
+    """The settings, checked against the problem, with all decided that they left to it."""
+    config, decided = settings.config.suited(problem)
+    for line in decided:
+        tell(line)
+    return replace(settings, method_config=config)
 
 
 def _pose(
@@ -189,8 +168,7 @@ def _pose(
         deterministic=settings.deterministic,
     )
     if chosen:
-        all_needed = getattr(settings.config, "uses_all_classes", False)
-        problem = problem.narrowed(chosen, keep_others=all_needed)
+        problem = problem.narrowed(chosen, keep_others=settings.config.uses_all_classes)
     return data, problem, held_out
 
 
@@ -219,7 +197,7 @@ def _card(
         "dataset": data,
         "method": settings.method,
         "ipc": settings.ipc,
-        "factor": getattr(settings.config, "factor", 1),
+        "factor": settings.config.across,
         "seed": settings.seed,
         "device": problem.device.type,
         "config": settings.resolved(),
@@ -228,7 +206,7 @@ def _card(
         "cpu_seconds": session.cpu_seconds,
         "peak_memory_mb": session.peak_memory_mb(problem.device),
         "loss_curve": thinned(session.curve),
-        "environment": {**made_with, "kernels": _kernels(settings, problem.device)},
+        "environment": {**made_with, "kernels": settings.config.kernels(problem.device)},
         **({"watching": watched} if (watched := watching.costs(settings.out)) else {}),
     }
     if settings.shard:

@@ -1,16 +1,19 @@
 """What a distillation is asked to do."""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from distill import methods
 from distill.session import BOARD
 from distill.shards import Shard
-from distill.sources import ZCA_DATASETS, suited_augmentation
+from distill.sources import ZCA_DATASETS
+
+if TYPE_CHECKING:
+    from distill.methods.base import MethodConfig
 
 _LARGEST_SEED = 2**63 - 1
 
@@ -107,7 +110,7 @@ class DistillSettings:
             raise ValueError(
                 "evaluate_every scores on held-out images, and validation_fraction=0 holds out none"
             )
-        if (self.board or self.evaluate_every) and not hasattr(self.config, "iterations"):
+        if (self.board or self.evaluate_every) and self.config.steps is None:
             raise ValueError(
                 f"{self.method} has no iterations to watch: leave out --tensorboard and --evaluate-every"
             )
@@ -118,12 +121,10 @@ class DistillSettings:
         return self.out / BOARD if self.tensorboard is True else self.tensorboard or None
 
     @property
-    def config(self) -> Any:
+    def config(self) -> "MethodConfig":
         """The method's configuration, defaults filled in and `dsa` suited to the dataset."""
         config = methods.load(self.method).Config() if self.method_config is None else self.method_config
-        if not hasattr(config, "augmentation"):
-            return config
-        return replace(config, augmentation=suited_augmentation(config.augmentation, self.dataset))
+        return config.fitted(self.dataset)
 
     @property
     def whitens(self) -> bool:

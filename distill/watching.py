@@ -220,9 +220,9 @@ def observer(
     """
     members: list[Observer] = []
     board = None
-    factor = getattr(settings.config, "factor", 1)
-    if settings.board:
-        images_every = settings.images_every or -(-settings.config.iterations // 10)
+    factor, steps = settings.config.across, settings.config.steps
+    if settings.board and steps:
+        images_every = settings.images_every or -(-steps // 10)
         board = Board(settings.board, problem, images_every, factor)
         members.append(board)
         tell(f"to watch: tensorboard --logdir {shlex.quote(str(settings.board))}")

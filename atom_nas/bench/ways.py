@@ -17,6 +17,7 @@ from distill.checkpoint import State
 from distill.data import Split
 from distill.graphs import Material, RecordedSteps
 from distill.matching import matching_loss, statistics
+from distill.methods._matching import MatchingConfig
 from distill.methods.base import Problem
 from distill.networks import convnet, convnet_operations, fitting_depth
 from distill.precision import Precision, autocast
@@ -99,12 +100,18 @@ def epoch(turns: Turns, architecture: str, device: torch.device, images: int, sc
         train_network(network, pixels, labels, config=config, seed=0, device=device)
 
 
+def _settings_of(method: str) -> type[MatchingConfig]:
+    """Of one of the methods that `bench` measures, all of which match."""
+    config = methods.load(method).Config
+    assert issubclass(config, MatchingConfig), method
+    return config
+
+
 def match(turns: Turns, method: str, device: torch.device, scale: Scale, options: Mapping[str, Any]) -> None:
     """Our engine with the given settings; whatever is compiled is compiled in the first turns."""
-    module = methods.load(method)
-    config = module.Config(iterations=10**9, batch_real=scale.batch_real, **options)
+    config = _settings_of(method)(iterations=10**9, batch_real=scale.batch_real, **options)
     turns.wait()
-    module.distill(problem(device, scale), config, _Turning(turns))
+    methods.load(method).distill(problem(device, scale), config, _Turning(turns))
 
 
 def match_plainly(turns: Turns, method: str, device: torch.device, scale: Scale) -> None:
@@ -124,7 +131,7 @@ def plain_iteration(
     Args:
         prepared: all real images in model space, on the device, where such scripts keep them.
     """
-    weights, names = methods.load(method).Config().weights, parse_strategy("dsa")
+    weights, names = _settings_of(method)().weights, parse_strategy("dsa")
     shape, device, ipc = posed.image_shape, posed.device, posed.ipc
     generator = stream(0, "bench", method, number)
     if images is None:

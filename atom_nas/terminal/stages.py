@@ -53,7 +53,7 @@ def show_distill(settings: "DistillSettings", *, resume: bool = False, overwrite
     """Distill with a bar, and say what came of it."""
     from distill.run import distill
 
-    iterations = getattr(settings.config, "iterations", None)
+    iterations = settings.config.steps
     # Coresets have no iterations after which to look at a flag: Ctrl-C simply ends them.
     stopping = graceful_stop() if iterations else nullcontext(lambda: False)
     with stopping as should_stop, progress_bar(settings.method, iterations or 1) as bar:

@@ -1,7 +1,8 @@
 """How a synthetic set is made: one file a method, one line here.
 
-A method's module defines `Config`, a frozen keyword-only dataclass, `distill(problem, config, session)` and
-`INDEPENDENT_CLASSES` (see `distill.methods.base.Method`).
+A method's module defines `Config`, a frozen keyword-only dataclass derived from
+`distill.methods.base.MethodConfig`, `distill(problem, config, session)` and `INDEPENDENT_CLASSES` (see
+`distill.methods.base.Method`).
 """
 
 import importlib

@@ -76,7 +76,7 @@ class BilevelConfig(PixelConfig):
             )
         super().require_runnable(problem)
 
-    def suited(self: Config, problem: Problem) -> tuple[Config, str]:
+    def suited(self: Config, problem: Problem) -> tuple[Config, tuple[str, ...]]:
         """The same with the number of steps decided for the problem, and why nothing is compiled.
 
         Raises:
@@ -84,7 +84,8 @@ class BilevelConfig(PixelConfig):
         """
         self.require_runnable(problem)
         steps, epochs = self._loops(problem.ipc)
-        return replace(self, pixel_steps=steps, network_epochs=epochs), self.eager
+        config = replace(self, pixel_steps=steps, network_epochs=epochs)
+        return config, self.not_compiled(problem.device, self.eager)
 
     def _loops(self, ipc: int) -> tuple[int, int]:
         """Pixel steps a network, and epochs between two of them."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.methods.base import Problem
+from distill.attention import runs_fused
+from distill.methods.base import MethodConfig, Problem
 from distill.networks import WIDEST, ConvNet, convnet, fitting_depth
 from distill.seeding import derive_seed, stream
 from distill.session import Session
@@ -20,7 +21,7 @@ Choose = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig:
+class FeatureConfig(MethodConfig):
     """The network that gives the features.
 
     Attributes:
@@ -39,8 +40,12 @@ class FeatureConfig:
 
     @property
     def uses_all_classes(self) -> bool:
-        """Whether images of all classes are needed, also where only some classes are worked on."""
+        """See `distill.methods.base.MethodConfig`."""
         return self.feature_epochs > 0
+
+    def kernels(self, device: torch.device) -> str:
+        """See `distill.methods.base.MethodConfig`."""
+        return "fused" if runs_fused(self.width, device) else "eager"
 
 
 def select(problem: Problem, config: FeatureConfig, session: Session, choose: Choose) -> Tensor:

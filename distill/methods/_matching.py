@@ -91,7 +91,11 @@ class MatchingConfig(PixelConfig):
         """Of the parts of the loss: those of L_MMD alone, unless a method has more parts."""
         return LossWeights(spatial=0.0, channel=0.0, mmd=1.0)
 
-    def suited(self: Config, problem: Problem) -> tuple[Config, str]:
+    def kernels(self, device: torch.device) -> str:
+        """See `distill.methods.base.MethodConfig`; asked once `compile` is decided."""
+        return "compiled" if self.compile is True else super().kernels(device)
+
+    def suited(self: Config, problem: Problem) -> tuple[Config, tuple[str, ...]]:
         """The same with `compile` decided for problem and machine, and why.
 
         It depends on all classes, also where only some are worked on: every shard decides alike.
@@ -100,16 +104,21 @@ class MatchingConfig(PixelConfig):
             ValueError: see `require_runnable`; or if compiling is asked for and cannot be done.
         """
         self.require_runnable(problem)
+        compiled, reason = self._compiled(problem)
+        config = replace(self, compile=compiled)
+        return config, (f"compiled: {reason}",) if compiled else config.not_compiled(problem.device, reason)
+
+    def _compiled(self, problem: Problem) -> tuple[bool, str]:
+        """Whether network and statistics are compiled, and in a few words why."""
         if problem.deterministic and self.compile is True:
             raise ValueError("compile=true and deterministic exclude one another; leave one of them out")
         if self.compile == "auto" and runs_fused(self.width, problem.device):
-            return replace(self, compile=False), "fused kernels need no compiling"
+            return False, "fused kernels need no compiling"
         if problem.deterministic:
-            return replace(self, compile=False), "deterministic runs are not"
+            return False, "deterministic runs are not"
         operations = self.operations(problem.ipc, len(problem.classes), problem.image_shape)
         work = Work(iterations=self.iterations, operations=self.iterations * operations)
-        compiled, reason = decide(self.compile, work, problem.device)
-        return replace(self, compile=compiled), reason
+        return decide(self.compile, work, problem.device)
 
     def passes(self, ipc: int) -> float:
         """Of real images forwards, of synthetic ones backwards too, which costs two forward passes."""

@@ -7,29 +7,31 @@ factor of multi-formation.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+from distill.attention import runs_fused, why_not_fused
 from distill.augment import Augmentation, augment_classes
 from distill.checkpoint import LARGEST, State, largest
 from distill.formation import LARGEST_FACTOR, decode, encode, require_factor
 from distill.methods._features import CORESETS, FeatureConfig, selected_positions
-from distill.methods.base import Problem
+from distill.methods.base import MethodConfig, Problem
 from distill.networks import WIDEST, ConvNet, convnet, convnet_operations, fitting_depth
-from distill.precision import PRECISIONS, Precision, require
+from distill.precision import PRECISIONS, Precision, require, settle
 from distill.seeding import stream
 from distill.session import Session
 
 _SMALLER = "a smaller learning_rate helps, from the start (--overwrite)"
 Initialization = Literal["real", "herding", "kcenter", "noise"]
 Loss = TypeVar("Loss")
+Self = TypeVar("Self", bound="PixelConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelConfig(ABC):
+class PixelConfig(MethodConfig, ABC):
     """Settings that all of them have.
 
     Attributes:
@@ -93,9 +95,37 @@ class PixelConfig(ABC):
         require(self.precision, problem.device)
 
     @property
+    def steps(self) -> int:
+        """See `distill.methods.base.MethodConfig`."""
+        return self.iterations
+
+    @property
+    def across(self) -> int:
+        """See `distill.methods.base.MethodConfig`."""
+        return self.factor
+
+    @property
     def uses_all_classes(self) -> bool:
-        """Whether images of all classes are needed, also where only some classes are worked on."""
+        """See `distill.methods.base.MethodConfig`."""
         return self.initialization in CORESETS
+
+    def settled(self: Self, device: torch.device) -> tuple[Self, str | None]:
+        """See `distill.methods.base.MethodConfig`."""
+        precision, lacking = settle(self.precision, device)
+        return replace(self, precision=precision), lacking
+
+    def kernels(self, device: torch.device) -> str:
+        """See `distill.methods.base.MethodConfig`."""
+        return "fused" if runs_fused(self.width, device) else "eager"
+
+    def not_compiled(self, device: torch.device, reason: str) -> tuple[str, ...]:
+        """What to say of how iterations compute, where they are not compiled, for this reason."""
+        if self.kernels(device) == "fused":
+            return ("computing with fused kernels",)
+        said = f"not compiled: {reason}"
+        if device.type != "cpu":
+            return (said,)
+        return said, f"without fused kernels, so slower: {why_not_fused(self.width, device)}"
 
     def blocks(self, image_shape: tuple[int, int, int]) -> int:
         """The depth, chosen for the image size if it is 0."""

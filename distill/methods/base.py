@@ -3,8 +3,8 @@
 Letters: K classes worked on, I images per class, C channels, H x W pixels.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from distill.data import Split
 from distill.preprocessing import Preprocessing
 from distill.session import Session
+from distill.sources import suited_augmentation
+
+Self = TypeVar("Self", bound="MethodConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,52 @@ class Problem:
         return torch.cat([self.preprocessing(self.real.images[part]) for part in parts])
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """What `distill.run` asks of every method's settings; a method overrides what is otherwise for it."""
+
+    @property
+    def steps(self) -> int | None:
+        """Iterations with a loss and images to watch; None where there are none."""
+        return None
+
+    @property
+    def across(self) -> int:
+        """f of multi-formation: each stored image holds f x f smaller ones."""
+        return 1
+
+    @property
+    def uses_all_classes(self) -> bool:
+        """Whether images of all classes are needed, also where only some classes are worked on."""
+        return False
+
+    def fitted(self: Self, dataset: str) -> Self:
+        """The same with `dsa` spelled out for a dataset, where there is a setting `augmentation`."""
+        if "augmentation" not in {field.name for field in fields(self)}:
+            return self
+        strategy: str = vars(self)["augmentation"]
+        return replace(self, **{"augmentation": suited_augmentation(strategy, dataset)})
+
+    def settled(self: Self, device: torch.device) -> tuple[Self, str | None]:
+        """The same in a precision that the device has, and why it is another than was asked for."""
+        del device
+        return self, None
+
+    def suited(self: Self, problem: Problem) -> tuple[Self, tuple[str, ...]]:
+        """The same with all decided that was left to problem and machine, and what to say of it.
+
+        Raises:
+            ValueError: if the settings cannot work for this problem on this machine.
+        """
+        del problem
+        return self, ()
+
+    def kernels(self, device: torch.device) -> str:
+        """What computes on this device: eager, fused or compiled; sets differ in rounding by it."""
+        del device
+        return "eager"
+
+
 class Method(Protocol):
     """A module of this folder.
 
@@ -105,7 +154,7 @@ class Method(Protocol):
     none of the other synthetic images; if not, `distill` refuses a `problem.subset` with a ValueError.
     """
 
-    Config: type[Any]
+    Config: type[MethodConfig]
     INDEPENDENT_CLASSES: bool
 
     def distill(self, problem: Problem, config: Any, session: Session) -> Tensor: ...

@@ -6,14 +6,14 @@ from torch import Tensor
 
 from distill.formation import LARGEST_FACTOR, encode, require_factor
 from distill.methods._pixels import random_positions
-from distill.methods.base import Problem
+from distill.methods.base import MethodConfig, Problem
 from distill.session import Session
 
 INDEPENDENT_CLASSES = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(MethodConfig):
     """How the images are kept.
 
     Attributes:
@@ -26,6 +26,11 @@ class Config:
     def __post_init__(self) -> None:
         if not 1 <= self.factor <= LARGEST_FACTOR:
             raise ValueError(f"factor must lie in 1..{LARGEST_FACTOR}, not {self.factor}")
+
+    @property
+    def across(self) -> int:
+        """See `distill.methods.base.MethodConfig`."""
+        return self.factor
 
 
 def distill(problem: Problem, config: Config, session: Session) -> Tensor:  # noqa: ARG001

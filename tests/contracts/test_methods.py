@@ -10,7 +10,7 @@ import distill
 from distill.data import Split
 from distill.merging import merge
 from distill.methods import METHODS, load
-from distill.methods.base import Problem
+from distill.methods.base import MethodConfig, Problem
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import stream
 from distill.session import Session
@@ -88,6 +88,7 @@ class TestEveryMethod:
 
     def test_has_a_frozen_keyword_only_config_with_documented_fields(self, method, tmp_path):
         config = load(method).Config
+        assert issubclass(config, MethodConfig)
         assert is_dataclass(config)
         assert config.__dataclass_params__.frozen
         documentation = " ".join(kind.__doc__ or "" for kind in config.__mro__ if is_dataclass(kind))
