@@ -162,7 +162,7 @@ def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:
 def test_there_are_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> None:
     workload = Workload(build=build, estimators=(CountingEstimator(),), image_shape=SHAPE)
     jobs = [job(f"fine-{number}") for number in range(8)]
-    with LocalEngine(Cramped(workload, tmp_path, 2), LocalConfig(workers=4)) as local:
+    with LocalEngine(Cramped(workload, tmp_path, 2, refused=2), LocalConfig(workers=4)) as local:
         with pytest.warns(UserWarning, match="cpu has memory for no more than . worker") as told:
             outcomes = list(local.run(jobs))
         assert str(told[-1].message).endswith("2 workers")
@@ -171,8 +171,9 @@ def test_there_are_as_many_workers_as_there_is_memory_for(tmp_path: Path) -> Non
             each.architecture for each in jobs
         ]
         assert [outcome.reason for outcome in outcomes] == [None] * 8
+    (tmp_path / "none").mkdir()
     with (
-        LocalEngine(Cramped(workload, tmp_path / "none", 0), LocalConfig(workers=2)) as local,
+        LocalEngine(Cramped(workload, tmp_path / "none", 0, refused=2), LocalConfig(workers=2)) as local,
         pytest.warns(UserWarning, match="no more than 1 worker$"),
         pytest.raises(
             EngineError, match="a worker cannot start on cpu: RuntimeError: CUDA error: out of mem"

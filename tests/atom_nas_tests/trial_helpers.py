@@ -147,19 +147,26 @@ class CountingEstimator:
 
 @dataclass(frozen=True)
 class Cramped:
-    """A device that has memory for so many workers: each takes a place, a file in a folder, for good."""
+    """A device that has memory for so many workers: each takes a place, a file in a folder, for good.
+
+    No job is done before as many workers as are meant to have found no place.
+    """
 
     work: Workload
     folder: Path
     places: int
+    refused: int
 
     def warm_up(self, device: torch.device) -> None:
         for place in range(self.places):
             with suppress(FileExistsError), (self.folder / str(place)).open("x"):
                 return self.work.warm_up(device)
+        (self.folder / f"refused-{os.getpid()}").touch()
         raise RuntimeError("CUDA error: out of memory")
 
     def scores(self, job: Job, device: torch.device) -> dict[str, float]:
+        while len(list(self.folder.glob("refused-*"))) < self.refused:
+            time.sleep(0.01)
         return self.work.scores(job, device)
 
 

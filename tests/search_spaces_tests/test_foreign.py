@@ -83,7 +83,9 @@ def test_every_form_parses_back_and_holds_nothing_that_a_table_would_mind(odd: N
 @given(
     st.lists(
         st.one_of(
-            st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=200),
+            st.none(), st.booleans(), st.integers(), st.text(max_size=200),
+            # Code that older versions of torch compile leaves a process without subnormal numbers.
+            st.floats(allow_nan=False, allow_subnormal=False),
             st.tuples(st.integers(), st.text()), st.lists(st.integers(), max_size=3), st.sets(st.integers()),
         ),
         min_size=1, max_size=8,
