@@ -2,8 +2,8 @@
 
 Workers stay warm between trials, and see the images through shared memory, never as a copy. A fork of this
 process would be unsafe once torch runs threads, and impossible with CUDA. So on Linux they are forks of a
-server that has imported torch and done nothing yet: they start at once and share what the import takes, about
-280 MiB each with torch's CUDA build. Elsewhere they are spawned.
+server that has loaded what they need and done nothing yet: they start at once and share what that takes,
+about 400 MiB each with torch's CUDA build. Elsewhere they are spawned.
 """
 
 import os
@@ -308,7 +308,7 @@ def _context() -> ForkServerContext | SpawnContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["atom_nas.engines._worker"])
+    context.set_forkserver_preload(["atom_nas.engines._ahead"])
     return context
 
 

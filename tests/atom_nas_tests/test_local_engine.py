@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trial_helpers import SHAPE, CountingEstimator, Cramped, SuicidalOnArrival, build, search_data
+from trial_helpers import SHAPE, CountingEstimator, Cramped, Noting, SuicidalOnArrival, build, search_data
 
 from atom_nas.engines._worker import Broken, Ready
 from atom_nas.engines.base import EngineError, Job, Outcome, Workload
@@ -149,6 +149,18 @@ def test_jobs_that_come_up_meanwhile_are_run_too(
         new += [job(name) for name in follows.get(outcome.job.architecture, [])]
     assert outcomes == dict.fromkeys([*(f"fine-{number}" for number in range(1, 7)), starved])
     assert [outcome.job.architecture for outcome in warm.run((), more=more)] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_a_worker_has_what_it_needs_when_it_starts(tmp_path: Path) -> None:
+    """Torch's compiler, which its optimizers load, is 800 modules: a second and 120 MiB of each worker."""
+    proxy = ProxyEstimator(search_data(), ProxyConfig(training=TrainingConfig(epochs=1)))
+    work = Noting(Workload(build=build, estimators=(proxy,), image_shape=SHAPE), tmp_path / "modules")
+    with LocalEngine(work, LocalConfig(workers=1)) as local:
+        (outcome,) = local.run([job("fine", estimator="proxy")])
+    assert outcome.reason is None
+    at_start, in_the_end = map(int, work.file.read_text().split())
+    assert in_the_end - at_start < 50
 
 
 def test_only_a_spoiled_worker_is_replaced(warm: LocalEngine) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -168,6 +169,27 @@ class Cramped:
         while len(list(self.folder.glob("refused-*"))) < self.refused:
             time.sleep(0.01)
         return self.work.scores(job, device)
+
+
+@dataclass(frozen=True)
+class Noting:
+    """Notes in a file how many modules a worker has when it begins to do the work, and after each job."""
+
+    work: Workload
+    file: Path
+
+    def _note(self) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{len(sys.modules)}\n")
+
+    def warm_up(self, device: torch.device) -> None:
+        self._note()
+        self.work.warm_up(device)
+
+    def scores(self, job: Job, device: torch.device) -> dict[str, float]:
+        scores = self.work.scores(job, device)
+        self._note()
+        return scores
 
 
 class SuicidalOnArrival:
