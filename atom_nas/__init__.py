@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from atom_nas.evaluation.evaluating import evaluate
     from atom_nas.hub import push
     from atom_nas.labelling import label
-    from atom_nas.recipes import with_recipe
     from atom_nas.resuming import resumed
     from atom_nas.search import Progress, SearchSettings, SearchSummary, run_search
     from distill.export import export
@@ -46,7 +45,6 @@ _HOMES = {
     "push": "atom_nas.hub",
     "resumed": "atom_nas.resuming",
     "run_search": "atom_nas.search",
-    "with_recipe": "atom_nas.recipes",
     "write_report": "reports.writing",
 }
 
@@ -68,7 +66,6 @@ __all__ = [
     "push",
     "resumed",
     "run_search",
-    "with_recipe",
     "write_report",
 ]
 

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atom_nas import recipes
 from atom_nas.config import construct, given
 from atom_nas.estimators import TRAINED_BESIDE, score_of_own
 from atom_nas.run_folder import RECORD, read_record
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
 
 KEPT = "settings"
 """The entry of the record."""
-_OF_A_SESSION = ("out", "resume", "command", "workers")
+_OF_A_SESSION = ("out", "resume", "command", "workers", "recipe")
+_BY_RECIPES = ("epochs", "repeats", "score", "combine")
+"""Of these the command has values where nothing was said, too."""
 _THEN = " && "
 _GROUPS = {"training", "proxy_space", "training_free"}
 """Of these what is said is added to what the run has, setting by setting, as to a recipe."""
@@ -51,9 +52,10 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     before = record.get(KEPT)
     if isinstance(before, dict):
         # What a recipe did not bring yet when the run began, it does not bring to it now.
-        whole = _restored(before, values, said)
+        whole = {**_restored(before, values, said), "recipe": False}
     else:
-        before, whole = {}, recipes.filled(values, said)
+        before = {}
+        whole = {name: value for name, value in values.items() if name in said or name not in _BY_RECIPES}
     if record and "unwhiten" not in {*said, *before}:
         whole["unwhiten"] = False  # as all searches before there was the choice
     whole["command"] = _continued(record.get("command"), values["command"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
-from atom_nas import engines, estimators
+from atom_nas import engines, estimators, recipes
 from atom_nas.estimators import proxy, real
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
@@ -15,6 +15,16 @@ from atom_nas.tables import SCORE
 from reports.scores import MEAN_OF_RANKS
 from reports.weights import weights_of
 
+_UNSAID: Any = None
+_PLAIN: Mapping[str, Any] = {
+    "proxy_space": {},
+    "epochs": proxy.EPOCHS,
+    "training": {},
+    "repeats": 1,
+    "score": "validation_accuracy",
+    "combine": (),
+}
+"""What recipes may bring, and what holds where one does not."""
 _OF_TRAININGS = (
     *("reference_samples", "reference_images", "reference_epochs"),
     *("confirm", "confirm_images", "confirm_epochs"),
@@ -23,7 +33,10 @@ _OF_TRAININGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """One search. What a space's recipe brings is taken by the command, and by `atom_nas.with_recipe`.
+    """One search.
+
+    What is left out of `proxy_space`, `epochs`, `training`, `repeats`, `score` and `combine` is as the recipe
+    of the space has it (`atom_nas.recipes`); of a group of settings entry by entry.
 
     Attributes:
         synthetic: folder of a synthetic set.
@@ -80,13 +93,16 @@ class SearchSettings:
         data_dir: where datasets are kept; None: the default folder.
         resume: go on with the interrupted run in `out`.
         command: the command line, for the record.
+        recipe: False: leave the recipe out; the proxy is then trained as the reference is, for 100 epochs.
+    Raises:
+        ValueError: a setting is wrong.
     """
 
     synthetic: Path
     out: Path
     space: str = "convnet"
     space_options: Mapping[str, Any] = field(default_factory=dict)
-    proxy_space: Mapping[str, Any] = field(default_factory=dict)
+    proxy_space: Mapping[str, Any] = _UNSAID
     samples: int | None = None
     strategy: str = "random"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
@@ -99,9 +115,9 @@ class SearchSettings:
     reference_images: int | None = None
     reference_epochs: int = real.EPOCHS
     reference_training: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int = proxy.EPOCHS
-    training: Mapping[str, Any] = field(default_factory=dict)
-    repeats: int = 1
+    epochs: int = _UNSAID
+    training: Mapping[str, Any] = _UNSAID
+    repeats: int = _UNSAID
     unwhiten: bool = True
     validation_images: int | None = None
     confirm: int | None = None
@@ -110,8 +126,8 @@ class SearchSettings:
     confirm_training: Mapping[str, Any] = field(default_factory=dict)
     estimators: tuple[str, ...] = ()
     training_free: Mapping[str, Any] = field(default_factory=dict)
-    score: str = "validation_accuracy"
-    combine: tuple[str, ...] = ()
+    score: str = _UNSAID
+    combine: tuple[str, ...] = _UNSAID
     engine: str = "local"
     workers: int | None = None
     trial_limit: float | None = None
@@ -121,16 +137,18 @@ class SearchSettings:
     data_dir: Path | None = None
     resume: bool = False
     command: str = ""
+    recipe: bool = True
 
     def __post_init__(self) -> None:
         for name in ("synthetic", "out", "architectures", "data_dir"):
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
+        object.__setattr__(self, "space", search_spaces.resolve(self.space))
+        self._complete(recipes.settings(self.space) if self.recipe else {})
         for name in ("estimators", "combine"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
-        object.__setattr__(self, "space", search_spaces.resolve(self.space))
         if self.score in estimators.TRAINING_FREE:
             raise ValueError(
                 f"a search ranks by scores of trainings, and {self.score} is none: measure it by "
@@ -155,6 +173,17 @@ class SearchSettings:
                 raise ValueError(f"{name} must be a number from 1, not {most!r}")
         if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:
             raise ValueError(f"trial_limit must be a number of seconds above 0, not {self.trial_limit:g}")
+
+    def _complete(self, brought: Mapping[str, Any]) -> None:
+        """Fill in what was left out."""
+        for name, plain in _PLAIN.items():
+            said, own = getattr(self, name), brought.get(name, plain)
+            if isinstance(own, Mapping):
+                if not isinstance(said, Mapping | None):
+                    raise ValueError(f"{name} must be settings by name, not {said!r}")
+                object.__setattr__(self, name, {**own, **(said or {})})
+            elif said is None:
+                object.__setattr__(self, name, own)
 
     @property
     def limits(self) -> dict[str, float]:

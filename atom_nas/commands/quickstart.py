@@ -32,8 +32,6 @@ def search_plan(
         space="convnet",
         samples=SAMPLES,
         strategy="random",
-        epochs=20,
-        training={"batch_size": 25},
         reference="real",
         reference_epochs=6,
         reference_training={"batch_size": 50},

@@ -1,10 +1,10 @@
 """Recipes: how a space's architectures are ranked unless the user says otherwise. One YAML file a space.
 
-A file holds a one-line `summary` and `settings`: fields of `atom_nas.settings.SearchSettings`. Spaces
-without a file of their own, users' ones among them, share one.
+A file holds a one-line `summary` and `settings`: fields of `atom_nas.settings.SearchSettings`, which takes
+them where they are left out. Spaces without a file of their own, users' ones among them, share one.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,39 +33,6 @@ def settings(space: str) -> dict[str, Any]:
     """The settings that a space's recipe brings."""
     own = _read(space if space in names() else OTHERS)["settings"]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
-
-
-def filled(values: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
-    """Settings with those of the space's recipe where the user said nothing; of a group of settings, entry by
-    entry.
-
-    Args:
-        values: fields of `SearchSettings`; None stands for the default.
-        said: the names of the fields that the user gave.
-    """
-    from atom_nas.settings import SearchSettings
-
-    whole = dict(values)
-    for name, own in settings(str(values.get("space") or SearchSettings.space)).items():
-        given = {} if values.get(name) is None else values[name]
-        if isinstance(own, Mapping) and isinstance(given, Mapping):
-            whole[name] = {**own, **given}
-        elif name not in said:
-            whole[name] = own
-    return whole
-
-
-def with_recipe(**values: Any) -> "SearchSettings":
-    """The settings of a search from fields by name, as the command has them: what is not given is as the
-    space's recipe says.
-
-    Raises:
-        ValueError: a setting is unknown or wrong.
-    """
-    from atom_nas.config import construct
-    from atom_nas.settings import SearchSettings
-
-    return construct(SearchSettings, filled(values, values))
 
 
 def followed(chosen: "SearchSettings") -> dict[str, Any]:

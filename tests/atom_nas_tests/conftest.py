@@ -49,6 +49,7 @@ def quick(digits_set: Path, tmp_path: Path) -> "SearchSettings":
         workers=1,
         seed=39,  # its samples are small networks
         device="cpu",
+        recipe=False,
     )
 
 

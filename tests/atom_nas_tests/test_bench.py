@@ -31,8 +31,10 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(bench, "Plan", small)
     monkeypatch.setattr(bench, "SMALLEST", TINY)
     monkeypatch.setattr(growth, "FACTORS", (1, 2))
-    monkeypatch.setattr(growth, "take_turns", take_turns_inline)
-    monkeypatch.setattr(machine, "JOBS_A_WORKER", 1)
+    for module in (bench, growth):
+        monkeypatch.setattr(module, "take_turns", take_turns_inline)
+    monkeypatch.setattr(machine, "JOBS_A_WORKER", 50)  # as long as it takes to look at their memory
+    monkeypatch.setattr(machine, "_SAMPLE_SECONDS", 0.01)
     monkeypatch.setattr(machine, "ROUNDS", 1)
     monkeypatch.setattr(machine, "default_workers", lambda device: 2)
     path = tmp_path / "bench.json"

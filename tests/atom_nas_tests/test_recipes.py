@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.engines.base import Job, Workload
@@ -57,15 +56,16 @@ def test_what_is_not_said_is_as_in_the_recipe(tmp_path: Path) -> None:
 def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
     where: dict[str, Any] = {"synthetic": tmp_path, "out": tmp_path / "run"}
     own = recipes.settings("nasbench201")
-    made = atom_nas.with_recipe(**where, space="nasbench201", epochs=7)
-    assert made == SearchSettings(**where, space="nasbench201", **{**own, "epochs": 7})
-    assert atom_nas.with_recipe(**where) == SearchSettings(**where, **recipes.settings(recipes.OTHERS))
-    with pytest.raises(ValueError, match="unknown setting 'epoch'"):
-        atom_nas.with_recipe(**where, epoch=7)
-    with pytest.raises(ValueError, match=r"training must be .*, not 'fast'"):
-        atom_nas.with_recipe(**where, training="fast")
-    with pytest.raises(ValueError, match=r"^synthetic is missing$"):
-        atom_nas.with_recipe(space="convnet")
+    made = SearchSettings(**where, space="nasbench201", epochs=7, training={"learning_rate": 0.5})
+    training = {**own["training"], "learning_rate": 0.5}
+    whole = {**own, "epochs": 7, "training": training}
+    plain = SearchSettings(**where, space="nasbench201", **whole, recipe=False)
+    assert replace(made, recipe=False) == plain
+    assert replace(made, samples=3).training == training
+    bare = SearchSettings(**where, recipe=False)
+    assert (bare.training, bare.proxy_space, bare.epochs, bare.repeats) == ({}, {}, 100, 1)
+    with pytest.raises(ValueError, match="training must be settings by name, not 'fast'"):
+        SearchSettings(**where, training="fast")
 
 
 @pytest.mark.parametrize("space", ["convnet", "hub:mobilenetv3", "my_spaces.py:Blocks"])

@@ -32,6 +32,7 @@ def begun(tmp_path: Path) -> SearchSettings:
         workers=3,
         seed=5,
         command="atom-nas search set --samples 7 --out run",
+        recipe=False,
     )
     write(settings, {"settings": kept(settings), "command": settings.command})
     return settings

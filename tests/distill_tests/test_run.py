@@ -335,7 +335,7 @@ def test_seeds_out_of_range_are_refused(tmp_path, name, wrong):
 
 def test_what_computes_is_said(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("distill.run.runs_fused", lambda width, device: True)
+    monkeypatch.setattr("distill.methods._pixels.runs_fused", lambda width, device: True)
     distill.distill(settings(tmp_path / "set"), on_stage=said.append)
     assert "computing with fused kernels" in said
     assert not any("compil" in text for text in said)
