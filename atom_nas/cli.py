@@ -134,6 +134,7 @@ app.command(
     epilog="\b\nExamples:"
     "\n  atom-nas plan --width 0.2"
     "\n  atom-nas plan --width 0.2 --correlation 0.8 --confidence 0.9"
+    "\n  atom-nas plan --width 0.2 --agreement 0.8"
     "\n  atom-nas plan --samples 48 --json"
 )
 @guarded
@@ -142,12 +143,13 @@ def plan(
     samples: opt.PlannedSamples = None,
     correlation: opt.Correlations = None,
     confidence: opt.Confidence = 0.95,
+    agreement: opt.Agreement = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Tell how many architectures a sound rank correlation takes."""
+    """Tell how many architectures and seeds a sound rank correlation takes."""
     from atom_nas.terminal.summary import show_plan
 
-    show_plan(width, samples, correlation, confidence, as_json=as_json)
+    show_plan(width, samples, correlation, confidence, agreement, as_json=as_json)
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""How many architectures it takes to know a rank correlation, and how well a given number lets it be known.
+"""How many architectures and seeds it takes to know a rank correlation, and how well given numbers tell it.
 
 Fisher's transform with the variance of Bonett and Wright (2000) for Spearman's rho over n pairs:
 
@@ -8,6 +8,13 @@ for pairs that are bivariate normal but for monotone transforms of either score,
 drawn at random. The mean width of this project's bootstrap intervals is within 7% of it at n = 12, 24, 48,
 100, 300 and rho = 0, .5, .8 (300 samples each). Nearer 1 and for few pairs it is larger: by a quarter at
 rho = .9 and a half at .95 with n = 24, by 4% and 10% with n = 100.
+
+A score that is the mean of k trainings has less luck in it. Where rankings by one training each agree at r
+with one another, and at rho with the reference, that by the mean of k agrees at
+
+    rho sqrt(r_k / r),    r_k = k r / (1 + (k - 1) r),
+
+see `reports.reliability`.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 FEWEST = 10
@@ -26,6 +33,13 @@ LARGEST_CORRELATION = 0.95
 """Up to here the formula was checked by its authors."""
 CORRELATIONS = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 """From none to about the best that rulers reach."""
+SEEDS = (1, 2, 3, 5, 10)
+"""Trainings of each architecture that are planned for where it is known how far they agree."""
+OF_SEEDS = (
+    "The mean of several trainings of each architecture has less luck in it and agrees further with the "
+    "reference (Spearman and Brown 1910). There are as many references, which cost most, as architectures. "
+    f"Left out are correlations above {LARGEST_CORRELATION:g}."
+)
 ASSUMPTIONS = (
     "Assumed: architectures drawn at random, no ties, and scores that are bivariate normal but for any "
     "monotone transform of either (Fisher's transform with the variance of Bonett and Wright 2000). With "
@@ -36,13 +50,25 @@ ASSUMPTIONS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """The interval to expect around a true correlation from `samples` architectures."""
+    """The interval to expect around a true correlation from `samples` architectures.
+
+    Attributes:
+        correlation: of the ranking by the mean of `seeds` trainings of each architecture.
+        by_one: of that by one training each.
+    """
 
     correlation: float
+    by_one: float
+    seeds: int
     samples: int
     low: float
     high: float
     width: float
+
+    @property
+    def trainings(self) -> int:
+        """Of all architectures together."""
+        return self.samples * self.seeds
 
 
 def expected_interval(correlation: float, samples: int, confidence: float) -> Expected:
@@ -58,7 +84,15 @@ def expected_interval(correlation: float, samples: int, confidence: float) -> Ex
     half = z * math.sqrt((1 + correlation**2 / 2) / (samples - 3))
     middle = math.atanh(correlation)
     low, high = math.tanh(middle - half), math.tanh(middle + half)
-    return Expected(correlation=correlation, samples=samples, low=low, high=high, width=high - low)
+    return Expected(
+        correlation=correlation,
+        by_one=correlation,
+        seeds=1,
+        samples=samples,
+        low=low,
+        high=high,
+        width=high - low,
+    )
 
 
 def samples_needed(correlation: float, width: float, confidence: float) -> Expected:
@@ -87,22 +121,61 @@ def plan(
     *,
     width: float | None = None,
     samples: int | None = None,
-    correlations: Sequence[float] = CORRELATIONS,
+    correlations: Sequence[float] | None = None,
     confidence: float = 0.95,
+    agreement: float | None = None,
 ) -> list[Expected]:
     """One row a correlation: what a width takes, or what a number of architectures gives; one of the two.
 
+    Args:
+        correlations: true ones, of one training of each architecture; None: `CORRELATIONS`, as far as they
+            are possible.
+        agreement: Spearman of two rankings that differ in the seed alone. If it is given, one row a
+            correlation and number of trainings in `SEEDS`, as far as the formula reaches.
     Raises:
         ValueError: if neither or both are given, or a number is out of range.
     """
-    if width is not None and samples is None:
-        return [samples_needed(each, width, confidence) for each in correlations]
-    if samples is not None and width is None:
-        return [expected_interval(each, samples, confidence) for each in correlations]
-    raise ValueError(
-        "give either the width that an interval may have (--width 0.2) or a number of architectures "
-        "(--samples 48)"
-    )
+    if (width is None) == (samples is None):
+        raise ValueError(
+            "give either the width that an interval may have (--width 0.2) or a number of architectures "
+            "(--samples 48)"
+        )
+
+    def expected(correlation: float) -> Expected:
+        if width is not None:
+            return samples_needed(correlation, width, confidence)
+        assert samples is not None
+        return expected_interval(correlation, samples, confidence)
+
+    if agreement is None:
+        return [expected(each) for each in correlations or CORRELATIONS]
+    from reports.reliability import spearman_brown  # Only here: it imports NumPy.
+
+    most = _most_with(agreement)
+    chosen = correlations or [each for each in CORRELATIONS if each <= most]
+    if too_high := [each for each in chosen if not abs(each) <= most]:
+        raise ValueError(
+            f"a correlation of {too_high[0]:g} cannot be expected of rankings that agree at {agreement:g} "
+            f"with one another: at most {most:.2f}, the root of it"
+        )
+    rows = []
+    for by_one in chosen:
+        _check(by_one, confidence)
+        for seeds in SEEDS:
+            correlation = by_one * math.sqrt(spearman_brown(agreement, seeds) / agreement)
+            if abs(correlation) <= LARGEST_CORRELATION:
+                rows.append(replace(expected(correlation), by_one=by_one, seeds=seeds))
+    return rows
+
+
+def _most_with(agreement: float) -> float:
+    """The largest correlation that rankings can be expected to have which agree so far with one another."""
+    if not 0 < agreement <= 1:
+        raise ValueError(
+            f"an agreement of {agreement:g} between two seeds cannot be planned with: give one above 0, at "
+            "most 1, such as 0.8"
+        )
+    return math.sqrt(agreement)
 
 
 def _check(correlation: float, confidence: float) -> None:

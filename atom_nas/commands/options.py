@@ -214,6 +214,14 @@ Correlations = Annotated[
     ),
 ]
 Confidence = Annotated[float, typer.Option(help="How often the interval should hold the truth.")]
+Agreement = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RHO",
+        help="Spearman of two rankings that differ in the seed alone, which the report of a search with "
+        "--repeats tells: plan for several trainings of each architecture, too.",
+    ),
+]
 
 # Of `search`.
 RunFolder = Annotated[Path, typer.Option(help="The run's folder.")]

@@ -50,35 +50,50 @@ def show_plan(
     samples: int | None,
     correlations: Sequence[float] | None,
     confidence: float,
+    agreement: float | None,
     *,
     as_json: bool,
 ) -> None:
     """Print how many architectures an interval takes, or what interval a number of them gives."""
     rows = planning.plan(
-        width=width,
-        samples=samples,
-        correlations=correlations or planning.CORRELATIONS,
-        confidence=confidence,
+        width=width, samples=samples, correlations=correlations, confidence=confidence, agreement=agreement
     )
     if as_json:
         record = {"confidence": confidence, "assumptions": planning.ASSUMPTIONS, "width": width}
-        stdout.print_json(json.dumps({**record, "rows": [asdict(row) for row in rows]}))
+        record |= {"agreement": agreement}
+        shown = [{**asdict(row), "trainings": row.trainings} for row in rows]
+        stdout.print_json(json.dumps({**record, "rows": shown}))
         return
     wished = f" at most {width:g} wide" if width is not None else ""
-    table(
-        f"{100 * confidence:g}% interval of Spearman's rho{wished}",
-        ["true correlation", "architectures", "interval", "width"],
-        [
-            [
-                f"{row.correlation:g}",
-                f"{row.samples:,}",
-                interval(row.low, row.high, 2 if row.width >= _NARROW else 3),
-                decimals(row.width, 3),
-            ]
-            for row in rows
-        ],
-    )
+    title = f"{100 * confidence:g}% interval of Spearman's rho{wished}"
+    if agreement is None:
+        own = [[f"{row.samples:,}", _planned(row), decimals(row.width, 3)] for row in rows]
+        header = ["true correlation", "architectures", "interval", "width"]
+        table(title, header, [[f"{row.correlation:g}", *cells] for row, cells in zip(rows, own, strict=True)])
+    else:
+        if width is not None:
+            title = f"Architectures for a {title}, and their true correlation"
+        table(f"{title}, by trainings of each", *_by_seeds(rows, intervals=width is None))
+        stdout.print(planning.OF_SEEDS, markup=False)
     stdout.print(planning.ASSUMPTIONS, markup=False)
+
+
+def _by_seeds(rows: Sequence[planning.Expected], *, intervals: bool) -> tuple[list[str], list[list[str]]]:
+    """Correlations by one training downwards, numbers of trainings to the right."""
+    cells = {
+        (row.by_one, row.seeds): _planned(row) if intervals else f"{row.samples:,} ({row.correlation:.2f})"
+        for row in rows
+    }
+    header = ["by one", *(str(seeds) for seeds in planning.SEEDS)]
+    downwards = dict.fromkeys(row.by_one for row in rows)
+    return header, [
+        [f"{by_one:g}", *(cells.get((by_one, seeds), UNKNOWN) for seeds in planning.SEEDS)]
+        for by_one in downwards
+    ]
+
+
+def _planned(row: planning.Expected) -> str:
+    return interval(row.low, row.high, 2 if row.width >= _NARROW else 3)
 
 
 def _show_ranking(section: "Section") -> None:

@@ -38,6 +38,7 @@ def documented(name: str) -> str:
             "random, validation accuracy": f"convnets-random.csv:{ACCURACY}",
             "ATOM, not whitened, validation accuracy": f"convnets-atom-no-zca.csv:{ACCURACY}",
             "early stopping, validation accuracy": f"convnets-random.csv:early_stopping_{ACCURACY}",
+            "CAFE, not whitened, validation accuracy": f"convnets-cafe-no-zca.csv:{ACCURACY}",
             "SynFlow": "convnets-random.csv:synflow",
             "parameters": "convnets-random.csv:parameters",
         },

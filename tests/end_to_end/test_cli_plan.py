@@ -24,6 +24,20 @@ def test_a_number_becomes_an_interval_as_json():
     assert "bivariate normal" in found["assumptions"]
 
 
+def test_several_trainings_of_each_can_be_planned_for():
+    shown = done("plan", "--width", 0.2, "--agreement", 0.8).stdout
+    (row,) = [line for line in shown.splitlines() if line.startswith("│    0.8 ")]
+    cells = [cell.strip() for cell in row.split("│")[2:-1]]
+    assert cells == ["72 (0.80)", "51 (0.84)", "43 (0.86)", "38 (0.87)", "33 (0.88)"]
+    assert "Spearman and Brown" in shown
+    said = done("plan", "--samples", 48, "--correlation", 0.8, "--agreement", 0.8, "--json").stdout
+    rows = json.loads(said)["rows"]
+    assert [(row["by_one"], row["seeds"], row["trainings"]) for row in rows][:2] == [
+        (0.8, 1, 48),
+        (0.8, 2, 96),
+    ]
+
+
 def test_more_confidence_takes_more():
     takes = [
         json.loads(done("plan", "--width", 0.2, "--confidence", c, "--json").stdout) for c in (0.8, 0.95)
@@ -40,6 +54,7 @@ def test_more_confidence_takes_more():
         (("--samples", 4), "at least 10 are needed"),
         (("--width", 0.2, "--correlation", 1), "the formula holds from -0.95 to 0.95"),
         (("--width", 0.2, "--confidence", 95), "give one between 0 and 1"),
+        (("--width", 0.2, "--agreement", 2), "an agreement of 2 between two seeds cannot be planned with"),
         (("--width", "wide"), "--width"),
     ],
 )

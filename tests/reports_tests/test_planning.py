@@ -9,7 +9,15 @@ import pytest
 import scipy.stats
 
 from reports.bootstrap import spearman_interval
-from reports.planning import CORRELATIONS, FEWEST, expected_interval, plan, samples_needed
+from reports.planning import (
+    CORRELATIONS,
+    FEWEST,
+    LARGEST_CORRELATION,
+    SEEDS,
+    expected_interval,
+    plan,
+    samples_needed,
+)
 
 
 def correlated(n: int, rho_s: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -71,10 +79,41 @@ def test_a_plan_has_a_row_a_correlation() -> None:
     assert {row.samples for row in plan(samples=48)} == {48}
 
 
+@pytest.mark.parametrize(("noise", "reference_noise"), [(0.5, 0.3), (1.0, 1.0), (2.0, 0.1)])
+def test_more_trainings_of_each_agree_as_far_as_planned(noise: float, reference_noise: float) -> None:
+    draws = np.random.default_rng(3)
+    truth = draws.standard_normal(40_000)
+    trainings = truth[:, None] + noise * draws.standard_normal((40_000, max(SEEDS)))
+    reference = truth + reference_noise * draws.standard_normal(40_000)
+    agreement = float(scipy.stats.spearmanr(trainings[:, 0], trainings[:, 1]).statistic)
+    by_one = float(scipy.stats.spearmanr(trainings[:, 0], reference).statistic)
+    rows = plan(samples=48, correlations=[by_one], agreement=agreement)
+    assert [row.seeds for row in rows][:2] == [1, 2]
+    for row in rows:
+        seen = scipy.stats.spearmanr(trainings[:, : row.seeds].mean(axis=1), reference).statistic
+        assert row.correlation == pytest.approx(float(seen), abs=0.02)
+        plain = expected_interval(row.correlation, 48, 0.95)
+        assert (row.low, row.high, row.trainings) == (plain.low, plain.high, 48 * row.seeds)
+
+
+def test_what_cannot_be_expected_of_seeds_that_disagree_is_left_out() -> None:
+    rows = plan(width=0.2, agreement=0.5)
+    assert {row.by_one for row in rows} == {0.0, 0.3, 0.5, 0.6, 0.7}
+    assert all(row.correlation <= LARGEST_CORRELATION for row in plan(width=0.2, agreement=1.0))
+    assert len(plan(width=0.2, agreement=0.85, correlations=[0.9])) < len(SEEDS)
+    more = [row.samples for row in rows if row.by_one == 0.7]
+    assert more == sorted(more, reverse=True)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({}, "give either the width"),
+        ({"width": 0.2, "agreement": 0.0}, "an agreement of 0 between two seeds"),
+        ({"width": 0.2, "agreement": 1.1}, "an agreement of 1.1 between two seeds"),
+        ({"width": 0.2, "agreement": math.nan}, "an agreement of nan between"),
+        ({"width": 0.2, "agreement": 0.25, "correlations": [0.6]}, "a correlation of 0.6 .*: at most 0.50"),
+        ({"width": 0.2, "agreement": 1.0, "correlations": [0.97]}, "a correlation of 0.97 cannot be planned"),
         ({"width": 0.2, "samples": 20}, "give either the width"),
         ({"width": 0.0}, "a width of 0 cannot be planned for"),
         ({"width": 2.0}, "a width of 2 cannot"),
