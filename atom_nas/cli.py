@@ -250,6 +250,7 @@ def quickstart(
 ) -> None:
     """Distill, search and report on scikit-learn's digits: the whole path in minutes."""
     from atom_nas.commands.quickstart import distill_plan, search_plan
+    from atom_nas.resuming import resumed
     from atom_nas.terminal.searching import search_and_report
     from atom_nas.terminal.stages import show_distill
 
@@ -257,9 +258,10 @@ def quickstart(
         begun = (out / "synthetic").is_dir()
         raise ValueError(f"{out} is not empty; name another --out{', or go on with --resume' * begun}")
     show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
-    begun = (out / "search" / "run.json").exists()
-    command = command_line()
-    settings = search_plan(out, seed=seed, device=device, workers=workers, resume=begun, command=command)
+    settings = search_plan(out, seed=seed, device=device, workers=workers, command=command_line())
+    if (settings.out / "run.json").exists():  # It keeps its settings, whatever recipes say by now.
+        again = ("synthetic", "device", "workers", "command")
+        settings = resumed(settings.out, **{name: getattr(settings, name) for name in again})
     search_and_report(settings)
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 KEPT = "settings"
 """The entry of the record."""
 _OF_A_SESSION = ("out", "resume", "command", "workers", "recipe")
-_BY_RECIPES = ("epochs", "repeats", "score", "combine")
-"""Of these the command has values where nothing was said, too."""
 _THEN = " && "
 _GROUPS = {"training", "proxy_space", "training_free"}
 """Of these what is said is added to what the run has, setting by setting, as to a recipe."""
@@ -46,7 +44,7 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     Raises:
         ValueError: a setting is wrong, or the record of the run is damaged.
     """
-    from atom_nas.settings import SearchSettings
+    from atom_nas.settings import BY_RECIPES, SearchSettings
 
     record = _record(values["out"]) if values["resume"] else {}
     before = record.get(KEPT)
@@ -55,7 +53,9 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
         whole = {**_restored(before, values, said), "recipe": False}
     else:
         before = {}
-        whole = {name: value for name, value in values.items() if name in said or name not in _BY_RECIPES}
+        # The command has values where nothing was said, too; groups of settings have in them what was said.
+        unsaid = BY_RECIPES - _GROUPS - set(said)
+        whole = {name: value for name, value in values.items() if name not in unsaid}
     if record and "unwhiten" not in {*said, *before}:
         whole["unwhiten"] = False  # as all searches before there was the choice
     whole["command"] = _continued(record.get("command"), values["command"])
@@ -130,6 +130,8 @@ def resumed(out: Path | str, **changes: Any) -> "SearchSettings":
     Raises:
         ValueError: there is no run, its record is damaged, or a setting is wrong.
     """
+    if "recipe" in changes:
+        raise ValueError("a run that goes on keeps its settings, whatever the recipe says: leave out recipe")
     read_record(Path(out))
     return search_settings(set(changes), **{"command": "", **changes, "out": Path(out), "resume": True})
 

@@ -25,6 +25,7 @@ _PLAIN: Mapping[str, Any] = {
     "combine": (),
 }
 """What recipes may bring, and what holds where one does not."""
+BY_RECIPES = frozenset(_PLAIN)
 _OF_TRAININGS = (
     *("reference_samples", "reference_images", "reference_epochs"),
     *("confirm", "confirm_images", "confirm_epochs"),
@@ -36,7 +37,8 @@ class SearchSettings:
     """One search.
 
     What is left out of `proxy_space`, `epochs`, `training`, `repeats`, `score` and `combine` is as the recipe
-    of the space has it (`atom_nas.recipes`); of a group of settings entry by entry.
+    of the space has it (`atom_nas.recipes`); of a group of settings entry by entry, so that {} leaves all to
+    it. It is filled in at once: for another space make new settings, as `dataclasses.replace` keeps it.
 
     Attributes:
         synthetic: folder of a synthetic set.
@@ -144,10 +146,15 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
+        for name, kind in (("space", str), ("score", str | None), ("recipe", bool)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, which is of the wrong type")
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         self._complete(recipes.settings(self.space) if self.recipe else {})
         for name in ("estimators", "combine"):
             value = getattr(self, name)
+            if not isinstance(value, str | tuple | list):
+                raise ValueError(f"{name} must be names, not {value!r}")
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if self.score in estimators.TRAINING_FREE:
             raise ValueError(
@@ -176,6 +183,7 @@ class SearchSettings:
 
     def _complete(self, brought: Mapping[str, Any]) -> None:
         """Fill in what was left out."""
+        assert brought.keys() <= BY_RECIPES, "a recipe brings what no recipe may"
         for name, plain in _PLAIN.items():
             said, own = getattr(self, name), brought.get(name, plain)
             if isinstance(own, Mapping):

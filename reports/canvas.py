@@ -69,7 +69,7 @@ def new_figure(width: float, height: float, panels: int = 1) -> tuple[Figure, li
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Writes NAME.png and NAME.svg; the same figure gives the same SVG, byte for byte."""
     figure.savefig(folder / f"{name}.png", dpi=DOTS_PER_INCH)
-    figure.set_layout_engine(None)  # laid out by the first save: done again it takes as long as drawing
+    figure.set_layout_engine("none")  # laid out by the first save; doing it again takes as long as drawing
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, dpi=DOTS_PER_INCH)
 
 

@@ -38,7 +38,8 @@ SEEDS = (1, 2, 3, 5, 10)
 OF_SEEDS = (
     "The mean of several trainings of each architecture has less luck in it and agrees further with the "
     "reference (Spearman and Brown 1910). There are as many references, which cost most, as architectures. "
-    f"Left out are correlations above {LARGEST_CORRELATION:g}."
+    f"Left out are correlations above {LARGEST_CORRELATION:g}, and those by one training above the root of "
+    "how far two seeds agree, which cannot be expected."
 )
 ASSUMPTIONS = (
     "Assumed: architectures drawn at random, no ties, and scores that are bivariate normal but for any "
@@ -153,14 +154,15 @@ def plan(
 
     most = _most_with(agreement)
     chosen = correlations or [each for each in CORRELATIONS if each <= most]
+    for each in chosen:
+        _check(each, confidence)
     if too_high := [each for each in chosen if not abs(each) <= most]:
         raise ValueError(
             f"a correlation of {too_high[0]:g} cannot be expected of rankings that agree at {agreement:g} "
-            f"with one another: at most {most:.2f}, the root of it"
+            f"with one another: at most {math.floor(1000 * most) / 1000:g}, the root of it"
         )
     rows = []
     for by_one in chosen:
-        _check(by_one, confidence)
         for seeds in SEEDS:
             correlation = by_one * math.sqrt(spearman_brown(agreement, seeds) / agreement)
             if abs(correlation) <= LARGEST_CORRELATION:

@@ -210,7 +210,8 @@ Correlations = Annotated[
     typer.Option(
         "--correlation",
         metavar="RHO",
-        help="The true Spearman to assume, repeatable.  [default: 0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]",
+        help="The true Spearman to assume of one training of each, repeatable.  [default: 0, 0.3, 0.5, 0.6, "
+        "0.7, 0.8, 0.9; those that --agreement allows]",
     ),
 ]
 Confidence = Annotated[float, typer.Option(help="How often the interval should hold the truth.")]

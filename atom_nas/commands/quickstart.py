@@ -22,9 +22,7 @@ def distill_plan(out: Path, *, seed: int, device: str) -> DistillSettings:
     )
 
 
-def search_plan(
-    out: Path, *, seed: int, device: str, workers: int | None, resume: bool, command: str
-) -> SearchSettings:
+def search_plan(out: Path, *, seed: int, device: str, workers: int | None, command: str) -> SearchSettings:
     """A random sample of ConvNets, each also trained on all real training digits for the reference."""
     return SearchSettings(
         synthetic=out / "synthetic",
@@ -38,6 +36,5 @@ def search_plan(
         workers=workers,
         seed=seed,
         device=device,
-        resume=resume,
         command=command,
     )

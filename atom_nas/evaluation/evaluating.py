@@ -71,7 +71,7 @@ def evaluate(
         seed: of the networks' weights, their training, and the choice of random images.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         dataset, data_dir: where the real dataset is, see `SyntheticSet.real_dataset`.
-        workers, fresh, on_epoch: see `evaluations.carry_out`.
+        workers, fresh, on_epoch: see `atom_nas.evaluation.trainings.carry_out`.
     Returns:
         what `atom-nas evaluate --json` prints, see `evaluation_tables.as_record`; accuracies from 0 to 1.
     Raises:

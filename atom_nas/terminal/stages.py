@@ -209,7 +209,7 @@ def require_picture(option: str, file: Path) -> None:
 
 
 def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:
-    """Evaluate with a bar, and show what came of it; `options` are those of `evaluations.carry_out`."""
+    """Evaluate with a bar, and show what came of it; `options` as `evaluation.trainings.carry_out`."""
     from atom_nas.evaluation.tables import as_record, at_chance, matrix, title
     from atom_nas.evaluation.tables import table as rows
     from atom_nas.evaluation.trainings import carry_out

@@ -59,8 +59,15 @@ def show_plan(
         width=width, samples=samples, correlations=correlations, confidence=confidence, agreement=agreement
     )
     if as_json:
-        record = {"confidence": confidence, "assumptions": planning.ASSUMPTIONS, "width": width}
-        record |= {"agreement": agreement}
+        assumptions = (
+            planning.ASSUMPTIONS if agreement is None else f"{planning.OF_SEEDS} {planning.ASSUMPTIONS}"
+        )
+        record = {
+            "confidence": confidence,
+            "assumptions": assumptions,
+            "width": width,
+            "agreement": agreement,
+        }
         shown = [{**asdict(row), "trainings": row.trainings} for row in rows]
         stdout.print_json(json.dumps({**record, "rows": shown}))
         return

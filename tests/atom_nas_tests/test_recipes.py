@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.engines.base import Job, Workload
@@ -64,8 +65,12 @@ def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
     assert replace(made, samples=3).training == training
     bare = SearchSettings(**where, recipe=False)
     assert (bare.training, bare.proxy_space, bare.epochs, bare.repeats) == ({}, {}, 100, 1)
-    with pytest.raises(ValueError, match="training must be settings by name, not 'fast'"):
-        SearchSettings(**where, training="fast")
+    wrong = {"training": "fast", "combine": 5, "estimators": 5, "score": 5, "space": None, "recipe": "no"}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=rf"^{name} .*{value!r}"):
+            SearchSettings(**where, **{name: value})
+    with pytest.raises(ValueError, match="leave out recipe"):
+        atom_nas.resumed(tmp_path, recipe=True)
 
 
 @pytest.mark.parametrize("space", ["convnet", "hub:mobilenetv3", "my_spaces.py:Blocks"])

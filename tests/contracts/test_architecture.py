@@ -38,8 +38,9 @@ def test_one_file_touches_nni_and_none_unpickles():
 
 
 def test_only_the_command_line_prints_and_exits():
+    allowed = {"commands/guard.py", "terminal/console.py", "terminal/stages.py", "terminal/summary.py"}
     for path in SOURCES:
-        if path == ROOT / "atom_nas/commands/guard.py" or path.parent == ROOT / "atom_nas/terminal":
+        if path in {ROOT / "atom_nas" / name for name in allowed}:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):

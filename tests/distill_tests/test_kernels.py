@@ -88,7 +88,7 @@ def test_kernels_are_compiled_once_a_machine(fresh_kernels, monkeypatch) -> None
     made.unlink()
     kernels.load.cache_clear()
     kernels.library()
-    assert {path.name for path in fresh_kernels.glob("*.so")} == {made.name, name}
+    assert len(list(fresh_kernels.glob("*.so"))) == 2
 
 
 def test_why_there_are_no_kernels_is_said(fresh_kernels, monkeypatch, tmp_path) -> None:

@@ -8,8 +8,11 @@ import torch
 import typer
 from cli_helpers import call, done, refused
 
+from atom_nas import recipes
 from atom_nas.cli import app
+from atom_nas.commands import quickstart
 from atom_nas.commands.guard import spread_settings
+from distill.settings import DistillSettings
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -316,6 +319,20 @@ def test_an_old_set_survives_a_mistake_in_the_command_that_would_replace_it(synt
         "distill", "--dataset", "digits", "--ipc", 500, "--overwrite", "--out", synthetic
     )
     assert (synthetic / "card.json").read_bytes() == before
+
+
+def test_a_quickstart_goes_on_as_it_began_whatever_the_recipe_says_now(tmp_path, monkeypatch):
+    images = {"dataset": "digits", "method": "random"}
+    monkeypatch.setattr(
+        quickstart, "distill_plan", lambda out, **_: DistillSettings(**images, ipc=10, out=out / "synthetic")
+    )
+    monkeypatch.setattr(quickstart, "SAMPLES", 1)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(recipes, "settings", lambda _: {"epochs": 3, "training": {"learning_rate": 0.01}})
+        done("quickstart", "--out", tmp_path / "first", "--workers", 1)
+    done("quickstart", "--out", tmp_path / "first", "--resume", "--workers", 1)
+    ran = json.loads((tmp_path / "first" / "search" / "run.json").read_text())
+    assert (ran["settings"]["epochs"], ran["settings"]["training"]) == (3, {"learning_rate": 0.01})
 
 
 def test_other_wrong_commands(synthetic, tmp_path):

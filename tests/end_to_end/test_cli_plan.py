@@ -31,6 +31,7 @@ def test_several_trainings_of_each_can_be_planned_for():
     assert cells == ["72 (0.80)", "51 (0.84)", "43 (0.86)", "38 (0.87)", "33 (0.88)"]
     assert "Spearman and Brown" in shown
     said = done("plan", "--samples", 48, "--correlation", 0.8, "--agreement", 0.8, "--json").stdout
+    assert "Spearman and Brown" in json.loads(said)["assumptions"]
     rows = json.loads(said)["rows"]
     assert [(row["by_one"], row["seeds"], row["trainings"]) for row in rows][:2] == [
         (0.8, 1, 48),

@@ -112,8 +112,16 @@ def test_what_cannot_be_expected_of_seeds_that_disagree_is_left_out() -> None:
         ({"width": 0.2, "agreement": 0.0}, "an agreement of 0 between two seeds"),
         ({"width": 0.2, "agreement": 1.1}, "an agreement of 1.1 between two seeds"),
         ({"width": 0.2, "agreement": math.nan}, "an agreement of nan between"),
-        ({"width": 0.2, "agreement": 0.25, "correlations": [0.6]}, "a correlation of 0.6 .*: at most 0.50"),
+        ({"width": 0.2, "agreement": 0.25, "correlations": [0.6]}, "a correlation of 0.6 .*: at most 0.5,"),
+        (
+            {"width": 0.2, "agreement": 0.79, "correlations": [0.89]},
+            "a correlation of 0.89 .*: at most 0.888,",
+        ),
         ({"width": 0.2, "agreement": 1.0, "correlations": [0.97]}, "a correlation of 0.97 cannot be planned"),
+        (
+            {"width": 0.2, "agreement": 0.8, "correlations": [math.nan]},
+            "a correlation of nan cannot be planned",
+        ),
         ({"width": 0.2, "samples": 20}, "give either the width"),
         ({"width": 0.0}, "a width of 0 cannot be planned for"),
         ({"width": 2.0}, "a width of 2 cannot"),
