@@ -105,7 +105,7 @@ class LocalEngine:
         """Nothing starts before the first job."""
         self._work = work
         self._config = config
-        self._context = _context()
+        self._context = _context(config.device)
         self._workers: list[_Worker] = []
         self._most = config.workers
         self._failed_starts = 0
@@ -304,11 +304,12 @@ class LocalEngine:
             worker.stop()
 
 
-def _context() -> ForkServerContext | SpawnContext:
+def _context(device: str) -> ForkServerContext | SpawnContext:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["atom_nas.engines._ahead"])
+    # That torch's compiler leaves CUDA alone, which no fork would survive, has not been tried with a GPU.
+    context.set_forkserver_preload([f"atom_nas.engines.{'_ahead' if device == 'cpu' else '_worker'}"])
     return context
 
 
