@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+import atom_nas
 from atom_nas.names import harmless
 from distill.process import is_want_of_memory
 
@@ -147,7 +148,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Show warnings of ours as one line each, without the place in the program; others as Python does."""
-    before, home = warnings.formatwarning, Path(__file__).parents[1]
+    before, home = warnings.formatwarning, Path(atom_nas.__file__).parents[1]
 
     def one_line(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
