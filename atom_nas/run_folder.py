@@ -199,7 +199,7 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
             raise ValueError(_OTHERWISE.format(path, found))
     before, after = _entry(earlier, "strategy.samples"), _entry(now, "strategy.samples")
     if after < before:
-        raise ValueError(f"{path} was started with {before} samples: a resumed run may only raise them")
+        raise ValueError(f"{path} has {before} samples: a resumed run may only raise them")
     if after > before and "rungs" in (_entry(earlier, "strategy.options") or {}):
         _require_open(earlier, path, before)
 

@@ -146,9 +146,11 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
-        for name, kind in (("space", str), ("score", str | None), ("recipe", bool)):
+        kinds = {"space": str, "score": str | None, "unwhiten": bool, "resume": bool, "recipe": bool}
+        for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}, which is of the wrong type")
+                wanted = "True or False" if kind is bool else "text"
+                raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         self._complete(recipes.settings(self.space) if self.recipe else {})
         for name in ("estimators", "combine"):

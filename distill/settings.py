@@ -70,6 +70,12 @@ class DistillSettings:
     def __post_init__(self) -> None:
         expected, given = methods.load(self.method).Config, type(self.method_config)
         if self.method_config is not None and given is not expected:
+            from distill.methods.base import MethodConfig
+
+            if not isinstance(self.method_config, MethodConfig):
+                raise ValueError(
+                    f"method_config must be a Config of distill.methods.{self.method}, not a {given.__name__}"
+                )
             other = given.__module__.rpartition(".")[2]
             raise ValueError(
                 f"method_config is a {given.__name__} of {other}, and the method is {self.method}: give "
@@ -95,6 +101,9 @@ class DistillSettings:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
+        for name, kind in (("zca", bool | None), ("deterministic", bool)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("seed", "validation_seed"):
             seed = getattr(self, name)
             if not (isinstance(seed, int) and 0 <= seed <= _LARGEST_SEED):

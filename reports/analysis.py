@@ -95,7 +95,9 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         savings=savings,
         wall_seconds=wall_seconds(run, chosen),
         cpu_seconds=cpu_seconds(run, chosen),
-        notes=write_notes(run, counts, savings, repeats=repeats, networks=networks),
+        notes=write_notes(
+            run, counts, savings, repeats=repeats, reached=first.spearman.value, networks=networks
+        ),
         cautions=write_cautions(run, savings, said=luck if luck and luck in verdict.sentence else None),
         ranked_by=ranked_by(run, chosen),
         others=other_costs(run, chosen),

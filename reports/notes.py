@@ -9,6 +9,7 @@ from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
 from reports.formatting import break_even, by_count, decimals, estimate, plural, seconds
 from reports.guessing import proxy_guesses, reference_guesses
+from reports.planning import LARGEST_CORRELATION
 from reports.ranking import failed_references
 from reports.reliability import Reliability
 from reports.savings import Savings
@@ -28,12 +29,14 @@ def write_notes(
     savings: Savings,
     *,
     repeats: Reliability | None = None,
+    reached: float | None = None,
     networks: SpearmanReport | None = None,
 ) -> list[str]:
     """One sentence a caveat that holds for this run, in the order of the report.
 
     Args:
         repeats: how far the trainings of an architecture agree in the score that ranks.
+        reached: Spearman of that score with the reference.
         networks: the ranking's agreement with each network counted once, where some have several names.
     """
     candidates = [
@@ -50,7 +53,7 @@ def write_notes(
         _early_stopping(run),
         _minibatches(run),
         _noise(run),
-        _repeats(repeats),
+        _repeats(repeats, reached),
         _without_set(savings),
         *_cost_notes(run, savings),
     ]
@@ -243,7 +246,7 @@ def _noise(run: Run) -> str | None:
     )
 
 
-def _repeats(found: Reliability | None) -> str | None:
+def _repeats(found: Reliability | None, reached: float | None) -> str | None:
     """What the trainings of each architecture say of the luck in their mean."""
     if found is None:
         return None
@@ -264,6 +267,20 @@ def _repeats(found: Reliability | None) -> str | None:
         f"Scores are means of {found.seeds} trainings. One training's ranking agrees with another's at "
         f"Spearman {single}; so a ranking by {found.seeds} others would agree with this one at {mean}, and a "
         f"reference without noise at no more than {decimals(math.sqrt(found.mean.value))}, if not by luck."
+        f"{_next_plan(found.single.value, found.mean.value, reached)}"
+    )
+
+
+def _next_plan(single: float, mean: float, reached: float | None) -> str:
+    """The command that plans a larger search by what this one tells, if it does."""
+    agreement = round(single, 2)
+    if reached is None or not (agreement > 0 and reached > 0):
+        return ""
+    most = math.floor(100 * min(math.sqrt(agreement), LARGEST_CORRELATION)) / 100
+    by_one = min(reached * math.sqrt(single / mean), most)
+    return (
+        f" To plan a larger search: atom-nas plan --width 0.2 --agreement {agreement:.2f} --correlation "
+        f"{by_one:.2f}, which is what one training of each is expected to reach."
     )
 
 

@@ -1,5 +1,6 @@
 """What `atom-nas list` shows; everything is read from the registries and from what their classes say."""
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -236,7 +237,10 @@ def narrowed(sheets: Sequence[Sheet], name: str) -> list[Sheet]:
         if rows:
             found.append(replace(sheet, rows=rows))
     if not found:
-        raise ValueError(f"nothing there is called {name!r}: leave it out to see all")
+        there = [row[0] for sheet in sheets for row in sheet.rows]
+        near = difflib.get_close_matches(name.lower(), there, n=1)
+        meant = f"did you mean {near[0]}? Or " if near else ""
+        raise ValueError(f"nothing there is called {name!r}: {meant}leave it out to see all")
     return found
 
 

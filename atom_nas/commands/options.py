@@ -219,8 +219,9 @@ Agreement = Annotated[
     float | None,
     typer.Option(
         metavar="RHO",
-        help="Spearman of two rankings that differ in the seed alone, which the report of a search with "
-        "--repeats tells: plan for several trainings of each architecture, too.",
+        help="Spearman of two rankings by one training each that differ in the seed alone: plan for several "
+        "trainings of each architecture, too. The report of a search of 10 architectures or more with "
+        "--repeats ends with this command.",
     ),
 ]
 
@@ -281,6 +282,7 @@ SearchRepeats = Annotated[
     int,
     typer.Option(
         min=1,
+        show_default=False,
         help="Times each architecture is trained on the synthetic set, by as many seeds; scores are means.  "
         "[default: of the space's recipe, else 1]",
     ),
@@ -288,8 +290,9 @@ SearchRepeats = Annotated[
 Score = Annotated[
     str,
     typer.Option(
+        show_default=False,
         help="The score to rank by, or mean_of_ranks, of those of --combine.  [default: of the space's "
-        "recipe, else validation_accuracy]"
+        "recipe, else validation_accuracy]",
     ),
 ]
 CombineScores = Annotated[

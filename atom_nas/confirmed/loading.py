@@ -86,6 +86,8 @@ def load_architecture(
     folder = Path(run)
     if rank is not None and architecture is not None:
         raise ValueError("give a rank or an architecture, not both")
+    if rank is not None and type(rank) is not int:
+        raise ValueError(f"rank must be a whole number from 1, not {rank!r}")
     if not folder.is_dir():
         raise ValueError(f"there is no run at {folder}: give the folder that 'atom-nas search --out' wrote")
     load = _load_trained if weights else _load_fresh

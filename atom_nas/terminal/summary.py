@@ -80,7 +80,7 @@ def show_plan(
     else:
         if width is not None:
             title = f"Architectures for a {title}, and their true correlation"
-        table(f"{title}, by trainings of each", *_by_seeds(rows, intervals=width is None))
+        table(f"{title}, by trainings of each architecture", *_by_seeds(rows, intervals=width is None))
         stdout.print(planning.OF_SEEDS, markup=False)
     stdout.print(planning.ASSUMPTIONS, markup=False)
 
@@ -91,7 +91,7 @@ def _by_seeds(rows: Sequence[planning.Expected], *, intervals: bool) -> tuple[li
         (row.by_one, row.seeds): _planned(row) if intervals else f"{row.samples:,} ({row.correlation:.2f})"
         for row in rows
     }
-    header = ["by one", *(str(seeds) for seeds in planning.SEEDS)]
+    header = ["by one training", *(f"{seeds} each" for seeds in planning.SEEDS)]
     downwards = dict.fromkeys(row.by_one for row in rows)
     return header, [
         [f"{by_one:g}", *(cells.get((by_one, seeds), UNKNOWN) for seeds in planning.SEEDS)]

@@ -144,7 +144,7 @@ def test_what_changes_no_score_may_change(tmp_path: Path) -> None:
 
 def test_samples_may_not_shrink(tmp_path: Path) -> None:
     start(tmp_path / "run")
-    with pytest.raises(ValueError, match="was started with 8 samples"):
+    with pytest.raises(ValueError, match="has 8 samples"):
         resume(tmp_path / "run", strategy={"name": "random", "options": {}, "samples": 7})
 
 

@@ -40,7 +40,8 @@ def test_a_list_can_be_narrowed():
     whole = done("list", "settings", "atom").stdout
     assert "spatial_power" in whole
     assert "evaluate (--set)" not in whole
-    assert "nothing there is called 'nonsense'" in refused("list", "settings", "nonsense")
+    assert "nothing there is called 'nonsense': leave it out" in refused("list", "settings", "nonsense")
+    assert "did you mean atom? Or leave it out" in refused("list", "methods", "atm")
 
 
 def test_distill_writes_the_artifact(synthetic):
