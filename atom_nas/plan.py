@@ -335,7 +335,7 @@ def _read_table(settings: SearchSettings, space: Space) -> ReferenceTable | None
     path = Path(settings.reference)
     if not path.is_file():
         raise ValueError(
-            f"unknown reference {settings.reference!r}: give 'real', 'none' or a CSV file; there is no file of "
-            "that name"
+            f"unknown reference {settings.reference!r}: give 'real', 'none' or a CSV file; there is no file "
+            "of that name"
         )
     return read_reference(path, space, settings.reference_column)

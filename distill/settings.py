@@ -68,19 +68,7 @@ class DistillSettings:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
-        expected, given = methods.load(self.method).Config, type(self.method_config)
-        if self.method_config is not None and given is not expected:
-            from distill.methods.base import MethodConfig
-
-            if not isinstance(self.method_config, MethodConfig):
-                raise ValueError(
-                    f"method_config must be a Config of distill.methods.{self.method}, not a {given.__name__}"
-                )
-            other = given.__module__.rpartition(".")[2]
-            raise ValueError(
-                f"method_config is a {given.__name__} of {other}, and the method is {self.method}: give "
-                f"method={other!r} as well, or a Config of {self.method}"
-            )
+        self._require_own_config()
         if self.shard is not None:
             object.__setattr__(self, "shard", str(Shard.parse(self.shard)))
             if not methods.load(self.method).INDEPENDENT_CLASSES:
@@ -111,6 +99,21 @@ class DistillSettings:
         if not isinstance(self.tensorboard, bool):
             object.__setattr__(self, "tensorboard", Path(self.tensorboard))
         self._require_watchable()
+
+    def _require_own_config(self) -> None:
+        expected, given = methods.load(self.method).Config, type(self.method_config)
+        if self.method_config is not None and given is not expected:
+            from distill.methods.base import MethodConfig  # Not before: it imports all that distilling takes.
+
+            if not isinstance(self.method_config, MethodConfig):
+                raise ValueError(
+                    f"method_config must be a Config of distill.methods.{self.method}, not a {given.__name__}"
+                )
+            other = given.__module__.rpartition(".")[2]
+            raise ValueError(
+                f"method_config is a {given.__name__} of {other}, and the method is {self.method}: give "
+                f"method={other!r} as well, or a Config of {self.method}"
+            )
 
     def _require_watchable(self) -> None:
         if self.images_every and self.board is None:

@@ -150,8 +150,6 @@ def plan(
 
     if agreement is None:
         return [expected(each) for each in correlations or CORRELATIONS]
-    from reports.reliability import spearman_brown  # Only here: it imports NumPy.
-
     most = _most_with(agreement)
     chosen = correlations or [each for each in CORRELATIONS if each <= most]
     for each in chosen:
@@ -161,13 +159,20 @@ def plan(
             f"a correlation of {too_high[0]:g} cannot be expected of rankings that agree at {agreement:g} "
             f"with one another: at most {math.floor(1000 * most) / 1000:g}, the root of it"
         )
-    rows = []
-    for by_one in chosen:
-        for seeds in SEEDS:
-            correlation = by_one * math.sqrt(spearman_brown(agreement, seeds) / agreement)
-            if abs(correlation) <= LARGEST_CORRELATION:
-                rows.append(replace(expected(correlation), by_one=by_one, seeds=seeds))
-    return rows
+    gained = _gained(agreement)
+    return [
+        replace(expected(by_one * gain), by_one=by_one, seeds=seeds)
+        for by_one in chosen
+        for seeds, gain in gained.items()
+        if abs(by_one * gain) <= LARGEST_CORRELATION
+    ]
+
+
+def _gained(agreement: float) -> dict[int, float]:
+    """By how much a correlation grows with the number of trainings of each architecture."""
+    from reports.reliability import spearman_brown  # Not before: it imports NumPy.
+
+    return {seeds: math.sqrt(spearman_brown(agreement, seeds) / agreement) for seeds in SEEDS}
 
 
 def _most_with(agreement: float) -> float:

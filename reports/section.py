@@ -207,7 +207,7 @@ def _sizes(run: Run, report: Report) -> tuple[str, str, str, Figure]:
     labels = " and ".join(describe_score(cost).label for cost in costs)
     alt = (
         f"{formatting.plural(len(table), 'network')}, {score.label} over {labels}; "
-        f"{formatting.plural(len(report.sizes), 'of them is', 'of them are')} best for {formatting.by_count(len(report.sizes), 'its', 'their')} size."
+        f"{formatting.plural(len(report.sizes), 'of them is', 'of them are')} the best for the size."
     )
     y = plots.AxisLabel.of(score, percent=score.fraction, prefix="proxy ")
     return "sizes", "The best for its size", alt, sizes.draw(table, costs, report.score, y)

@@ -65,15 +65,8 @@ def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
     assert replace(made, samples=3).training == training
     bare = SearchSettings(**where, recipe=False)
     assert (bare.training, bare.proxy_space, bare.epochs, bare.repeats) == ({}, {}, 100, 1)
-    wrong = {
-        "training": "fast",
-        "combine": 5,
-        "estimators": 5,
-        "score": 5,
-        "space": None,
-        "recipe": "no",
-        "unwhiten": "no",
-    }
+    wrong: dict[str, Any] = {"training": "fast", "combine": 5, "estimators": 5, "score": 5, "space": None}
+    wrong |= {"recipe": "no", "unwhiten": "no", "resume": 1}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=rf"^{name} .*{value!r}"):
             SearchSettings(**where, **{name: value})

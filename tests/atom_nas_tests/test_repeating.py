@@ -108,10 +108,4 @@ def test_the_report_says_how_far_the_trainings_agree(settings: SearchSettings) -
     text = written.page.read_text()
     assert "Scores are means of 3 trainings." in text
     assert "trained 3 times on" in text
-    reached = report.default.spearman.value
-    assert reached is not None
-    assert report.repeats.mean.value is not None
-    by_one = reached * (expected / report.repeats.mean.value) ** 0.5
-    planned = f"atom-nas plan --width 0.2 --agreement {expected:.2f} --correlation {by_one:.2f}"
-    assert (planned in text) == (expected > 0 and reached > 0)
     assert "#1" not in (settings.out / "report" / "ranking.csv").read_text()

@@ -26,7 +26,7 @@ def test_a_number_becomes_an_interval_as_json():
 
 def test_several_trainings_of_each_can_be_planned_for():
     shown = done("plan", "--width", 0.2, "--agreement", 0.8).stdout
-    (row,) = [line for line in shown.splitlines() if line.startswith("│    0.8 ")]
+    (row,) = [line for line in shown.splitlines() if line.startswith("│         0.8 ")]
     cells = [cell.strip() for cell in row.split("│")[2:-1]]
     assert cells == ["72 (0.80)", "51 (0.84)", "43 (0.86)", "38 (0.87)", "33 (0.88)"]
     assert "Spearman and Brown" in shown

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from reports.bootstrap import spearman_interval
+from reports.notes import _next_plan
 from reports.planning import (
     CORRELATIONS,
     FEWEST,
@@ -18,6 +19,7 @@ from reports.planning import (
     plan,
     samples_needed,
 )
+from reports.reliability import spearman_brown
 
 
 def correlated(n: int, rho_s: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -94,6 +96,22 @@ def test_more_trainings_of_each_agree_as_far_as_planned(noise: float, reference_
         assert row.correlation == pytest.approx(float(seen), abs=0.02)
         plain = expected_interval(row.correlation, 48, 0.95)
         assert (row.low, row.high, row.trainings) == (plain.low, plain.high, 48 * row.seeds)
+
+
+@pytest.mark.parametrize("single", [0.05, 0.64, 0.9, 1.0])
+@pytest.mark.parametrize("reached", [0.01, 0.5, 0.93, 1.0])
+def test_the_plan_that_a_report_proposes_can_be_made(single: float, reached: float) -> None:
+    proposed = _next_plan(single, spearman_brown(single, 3), reached).split()
+    agreement, by_one = (float(proposed[proposed.index(f"--{name}") + 1].rstrip(",")) for name in
+                         ("agreement", "correlation"))  # fmt: skip
+    assert agreement == single
+    rows = plan(width=0.2, agreement=agreement, correlations=[by_one])
+    (by_three,) = [row for row in rows if row.seeds == 3] or [rows[-1]]
+    assert by_three.correlation <= reached + 0.01
+
+
+def test_a_report_proposes_no_plan_where_nothing_agrees() -> None:
+    assert _next_plan(0.8, 0.9, None) == _next_plan(0.8, 0.9, -0.2) == _next_plan(0.0, 0.0, 0.5) == ""
 
 
 def test_what_cannot_be_expected_of_seeds_that_disagree_is_left_out() -> None:
