@@ -96,6 +96,8 @@ def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, t
         pass
     with pytest.raises(ValueError, match=r"cannot read 2 of 2 images: .*\(it is closed\)"):
         model.predict([closed, closed])
+    with pytest.raises(ValueError, match="rank must be a whole number from 1, not '1'"):
+        atom_nas.load_architecture(settings.out, rank="1")  # type: ignore[arg-type]
     assert not model.network.training
     assert labels.shape == (40,)
 

@@ -333,6 +333,23 @@ def test_seeds_out_of_range_are_refused(tmp_path, name, wrong):
         settings(tmp_path, **{name: wrong})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("zca", "no", "zca must be True or False, not 'no'"),
+        ("deterministic", "no", "deterministic must be True or False, not 'no'"),
+        (
+            "method_config",
+            {"iterations": 5},
+            "method_config must be a Config of distill.methods.atom, not a dict",
+        ),
+    ],
+)
+def test_settings_of_wrong_types_are_refused(tmp_path, name, value, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        DistillSettings(**{"dataset": "digits", "method": "atom", "out": tmp_path, name: value})
+
+
 def test_what_computes_is_said(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("distill.methods._pixels.runs_fused", lambda width, device: True)
