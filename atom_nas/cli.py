@@ -258,10 +258,11 @@ def quickstart(
         begun = (out / "synthetic").is_dir()
         raise ValueError(f"{out} is not empty; name another --out{', or go on with --resume' * begun}")
     show_distill(distill_plan(out, seed=seed, device=device), resume=resume)
-    settings = search_plan(out, seed=seed, device=device, workers=workers, command=command_line())
+    command = command_line()
+    settings = search_plan(out, seed=seed, device=device, workers=workers, command=command)
     if (settings.out / "run.json").exists():  # It keeps its settings, whatever recipes say by now.
-        again = ("synthetic", "device", "workers", "command")
-        settings = resumed(settings.out, **{name: getattr(settings, name) for name in again})
+        set_ = settings.synthetic  # wherever the folder is by now
+        settings = resumed(settings.out, synthetic=set_, device=device, workers=workers, command=command)
     search_and_report(settings)
 
 

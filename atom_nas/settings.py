@@ -12,6 +12,7 @@ from atom_nas.estimators import proxy, real
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
 from atom_nas.tables import SCORE
+from distill.validation import require_types
 from reports.scores import MEAN_OF_RANKS
 from reports.weights import weights_of
 
@@ -26,6 +27,7 @@ _PLAIN: Mapping[str, Any] = {
 }
 """What recipes may bring, and what holds where one does not."""
 BY_RECIPES = frozenset(_PLAIN)
+_TYPES = {"space": str, "score": str | None, "unwhiten": bool, "resume": bool, "recipe": bool}
 _OF_TRAININGS = (
     *("reference_samples", "reference_images", "reference_epochs"),
     *("confirm", "confirm_images", "confirm_epochs"),
@@ -146,7 +148,7 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
-        self._require_types()
+        require_types(self, _TYPES)
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         self._complete(recipes.settings(self.space) if self.recipe else {})
         for name in ("estimators", "combine"):
@@ -178,14 +180,6 @@ class SearchSettings:
                 raise ValueError(f"{name} must be a number from 1, not {most!r}")
         if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:
             raise ValueError(f"trial_limit must be a number of seconds above 0, not {self.trial_limit:g}")
-
-    def _require_types(self) -> None:
-        """Refuse what Python takes for something else than was meant, as it takes "no" for true."""
-        kinds = {"space": str, "score": str | None, "unwhiten": bool, "resume": bool, "recipe": bool}
-        for name, kind in kinds.items():
-            if not isinstance(getattr(self, name), kind):
-                wanted = "True or False" if kind is bool else "text"
-                raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
 
     def _complete(self, brought: Mapping[str, Any]) -> None:
         """Fill in what was left out."""

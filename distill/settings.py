@@ -11,6 +11,7 @@ from distill import methods
 from distill.session import BOARD
 from distill.shards import Shard
 from distill.sources import ZCA_DATASETS
+from distill.validation import require_types
 
 if TYPE_CHECKING:
     from distill.methods.base import MethodConfig
@@ -89,9 +90,7 @@ class DistillSettings:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
-        for name, kind in (("zca", bool | None), ("deterministic", bool)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        require_types(self, {"zca": bool | None, "deterministic": bool})
         for name in ("seed", "validation_seed"):
             seed = getattr(self, name)
             if not (isinstance(seed, int) and 0 <= seed <= _LARGEST_SEED):

@@ -58,18 +58,11 @@ def show_plan(
     rows = planning.plan(
         width=width, samples=samples, correlations=correlations, confidence=confidence, agreement=agreement
     )
+    assumed = [planning.ASSUMPTIONS] if agreement is None else [planning.OF_SEEDS, planning.ASSUMPTIONS]
     if as_json:
-        assumptions = (
-            planning.ASSUMPTIONS if agreement is None else f"{planning.OF_SEEDS} {planning.ASSUMPTIONS}"
-        )
-        record = {
-            "confidence": confidence,
-            "assumptions": assumptions,
-            "width": width,
-            "agreement": agreement,
-        }
+        record = {"confidence": confidence, "assumptions": " ".join(assumed), "width": width}
         shown = [{**asdict(row), "trainings": row.trainings} for row in rows]
-        stdout.print_json(json.dumps({**record, "rows": shown}))
+        stdout.print_json(json.dumps({**record, "agreement": agreement, "rows": shown}))
         return
     wished = f" at most {width:g} wide" if width is not None else ""
     title = f"{100 * confidence:g}% interval of Spearman's rho{wished}"
@@ -81,8 +74,8 @@ def show_plan(
         if width is not None:
             title = f"Architectures for a {title}, and their true correlation"
         table(f"{title}, by trainings of each architecture", *_by_seeds(rows, intervals=width is None))
-        stdout.print(planning.OF_SEEDS, markup=False)
-    stdout.print(planning.ASSUMPTIONS, markup=False)
+    for line in assumed:
+        stdout.print(line, markup=False)
 
 
 def _by_seeds(rows: Sequence[planning.Expected], *, intervals: bool) -> tuple[list[str], list[list[str]]]:
