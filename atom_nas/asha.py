@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from atom_nas.engines.base import Job
 from atom_nas.halving import Rungs
 from atom_nas.runner import Progress, Stage
 from atom_nas.strategies import AshaConfig
 from atom_nas.trials import Trial
+from atom_nas.workload import TrialJob
 
 TITLE = "proxy (epochs)"
 
@@ -143,8 +143,8 @@ class _Course:
     ) -> None:
         self._race, self._stages, self._bar, self._values = race, stages, bar, values
         self._left: dict[Step, list[str]] = {}
-        self._steps: dict[Job, Step] = {}
-        self._new: list[Job] = []
+        self._steps: dict[TrialJob, Step] = {}
+        self._new: list[TrialJob] = []
 
     def run(self, positions: Mapping[str, int], networks: Mapping[str, Sequence[str]]) -> list[list[str]]:
         """The architectures that did each rung, given the position of each and the names of each network."""
@@ -186,7 +186,7 @@ class _Course:
             self._steps[job] = step
             self._new.append(job)
 
-    def _handed_out(self) -> list[Job]:
+    def _handed_out(self) -> list[TrialJob]:
         new, self._new = self._new, []
         return new
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
+from atom_nas.building import load_space
 from atom_nas.estimators.base import Estimator, SearchData
 from atom_nas.estimators.confirm import ConfirmEstimator
 from atom_nas.estimators.own import try_out
 from atom_nas.limits import bounded, listed_within
 from atom_nas.run_folder import RECORD, read_record
-from atom_nas.runner import load_space
 from atom_nas.settings import SearchSettings
 from atom_nas.stages import make_estimators, settle_trainings
 from atom_nas.strategies import LEARNING, HalvingConfig

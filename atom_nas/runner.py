@@ -1,22 +1,16 @@
 """One stage of a search: an estimator over architectures, through the store, the cache and the engine."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from torch import nn
-
-import search_spaces
-from atom_nas.engines.base import OVERDUE, Engine, Job, Outcome
+from atom_nas.engines.base import OVERDUE, Engine, Outcome
 from atom_nas.references import ReferenceCache
 from atom_nas.trials import Trial, TrialStore
+from atom_nas.workload import TrialJob
 from distill.leg import Leg
 from distill.seeding import derive_seed
-from search_spaces.base import Space
-from search_spaces.foreign import NniSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,65 +44,6 @@ class Progress:
     score: float | None = None
     pieces: float | None = None
     free: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceBuilder:
-    """Builds networks of a space in any process: see `atom_nas.engines.base.Builder`.
-
-    A space of the user's own is imported there from its files, which must be as they were
-    when the search began.
-
-    Attributes:
-        space, options: see `search_spaces.load`.
-        image_shape, classes: what networks are for.
-        code: the digest of the user's files; None where there are none.
-    """
-
-    space: str
-    options: Mapping[str, Any]
-    image_shape: tuple[int, int, int]
-    classes: int
-    code: str | None = None
-
-    def __call__(self, architecture: str) -> nn.Module:
-        """The freshly initialised network of an architecture's string form."""
-        space = self._loaded()
-        return space.build(space.parse(architecture), self.image_shape, self.classes)
-
-    def warm_up(self) -> None:
-        """Import what the space needs."""
-        self._loaded()
-
-    def _loaded(self) -> Space:
-        options = json.dumps(dict(self.options), sort_keys=True)
-        return _loaded_once(self.space, options, self.image_shape, self.classes, self.code)
-
-
-@lru_cache(maxsize=2)
-def _loaded_once(
-    name: str, options: str, image_shape: tuple[int, int, int], classes: int, code: str | None
-) -> Space:
-    """Once in a process: a file that is changed while a worker runs does not change its networks."""
-    space = load_space(name, json.loads(options), image_shape, classes)
-    if code and isinstance(space, NniSpace) and space.code != code:
-        others = " or a module that it imports" if len(space.sources) > 1 else ""
-        raise ValueError(f"{space.file}{others} has changed while the search ran: go on with it by --resume")
-    return space
-
-
-def load_space(
-    name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int
-) -> Space:
-    """The space for images of a shape (C, H, W) and so many classes: see `search_spaces.load`.
-
-    Raises:
-        ValueError: as there, and if an option is one that comes from the dataset.
-    """
-    for option in ("image_shape", "classes"):
-        if option in options:
-            raise ValueError(f"{option} is no option of a space, it comes from the dataset: leave it out")
-    return search_spaces.load(name, image_shape=image_shape, classes=classes, **options)
 
 
 def trial_seed(run_seed: int, estimator: str, architecture: str) -> int:
@@ -188,7 +123,7 @@ class Stage:
     seed: int
     device: str
     misfit: Callable[[str], str | None]
-    engine: Engine
+    engine: Engine[TrialJob]
     store: TrialStore
     cache: ReferenceCache | None
     on_trial: Callable[[Progress], None]
@@ -271,7 +206,7 @@ class Stage:
             self._keep(self._trial(self._not_run(architecture, f"does not fit the images: {reason}")))
         return reason is not None or self.shares_end(architecture)
 
-    def job(self, architecture: str) -> Job:
+    def job(self, architecture: str) -> TrialJob:
         """What is to be run for an architecture that `take` did not settle; of those that are one network the
         second after the first is settled, whose scores it gets."""
         job = self._job(architecture)
@@ -279,7 +214,7 @@ class Stage:
             self._spent[architecture] = self.spent(job.leg)
         return job
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome[TrialJob]) -> None:
         """Store what became of a job."""
         job = outcome.job
         trial = self._trial(outcome)
@@ -312,9 +247,9 @@ class Stage:
         before = _limit_of(stored)
         return before is not None and (self.limit is None or self.limit > before)
 
-    def _job(self, architecture: str) -> Job:
+    def _job(self, architecture: str) -> TrialJob:
         scored = self.same_as(architecture)
-        return Job(
+        return TrialJob(
             estimator=self.estimator,
             architecture=architecture,
             seed=trial_seed(self.seed, self.estimator, scored),
@@ -325,7 +260,7 @@ class Stage:
             used=self.used(scored) if self.used else 0.0,
         )
 
-    def _trial(self, outcome: Outcome) -> Trial:
+    def _trial(self, outcome: Outcome[TrialJob]) -> Trial:
         return Trial(
             estimator=self.name,
             architecture=outcome.job.architecture,
@@ -341,7 +276,7 @@ class Stage:
             device=outcome.device,
         )
 
-    def _not_run(self, architecture: str, reason: str) -> Outcome:
+    def _not_run(self, architecture: str, reason: str) -> Outcome[TrialJob]:
         return Outcome(
             job=self._job(architecture),
             reason=reason,

@@ -17,8 +17,9 @@ import torch
 
 from atom_nas import engines
 from atom_nas.asha import Asha
+from atom_nas.building import SpaceBuilder
 from atom_nas.confirmed.confirmation import Confirmation, best_distinct, require_same_training
-from atom_nas.engines.base import Engine, Workload
+from atom_nas.engines.base import Engine
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung, Rungs
@@ -27,13 +28,14 @@ from atom_nas.record import code_before, first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
-from atom_nas.runner import Progress, SpaceBuilder, Special, Stage, costliest_first, expected_costs
+from atom_nas.runner import Progress, Special, Stage, costliest_first, expected_costs
 from atom_nas.same_networks import SameNetworks
 from atom_nas.search_summary import SearchSummary, summarised
 from atom_nas.settings import SearchSettings
 from atom_nas.strategies import LEARNING, AshaConfig, run_strategy
 from atom_nas.tables import reference_csv
 from atom_nas.trials import Trial
+from atom_nas.workload import TrialJob, Workload
 from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
@@ -83,7 +85,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         return session.finish()
 
 
-def _engine(plan: Plan) -> Engine:
+def _engine(plan: Plan) -> Engine[TrialJob]:
     """One engine for all stages, so that its workers start once."""
     settings, shape = plan.settings, plan.data.image_shape
     build = SpaceBuilder(
@@ -102,7 +104,7 @@ def _engine(plan: Plan) -> Engine:
         proxies=dict.fromkeys(AS_PROXY, smaller) if settings.proxy_space else {},
         repeats=dict.fromkeys(AS_PROXY, settings.repeats),
     )
-    made: Engine = engines.load(settings.engine).engine(
+    made: Engine[TrialJob] = engines.load(settings.engine).engine(
         workload, workers=plan.workers, device=str(plan.device)
     )
     return made
@@ -111,7 +113,9 @@ def _engine(plan: Plan) -> Engine:
 class _Session:
     """The steps of a search on an open run folder."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, engine: Engine, progress: Report | None) -> None:
+    def __init__(
+        self, plan: Plan, folder: RunFolder, engine: Engine[TrialJob], progress: Report | None
+    ) -> None:
         self._plan = plan
         self._settings = plan.settings
         self._folder = folder

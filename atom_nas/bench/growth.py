@@ -11,7 +11,7 @@ import torch
 from atom_nas.bench import machine, ways
 from atom_nas.bench.turns import Way, take_turns
 from atom_nas.bench.ways import Scale
-from atom_nas.engines.base import Job
+from atom_nas.workload import TrialJob
 from distill.environment import usable_cores
 
 FACTORS = (1, 2, 4, 8)
@@ -99,8 +99,8 @@ def _search(architecture: str, scale: Scale) -> Growth:
     return _grown(f"a search on {workers} workers", "architectures", sizes, seconds)
 
 
-def _jobs(architecture: str, count: int) -> list[Job]:
-    return [Job(estimator="proxy", architecture=architecture, seed=seed) for seed in range(count)]
+def _jobs(architecture: str, count: int) -> list[TrialJob]:
+    return [TrialJob(estimator="proxy", architecture=architecture, seed=seed) for seed in range(count)]
 
 
 def _grown(work: str, of: str, sizes: Sequence[int], seconds: Sequence[float]) -> Growth:

@@ -15,11 +15,12 @@ import torch
 
 from atom_nas import estimators
 from atom_nas.bench.ways import Scale, problem
-from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.building import SpaceBuilder
+from atom_nas.engines.base import Outcome
 from atom_nas.engines.local import LocalConfig, LocalEngine
 from atom_nas.estimators.base import SearchData
 from atom_nas.plan import default_workers
-from atom_nas.runner import SpaceBuilder
+from atom_nas.workload import TrialJob, Workload
 from distill.training import TrainingConfig
 
 CPU = torch.device("cpu")
@@ -68,7 +69,8 @@ def scaling(
     count = cores or default_workers(device)
     workload = proxy_workload(scale, epochs=10 if device.type == "cpu" else 300)
     jobs = [
-        Job(estimator="proxy", architecture=architecture, seed=seed) for seed in range(JOBS_A_WORKER * count)
+        TrialJob(estimator="proxy", architecture=architecture, seed=seed)
+        for seed in range(JOBS_A_WORKER * count)
     ]
     seconds: dict[int, list[float]] = {1: [], count: []}
     scores = []
@@ -108,8 +110,8 @@ def proxy_workload(scale: Scale, epochs: int = 10) -> Workload:
 
 
 def timed(
-    workload: Workload, jobs: Sequence[Job], workers: int, device: torch.device = CPU
-) -> tuple[float, list[Outcome]]:
+    workload: Workload, jobs: Sequence[TrialJob], workers: int, device: torch.device = CPU
+) -> tuple[float, list[Outcome[TrialJob]]]:
     """Wall seconds of the jobs on workers that are warm, and what became of them."""
     with LocalEngine(workload, LocalConfig(workers=workers, device=str(device))) as engine:
         list(engine.run(jobs[:workers]))  # starts and warms the workers
@@ -120,7 +122,7 @@ def timed(
 
 def _overhead(workload: Workload, architecture: str, device: torch.device) -> float:
     """Milliseconds that a trial on a warm worker takes beyond what it measures itself, the median of some."""
-    job = Job(estimator="proxy", architecture=architecture, seed=0)
+    job = TrialJob(estimator="proxy", architecture=architecture, seed=0)
     found = []
     with LocalEngine(workload, LocalConfig(workers=1, device=str(device))) as engine:
         list(engine.run([job]))
@@ -131,7 +133,7 @@ def _overhead(workload: Workload, architecture: str, device: torch.device) -> fl
     return 1e3 * sorted(found)[2]
 
 
-def _scores(outcomes: Sequence[Outcome]) -> dict[int, Mapping[str, float]]:
+def _scores(outcomes: Sequence[Outcome[TrialJob]]) -> dict[int, Mapping[str, float]]:
     return {outcome.job.seed: outcome.scores for outcome in outcomes}
 
 

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 import search_spaces
+from atom_nas.building import load_space
 from atom_nas.confirmed.cards import SpaceCard, TrainedCard, read_cards, weights_of
 from atom_nas.confirmed.loaded import LoadedArchitecture
 from atom_nas.estimators.base import fingerprint
 from atom_nas.names import harmless
 from atom_nas.resuming import how_to_confirm
 from atom_nas.run_folder import RECORD, STORE, read_record
-from atom_nas.runner import load_space
 from distill import synthetic as synthetic_sets
 from distill.card import CARD, Side
 from distill.leg import with_tied

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from atom_nas.engines.base import Job, Outcome, Work
+from atom_nas.engines.base import AnyJob, Outcome, Work
 from distill import graphs
 from distill.environment import begin_measuring, memory_used_mb
 from distill.process import is_want_of_memory
@@ -16,8 +16,8 @@ _MAX_REASON = 300
 
 
 def run_trial(
-    job: Job, work: Work, device: torch.device, *, caught: type[BaseException] = Exception
-) -> tuple[Outcome, bool, bool]:
+    job: AnyJob, work: Work[AnyJob], device: torch.device, *, caught: type[BaseException] = Exception
+) -> tuple[Outcome[AnyJob], bool, bool]:
     """Run one job.
 
     Args:
@@ -54,7 +54,7 @@ def one_line(error: BaseException) -> str:
     return ": ".join([type(error).__name__, *lines_of(error)[:1]])[:_MAX_REASON]
 
 
-def _scores(job: Job, work: Work, device: torch.device) -> Mapping[str, float]:
+def _scores(job: AnyJob, work: Work[AnyJob], device: torch.device) -> Mapping[str, float]:
     scores = work.scores(job, device)
     for name, value in scores.items():
         if not math.isfinite(value):

@@ -8,11 +8,12 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Generic
 
 import torch
 
 from atom_nas.engines._trial import one_line, run_trial
-from atom_nas.engines.base import Outcome, Work
+from atom_nas.engines.base import AnyJob, Outcome, Work
 from distill import process
 from distill.process import is_want_of_memory
 
@@ -36,7 +37,7 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Generic[AnyJob]):
     """The answer to a job.
 
     Attributes:
@@ -45,12 +46,12 @@ class Result:
         starved: the trial failed for want of memory.
     """
 
-    outcome: Outcome
+    outcome: Outcome[AnyJob]
     last: bool
     starved: bool
 
 
-def serve(connection: Connection, work: Work, device_name: str) -> None:
+def serve(connection: Connection, work: Work[AnyJob], device_name: str) -> None:
     """Answer each `Job` with a `Result`, until the parent is gone or a trial has spoiled the process."""
     # Ctrl-C reaches the whole process group; stopping is the parent's business, which terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -77,7 +78,7 @@ def serve(connection: Connection, work: Work, device_name: str) -> None:
         gc.collect()
 
 
-def _prepare(device: torch.device, work: Work) -> None:
+def _prepare(device: torch.device, work: Work[AnyJob]) -> None:
     """Make results independent of the number of workers and of what else the process has run.
 
     One thread always: the order of a parallel sum, hence its last bits, follows the number of threads. The

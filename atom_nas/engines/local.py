@@ -19,13 +19,13 @@ from multiprocessing import connection as channels
 from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 # torch's variant teaches the pickler to pass tensors by shared memory.
 import torch.multiprocessing as multiprocessing
 
 from atom_nas.engines._worker import Broken, Ready, Result, serve
-from atom_nas.engines.base import OVERDUE, EngineError, Job, More, Outcome, Work
+from atom_nas.engines.base import OVERDUE, AnyJob, EngineError, More, Outcome, Work
 from reports.formatting import plural
 
 _Process = SpawnProcess | ForkServerProcess
@@ -51,7 +51,7 @@ class LocalConfig:
             raise ValueError(f"workers must be at least 1, not {self.workers}")
 
 
-class _Worker:
+class _Worker(Generic[AnyJob]):
     """One process as seen from the parent."""
 
     def __init__(self, process: _Process, channel: "channels.Connection[Any, Any]", *, beside: bool) -> None:
@@ -60,11 +60,11 @@ class _Worker:
         self.beside = beside
         self.channel = channel
         self.ready = False
-        self.job: Job | None = None
+        self.job: AnyJob | None = None
         self.started = 0.0
         self.cpu_before: float | None = None
 
-    def give(self, job: Job) -> bool:
+    def give(self, job: AnyJob) -> bool:
         """Send a job; False if the process has died meanwhile."""
         try:
             self.channel.send(job)
@@ -98,25 +98,28 @@ class _Worker:
         self.channel.close()
 
 
-class LocalEngine:
+class LocalEngine(Generic[AnyJob]):
     """Runs the jobs of one kind of work. Use as a context manager, or call `close`."""
 
-    def __init__(self, work: Work, config: LocalConfig) -> None:
+    def __init__(self, work: Work[AnyJob], config: LocalConfig) -> None:
         """Nothing starts before the first job."""
         self._work = work
         self._config = config
-        self._context = _context(config.device)
-        self._workers: list[_Worker] = []
+        self._context = _context(config.device, type(work).__module__)
+        self._workers: list[_Worker[AnyJob]] = []
         self._most = config.workers
         self._failed_starts = 0
-        self._pending: deque[Job] = deque()
-        self._lost_seconds: dict[Job, float] = {}
-        self._starved: deque[Job] = deque()
+        self._pending: deque[AnyJob] = deque()
+        self._lost_seconds: dict[AnyJob, float] = {}
+        self._starved: deque[AnyJob] = deque()
         self._alone = False
 
     def run(
-        self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None, more: More | None = None
-    ) -> Iterator[Outcome]:
+        self,
+        jobs: Sequence[AnyJob],
+        on_wait: Callable[[], None] | None = None,
+        more: More[AnyJob] | None = None,
+    ) -> Iterator[Outcome[AnyJob]]:
         """See `Engine.run`.
 
         Args:
@@ -140,14 +143,16 @@ class LocalEngine:
             for worker in self._busy():
                 self._drop(worker)
 
-    def _drain(self, on_wait: Callable[[], None] | None, more: More | None) -> Iterator[Outcome]:
+    def _drain(
+        self, on_wait: Callable[[], None] | None, more: More[AnyJob] | None
+    ) -> Iterator[Outcome[AnyJob]]:
         """All that is pending; as long as outcomes make more of it, that too."""
         while self._extended(more) or self._busy():
             self._start_missing(len(self._pending))
             self._hand_out(self._pending)
             yield from self._collect(on_wait)
 
-    def _extended(self, more: More | None) -> deque[Job]:
+    def _extended(self, more: More[AnyJob] | None) -> deque[AnyJob]:
         if more:
             self._pending.extend(more())
         return self._pending
@@ -157,13 +162,13 @@ class LocalEngine:
         while self._workers:
             self._workers.pop().stop()
 
-    def __enter__(self) -> "LocalEngine":
+    def __enter__(self) -> "LocalEngine[AnyJob]":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _busy(self) -> list[_Worker]:
+    def _busy(self) -> list[_Worker[AnyJob]]:
         return [worker for worker in self._workers if worker.job is not None]
 
     def _start_missing(self, pending: int) -> None:
@@ -171,7 +176,7 @@ class LocalEngine:
         while len(self._workers) < wanted:
             self._workers.append(self._start(beside=wanted > 1))
 
-    def _start(self, *, beside: bool) -> _Worker:
+    def _start(self, *, beside: bool) -> _Worker[AnyJob]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=serve, args=(theirs, self._work, self._config.device), daemon=True, name="trial worker"
@@ -182,7 +187,7 @@ class LocalEngine:
         theirs.close()
         return _Worker(process, ours, beside=beside)
 
-    def _hand_out(self, pending: deque[Job]) -> None:
+    def _hand_out(self, pending: deque[AnyJob]) -> None:
         for worker in [each for each in self._workers if each.ready and each.job is None]:
             if not pending:
                 return
@@ -191,7 +196,7 @@ class LocalEngine:
             else:
                 self._lost(worker)
 
-    def _collect(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome]:
+    def _collect(self, on_wait: Callable[[], None] | None) -> Iterator[Outcome[AnyJob]]:
         """Wait for a message, or for the time to call `on_wait`; yield the outcomes that are there, and
         those of jobs that take longer than they may."""
         if not self._workers:  # all were found dead when they were to be given work
@@ -208,7 +213,7 @@ class LocalEngine:
         if on_wait:
             on_wait()
 
-    def _receive(self, worker: _Worker) -> Outcome | None:
+    def _receive(self, worker: _Worker[AnyJob]) -> Outcome[AnyJob] | None:
         try:
             message = worker.receive()
         except (EOFError, OSError):
@@ -230,14 +235,14 @@ class LocalEngine:
         worker.ready, self._failed_starts = True, 0
         return None
 
-    def _make_do_without(self, worker: _Worker) -> None:
+    def _make_do_without(self, worker: _Worker[AnyJob]) -> None:
         """Go on with as many workers as there is memory for."""
         self._drop(worker)
         self._most = max(1, len(self._workers))
         count = plural(self._most, "worker")
         warnings.warn(f"{self._config.device} has memory for no more than {count}", stacklevel=2)
 
-    def _lost(self, worker: _Worker) -> Outcome | None:
+    def _lost(self, worker: _Worker[AnyJob]) -> Outcome[AnyJob] | None:
         """Take a dead worker off the list. Its job is tried once more, since the death may not have been its
         fault: whoever frees memory kills what is largest. The outcome if that was the second time.
         """
@@ -256,7 +261,7 @@ class LocalEngine:
             return None
         return self._with_lost(self._failed(job, f"the worker process {cause}, twice", seconds))
 
-    def _ended(self, worker: _Worker) -> Outcome:
+    def _ended(self, worker: _Worker[AnyJob]) -> Outcome[AnyJob]:
         """End a worker whose job takes longer than it may."""
         job, seconds, cpu_seconds = worker.job, time.perf_counter() - worker.started, worker.cpu_seconds()
         assert job is not None
@@ -264,7 +269,9 @@ class LocalEngine:
         limit = repr(float(job.limit or 0)).removesuffix(".0")  # every digit: a run that goes on reads it
         return self._failed(job, f"{OVERDUE} {limit} seconds, the limit", seconds, cpu_seconds)
 
-    def _failed(self, job: Job, reason: str, seconds: float, cpu_seconds: float | None = None) -> Outcome:
+    def _failed(
+        self, job: AnyJob, reason: str, seconds: float, cpu_seconds: float | None = None
+    ) -> Outcome[AnyJob]:
         """Of a job whose process did not report. Where its CPU time is not known, its one thread is taken to
         have been busy all the time."""
         return Outcome(
@@ -277,13 +284,13 @@ class LocalEngine:
             device=self._config.device.partition(":")[0],
         )
 
-    def _put_off(self, outcome: Outcome) -> None:
+    def _put_off(self, outcome: Outcome[AnyJob]) -> None:
         """Memory was too small for it beside the others: it is tried once more when they are done, alone."""
         lost = self._lost_seconds.get(outcome.job, 0.0)
         self._lost_seconds[outcome.job] = lost + outcome.seconds
         self._starved.append(outcome.job)
 
-    def _with_lost(self, outcome: Outcome) -> Outcome:
+    def _with_lost(self, outcome: Outcome[AnyJob]) -> Outcome[AnyJob]:
         """The outcome with the seconds of a first attempt whose worker died; its one thread was busy."""
         lost = self._lost_seconds.get(outcome.job, 0.0)
         seconds, cpu_seconds = outcome.seconds + lost, outcome.cpu_seconds + lost
@@ -298,22 +305,23 @@ class LocalEngine:
                 'starts a search do so under `if __name__ == "__main__":`?'
             )
 
-    def _drop(self, worker: _Worker) -> None:
+    def _drop(self, worker: _Worker[AnyJob]) -> None:
         if worker in self._workers:
             self._workers.remove(worker)
             worker.stop()
 
 
-def _context(device: str) -> ForkServerContext | SpawnContext:
+def _context(device: str, work: str) -> ForkServerContext | SpawnContext:
+    """What starts workers on a device; `work` is the module of what they do."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # That torch's compiler leaves CUDA alone, which no fork would survive, has not been tried with a GPU.
-    context.set_forkserver_preload([f"atom_nas.engines.{'_ahead' if device == 'cpu' else '_worker'}"])
+    context.set_forkserver_preload([f"atom_nas.engines.{'_ahead' if device == 'cpu' else '_worker'}", work])
     return context
 
 
-def engine(work: Work, **options: Any) -> LocalEngine:
+def engine(work: Work[AnyJob], **options: Any) -> LocalEngine[AnyJob]:
     """The engine with a `LocalConfig` of the given options."""
     return LocalEngine(work, LocalConfig(**options))
 

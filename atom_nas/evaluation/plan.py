@@ -134,9 +134,14 @@ class Plan:
         return cache_folder() / "evaluations" / f"{name}.jsonl"
 
     @property
+    def trainings(self) -> int:
+        """How many there are."""
+        return len(self.subjects) * len(self.networks) * self.repeats
+
+    @property
     def total_epochs(self) -> int:
         """Of all trainings together."""
-        return len(self.subjects) * len(self.networks) * self.repeats * self.config.epochs
+        return self.trainings * self.config.epochs
 
     @property
     def guess_key(self) -> str:

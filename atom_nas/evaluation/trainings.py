@@ -3,6 +3,7 @@
 Not beside the sets, which may be read-only, or a stranger's who would have measured whatever pleases him.
 """
 
+import itertools
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,33 +43,45 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainings:
-    """What the workers do: a job is one training, `estimator` the place of its subject, `seed` its repeat.
+class Training(Job):
+    """One network to train and test.
+
+    Attributes:
+        subject: what it is trained on.
+        network: its name or title.
+        repeat: which of the networks of this kind.
+        place: among all trainings of the plan.
+    """
+
+    subject: Subject
+    network: str
+    repeat: int
+    place: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationWork:
+    """What the workers do.
 
     Attributes:
         evaluators: of each set.
-        subjects: what is trained on.
-        epochs: int64 (jobs,), in memory that all processes share: the epochs that each job has finished.
-        slots: where in `epochs` a job counts.
+        epochs: int64 (trainings,), in memory that all processes share: how many each has finished.
     """
 
     evaluators: tuple[Evaluator, ...]
-    subjects: tuple[Subject, ...]
     epochs: Tensor
-    slots: Mapping[Job, int]
 
     def warm_up(self, device: torch.device) -> None:
         """Nothing is slow at first but torch itself."""
 
-    def scores(self, job: Job, device: torch.device) -> dict[str, float]:  # noqa: ARG002
+    def scores(self, job: Training, device: torch.device) -> dict[str, float]:  # noqa: ARG002
         """The accuracy of one fresh network, on the device that the evaluators name."""
-        subject, slot = self.subjects[int(job.estimator)], self.slots[job]
 
         def tick(done: int) -> None:
-            self.epochs[slot] = done
+            self.epochs[job.place] = done
 
-        evaluator = self.evaluators[subject.place]
-        return {"accuracy": evaluator.accuracy(subject.kind, job.architecture, job.seed, tick)}
+        evaluator = self.evaluators[job.subject.place]
+        return {"accuracy": evaluator.accuracy(job.subject.kind, job.network, job.repeat, tick)}
 
 
 def carry_out(
@@ -93,9 +106,9 @@ def carry_out(
         EngineError: if the workers cannot start.
     """
     known = {} if fresh else _read(plan.record)
-    jobs = {job: plan.key(subject, job.architecture, job.seed) for job, subject in _jobs(plan).items()}
-    left = [job for job, key in jobs.items() if key not in known]
-    reused = len(jobs) - len(left)
+    keys = {job: plan.key(job.subject, job.network, job.repeat) for job in _trainings(plan)}
+    left = [job for job, key in keys.items() if key not in known]
+    reused = len(keys) - len(left)
     # A dataset that is named is checked even where nothing is left to do on it.
     named = dataset is not None or data_dir is not None
     real = plan.sets[0].real_dataset(data_dir, dataset) if left or named else None
@@ -110,14 +123,16 @@ def carry_out(
             if outcome.reason:
                 failed.append(outcome)
                 continue
-            key = jobs[outcome.job]
+            key = keys[outcome.job]
             known[key] = outcome.scores["accuracy"]
             _append(plan.record, {**json.loads(key), "accuracy": known[key]})
-        _raise_failures(plan, sorted(failed, key=lambda outcome: left.index(outcome.job)), len(jobs))
+        _raise_failures(sorted(failed, key=lambda outcome: outcome.job.place), len(keys))
     if on_epoch:
         on_epoch(plan.total_epochs)
-    accuracies = _gathered(plan, {job: known[key] for job, key in jobs.items()})
-    return Found(plan, accuracies, reused, known.get(plan.guess_key, 1 / len(plan.sets[0].classes)))
+    accuracies = {job: known[key] for job, key in keys.items()}
+    return Found(
+        plan, _gathered(plan, accuracies), reused, known.get(plan.guess_key, 1 / len(plan.sets[0].classes))
+    )
 
 
 def _largest_class(plan: Plan, real: RealDataset) -> float:
@@ -127,31 +142,25 @@ def _largest_class(plan: Plan, real: RealDataset) -> float:
     return int(labels.bincount().max()) / len(labels)
 
 
-def _jobs(plan: Plan) -> dict[Job, Subject]:
-    """All trainings, network by network, so that one that fails is met early."""
-    return {
-        Job(estimator=str(place), architecture=network, seed=repeat): subject
-        for network in plan.networks
-        for place, subject in enumerate(plan.subjects)
-        for repeat in range(plan.repeats)
-    }
+def _trainings(plan: Plan) -> list[Training]:
+    """All of them, network by network, so that one that fails is met early."""
+    kinds = itertools.product(plan.networks, plan.subjects, range(plan.repeats))
+    return [
+        Training(subject=subject, network=network, repeat=repeat, place=place)
+        for place, (network, subject, repeat) in enumerate(kinds)
+    ]
 
 
 def _train(
     plan: Plan,
-    jobs: Sequence[Job],
+    jobs: Sequence[Training],
     real: RealDataset,
     workers: int | None,
     on_epoch: Callable[[int], None] | None,
-) -> Iterator[Outcome]:
-    """The outcomes of the jobs as they finish."""
-    epochs = torch.zeros(len(jobs), dtype=torch.int64).share_memory_()
-    work = Trainings(
-        evaluators=tuple(_evaluators(plan, real)),
-        subjects=plan.subjects,
-        epochs=epochs,
-        slots={job: slot for slot, job in enumerate(jobs)},
-    )
+) -> Iterator[Outcome[Training]]:
+    """The outcomes of the jobs as they finish; `on_epoch` is told the epochs of these jobs."""
+    epochs = torch.zeros(plan.trainings, dtype=torch.int64).share_memory_()
+    work = EvaluationWork(evaluators=tuple(_evaluators(plan, real)), epochs=epochs)
     if plan.device.type == "cpu":
         # Compiled here, once, if this machine has none yet: workers then find them.
         kernels.why_unavailable()
@@ -182,25 +191,24 @@ def _held_out(plan: Plan, real: RealDataset) -> Split | None:
     return plan.sets[0].split_real(real)[1] if plan.split == "validation" else None
 
 
-def _raise_failures(plan: Plan, failed: Sequence[Outcome], total: int) -> None:
+def _raise_failures(failed: Sequence[Outcome[Training]], total: int) -> None:
     if failed:
-        first = failed[0]
-        subject = plan.subjects[int(first.job.estimator)]
+        first, reason = failed[0].job, failed[0].reason
         raise ValueError(
-            f"{len(failed)} of {plural(total, 'training')} failed, e.g. {first.job.architecture} on "
-            f"{harmless(subject.label)} ({first.reason}): leave such a network out, or train it otherwise "
+            f"{len(failed)} of {plural(total, 'training')} failed, e.g. {first.network} on "
+            f"{harmless(first.subject.label)} ({reason}): leave such a network out, or train it otherwise "
             "(--set learning_rate=...); the others are kept and not repeated"
         )
 
 
-def _gathered(plan: Plan, accuracies: Mapping[Job, float]) -> dict[Subject, dict[str, Accuracy]]:
-    def values(place: int, network: str) -> tuple[float, ...]:
-        jobs = [Job(estimator=str(place), architecture=network, seed=r) for r in range(plan.repeats)]
-        return tuple(accuracies[job] for job in jobs)
+def _gathered(plan: Plan, accuracies: Mapping[Training, float]) -> dict[Subject, dict[str, Accuracy]]:
+    def values(subject: Subject, network: str) -> tuple[float, ...]:
+        wanted = (subject, network)
+        return tuple(each for job, each in accuracies.items() if (job.subject, job.network) == wanted)
 
     return {
-        subject: {network: Accuracy(values(place, network)) for network in plan.networks}
-        for place, subject in enumerate(plan.subjects)
+        subject: {network: Accuracy(values(subject, network)) for network in plan.networks}
+        for subject in plan.subjects
     }
 
 

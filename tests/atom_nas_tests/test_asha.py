@@ -12,13 +12,14 @@ from search_helpers import interrupt
 from trial_helpers import InlineEngine
 
 from atom_nas.asha import TITLE, Race, Step
-from atom_nas.engines.base import Job, More, Outcome
+from atom_nas.engines.base import More, Outcome
 from atom_nas.halving import EPOCHS, PLACE
 from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.runner import Progress
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.strategies import AshaConfig, configure
 from atom_nas.trials import Trial, TrialStore
+from atom_nas.workload import TrialJob
 from reports import write_report
 from reports.schema import read_run
 
@@ -130,12 +131,17 @@ def test_options_that_make_no_sense_are_refused() -> None:
         configure("asha", {"eta": 1}, 10)
 
 
-def unordered(seed: int, inline: Callable[..., Iterator[Outcome]]) -> Callable[..., Iterator[Outcome]]:
+def unordered(
+    seed: int, inline: Callable[..., Iterator[Outcome[TrialJob]]]
+) -> Callable[..., Iterator[Outcome[TrialJob]]]:
     """The engine's `run`, ending trainings in an order of its own, as workers of different speed do."""
 
     def run(
-        engine: InlineEngine, jobs: Sequence[Job], on_wait: Any = None, more: More | None = None
-    ) -> Iterator[Outcome]:
+        engine: InlineEngine,
+        jobs: Sequence[TrialJob],
+        on_wait: Any = None,
+        more: More[TrialJob] | None = None,
+    ) -> Iterator[Outcome[TrialJob]]:
         draw, pending = random.Random(seed), deque(jobs)
         while pending.extend(more() if more else ()) or pending:
             pending.rotate(draw.randrange(len(pending)))

@@ -14,10 +14,11 @@ import torch
 from trial_helpers import SHAPE, CountingEstimator, Cramped, Noting, SuicidalOnArrival, build, search_data
 
 from atom_nas.engines._worker import Broken, Ready
-from atom_nas.engines.base import EngineError, Job, Outcome, Workload
+from atom_nas.engines.base import EngineError, Outcome
 from atom_nas.engines.local import LocalConfig, LocalEngine, _Worker
 from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
+from atom_nas.workload import TrialJob, Workload
 from distill.training import TrainingConfig
 
 
@@ -26,8 +27,8 @@ def engine(*estimators: Estimator, workers: int = 1, device: str = "cpu") -> Loc
     return LocalEngine(workload, LocalConfig(workers=workers, device=device))
 
 
-def job(name: str, seed: int = 0, estimator: str = "counting") -> Job:
-    return Job(estimator=estimator, architecture=name, seed=seed)
+def job(name: str, seed: int = 0, estimator: str = "counting") -> TrialJob:
+    return TrialJob(estimator=estimator, architecture=name, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def pair() -> Iterator[LocalEngine]:
         yield local
 
 
-def run(local: LocalEngine, names: Sequence[str]) -> dict[str, Outcome]:
+def run(local: LocalEngine, names: Sequence[str]) -> dict[str, Outcome[TrialJob]]:
     jobs = [job(name, place, "proxy") for place, name in enumerate(names)]
     return {outcome.job.architecture: outcome for outcome in local.run(jobs)}
 
@@ -139,7 +140,7 @@ def test_jobs_that_come_up_meanwhile_are_run_too(
     follows[starved] = ["fine-6"]  # by when everything else is done, and it has run alone
     new, outcomes = [job("fine-1"), job(starved)], {}
 
-    def more() -> list[Job]:
+    def more() -> list[TrialJob]:
         given = list(new)
         new.clear()
         return given

@@ -13,15 +13,15 @@ from safetensors import safe_open
 from torch import nn
 
 import atom_nas
-from atom_nas.engines.base import Job, Workload
+from atom_nas.building import SpaceBuilder
 from atom_nas.engines.local import engine
 from atom_nas.estimators import confirm as estimator
 from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
-from atom_nas.runner import SpaceBuilder
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.trials import Trial, TrialStore
+from atom_nas.workload import TrialJob, Workload
 from reports import write_report
 
 Ran = list[tuple[str, str]]
@@ -270,7 +270,7 @@ def test_workers_build_it_wherever_they_are(
     plan = prepare(relative)
     build = SpaceBuilder(space=relative.space, options={}, image_shape=(1, 8, 8), classes=10)
     work = Workload(build=build, estimators=(plan.proxy,), image_shape=(1, 8, 8))
-    jobs = [Job(estimator="proxy", architecture=FORM, seed=seed) for seed in (1, 2)]
+    jobs = [TrialJob(estimator="proxy", architecture=FORM, seed=seed) for seed in (1, 2)]
     with engine(work, workers=1, device="cpu") as workers:
         together = {outcome.job.seed: outcome for outcome in workers.run(jobs)}
     with engine(work, workers=1, device="cpu") as workers:

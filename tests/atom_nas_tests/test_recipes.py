@@ -11,7 +11,6 @@ import pytest
 import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
-from atom_nas.engines.base import Job, Workload
 from atom_nas.estimators.proxy import even_batch
 from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
@@ -19,6 +18,7 @@ from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
 from atom_nas.settings import SearchSettings
 from atom_nas.trials import TrialStore
+from atom_nas.workload import TrialJob, Workload
 from search_spaces import SPACES
 from search_spaces.nasbench201 import CellSpace
 
@@ -121,7 +121,7 @@ def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:
 
     import torch
 
-    job = Job(estimator="proxy", architecture=CELL, seed=0)
+    job = TrialJob(estimator="proxy", architecture=CELL, seed=0)
     common = {"estimators": (Watching(),), "image_shape": (3, 8, 8)}
     cpu = torch.device("cpu")
     whole = Workload(build=builder(3), **common).scores(job, cpu)  # type: ignore[arg-type]

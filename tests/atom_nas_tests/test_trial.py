@@ -9,19 +9,20 @@ from torch import nn
 from trial_helpers import SHAPE, CountingEstimator, build, search_data, small_network
 
 from atom_nas.engines._trial import run_trial
-from atom_nas.engines.base import Job, Outcome, Workload
+from atom_nas.engines.base import Outcome
 from atom_nas.estimators.base import Estimator
 from atom_nas.estimators.measure import network_costs
 from atom_nas.estimators.proxy import ProxyConfig, ProxyEstimator
+from atom_nas.workload import TrialJob, Workload
 from distill import graphs
 from distill.training import TrainingConfig
 
 CPU = torch.device("cpu")
 
 
-def run(name: str, estimator: Estimator, seed: int = 0, **how: Any) -> tuple[Outcome, bool, bool]:
+def run(name: str, estimator: Estimator, seed: int = 0, **how: Any) -> tuple[Outcome[TrialJob], bool, bool]:
     workload = Workload(build=build, estimators=(estimator,), image_shape=SHAPE)
-    return run_trial(Job(estimator=estimator.name, architecture=name, seed=seed), workload, CPU, **how)
+    return run_trial(TrialJob(estimator=estimator.name, architecture=name, seed=seed), workload, CPU, **how)
 
 
 def test_what_a_trial_costs_is_measured() -> None:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from atom_nas.bench.turns import Finished, Turns, Way
 from atom_nas.engines._trial import run_trial
-from atom_nas.engines.base import Job, More, Outcome, Workload
+from atom_nas.engines.base import More, Outcome
 from atom_nas.estimators.base import SearchData
 from atom_nas.trials import Trial, TrialStore
+from atom_nas.workload import TrialJob, Workload
 from distill.data import Split
 from distill.preprocessing import fit_preprocessing
 from distill.seeding import stream
@@ -165,7 +166,7 @@ class Cramped:
         (self.folder / f"refused-{os.getpid()}").touch()
         raise RuntimeError("CUDA error: out of memory")
 
-    def scores(self, job: Job, device: torch.device) -> dict[str, float]:
+    def scores(self, job: TrialJob, device: torch.device) -> dict[str, float]:
         while len(list(self.folder.glob("refused-*"))) < self.refused:
             time.sleep(0.01)
         return self.work.scores(job, device)
@@ -186,7 +187,7 @@ class Noting:
         self._note()
         self.work.warm_up(device)
 
-    def scores(self, job: Job, device: torch.device) -> dict[str, float]:
+    def scores(self, job: TrialJob, device: torch.device) -> dict[str, float]:
         scores = self.work.scores(job, device)
         self._note()
         return scores
@@ -255,8 +256,11 @@ class InlineEngine:
         self._ran = ran
 
     def run(
-        self, jobs: Sequence[Job], on_wait: Callable[[], None] | None = None, more: More | None = None
-    ) -> Iterator[Outcome]:
+        self,
+        jobs: Sequence[TrialJob],
+        on_wait: Callable[[], None] | None = None,
+        more: More[TrialJob] | None = None,
+    ) -> Iterator[Outcome[TrialJob]]:
         pending = deque(jobs)
         while pending.extend(more() if more else ()) or pending:
             job = pending.popleft()
