@@ -27,7 +27,6 @@ _PLAIN: Mapping[str, Any] = {
 }
 """What recipes may bring, and what holds where one does not."""
 BY_RECIPES = frozenset(_PLAIN)
-_TYPES = {"space": str, "score": str | None, "unwhiten": bool, "resume": bool, "recipe": bool}
 _OF_TRAININGS = (
     *("reference_samples", "reference_images", "reference_epochs"),
     *("confirm", "confirm_images", "confirm_epochs"),
@@ -148,7 +147,7 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
-        require_types(self, _TYPES)
+        require_types(self)
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         self._complete(recipes.settings(self.space) if self.recipe else {})
         for name in ("estimators", "combine"):
@@ -175,8 +174,7 @@ class SearchSettings:
         _at_least(0, "seed", self.seed)
         for name in ("max_parameters", "max_flops"):
             most = getattr(self, name)
-            number = isinstance(most, int | float) and not isinstance(most, bool)
-            if most is not None and not (number and 1 <= most < math.inf):
+            if most is not None and not 1 <= most < math.inf:
                 raise ValueError(f"{name} must be a number from 1, not {most!r}")
         if self.trial_limit is not None and not 0 < self.trial_limit < math.inf:
             raise ValueError(f"trial_limit must be a number of seconds above 0, not {self.trial_limit:g}")
@@ -214,7 +212,5 @@ class SearchSettings:
 
 
 def _at_least(least: int, name: str, value: int | None) -> None:
-    if value is not None and type(value) is not int:
-        raise ValueError(f"{name} must be a whole number, not {value!r}")
     if value is not None and value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")

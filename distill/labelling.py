@@ -31,6 +31,7 @@ from distill.session import LOG
 from distill.synthetic import SyntheticSet
 from distill.target import TEACHER, check_target, is_teacher, sweep, write_set
 from distill.training import TrainingConfig, TrainingRecord, accelerated, evaluate, train
+from distill.validation import require_types
 
 _BATCH = 128
 Report = Callable[[int], None]
@@ -63,6 +64,7 @@ class LabelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.teachers < 1:
             raise ValueError(f"teachers must be at least 1, not {self.teachers}")
         if not 0 < self.temperature < float("inf"):

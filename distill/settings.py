@@ -69,6 +69,7 @@ class DistillSettings:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
+        require_types(self)
         self._require_own_config()
         if self.shard is not None:
             object.__setattr__(self, "shard", str(Shard.parse(self.shard)))
@@ -84,16 +85,13 @@ class DistillSettings:
         # Before any image is read: the first reading of a large dataset takes minutes.
         for name in ("ipc", "images_every", "evaluate_every"):
             value = getattr(self, name)
-            if value is not None and type(value) is not int:
-                raise ValueError(f"{name} must be a whole number, not {value!r}")
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), not {self.validation_fraction}")
-        require_types(self, {"zca": bool | None, "deterministic": bool})
         for name in ("seed", "validation_seed"):
             seed = getattr(self, name)
-            if not (isinstance(seed, int) and 0 <= seed <= _LARGEST_SEED):
+            if not 0 <= seed <= _LARGEST_SEED:
                 raise ValueError(f"{name} must be a whole number in 0..{_LARGEST_SEED}, not {seed}")
         if not isinstance(self.tensorboard, bool):
             object.__setattr__(self, "tensorboard", Path(self.tensorboard))

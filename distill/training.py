@@ -23,6 +23,7 @@ from distill.preprocessing import Preprocessing
 from distill.process import keep_freed_memory
 from distill.seeding import derive_seed, own_randomness, stream
 from distill.sources import suited_augmentation
+from distill.validation import require_types
 
 _MOST = 10**9  # images a step, or epochs
 _STEPS_UNSEEN = 64
@@ -60,6 +61,7 @@ class TrainingConfig:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
+        require_types(self)
         for field in ("epochs", "batch_size", "learning_rate"):
             if not 0 < getattr(self, field) < float("inf"):
                 raise ValueError(f"{field} must be positive and finite, not {getattr(self, field)}")

@@ -1,7 +1,9 @@
 """What is wrong with a record that a file holds, or with settings that Python was given."""
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -13,16 +15,42 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def require_types(settings: object, kinds: Mapping[str, Any]) -> None:
-    """Refuse what Python takes for something else than was meant, as it takes "no" for true.
+def require_types(settings: Any) -> None:
+    """Refuse values of other types than a dataclass says: text where a number is meant, or "no", which Python
+    takes for true.
+
+    Looked at are fields of plain types: whole numbers, numbers, text, truth values, None, and one or another
+    of these. A field's default is right in any case. Numbers of other libraries, such as NumPy's, become
+    Python's.
 
     Args:
-        kinds: by a setting's name its type, text or a truth value, or that and None.
+        settings: an instance of a dataclass, which may be frozen.
     Raises:
-        ValueError: a setting is of another type.
+        ValueError: a value is of another type.
     """
-    for name, kind in kinds.items():
-        value = getattr(settings, name)
-        if not isinstance(value, kind):
-            wanted = "text" if isinstance("", kind) else "True or False"
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+    for field in fields(settings):
+        kinds = get_args(field.type) or (field.type,)
+        if not all(kind in _NAMES or kind is NoneType for kind in kinds):
+            continue
+        value = _plain(getattr(settings, field.name))
+        if value is not field.default and not any(_is(value, kind) for kind in kinds):
+            wanted = " or ".join(_NAMES[kind] for kind in kinds if kind is not NoneType)
+            raise ValueError(f"{field.name} must be {wanted}, not {value!r}")
+        object.__setattr__(settings, field.name, value)
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def _is(value: Any, kind: type[Any]) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)

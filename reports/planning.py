@@ -134,8 +134,13 @@ def plan(
         agreement: Spearman of two rankings that differ in the seed alone. If it is given, one row a
             correlation and number of trainings in `SEEDS`, as far as the formula reaches.
     Raises:
-        ValueError: if neither or both are given, or a number is out of range.
+        ValueError: if neither or both are given, or what is no number, or one out of range.
     """
+    _require_numbers(width=width, samples=samples, confidence=confidence, agreement=agreement)
+    if isinstance(correlations, str):
+        raise ValueError(f"correlations must be a list of numbers, not {correlations!r}")
+    for correlation in correlations or ():
+        _require_numbers(correlation=correlation)
     if (width is None) == (samples is None):
         raise ValueError(
             "give either the width that an interval may have (--width 0.2) or a number of architectures "
@@ -183,6 +188,12 @@ def _most_with(agreement: float) -> float:
             "most 1, such as 0.8"
         )
     return math.sqrt(agreement)
+
+
+def _require_numbers(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number, not {value!r}")
 
 
 def _check(correlation: float, confidence: float) -> None:

@@ -20,6 +20,7 @@ from atom_nas.estimators.base import (
 )
 from distill.leg import Leg
 from distill.seeding import stream
+from distill.validation import require_types
 
 Measure = Callable[[nn.Module, Tensor, Tensor], float]
 """network on the device, images (N, C, H, W) in model space, labels int64 (N,) -> the score."""
@@ -43,6 +44,7 @@ class UntrainedConfig:
     subset_seed: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, not {self.batch_size}")
 

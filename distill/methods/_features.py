@@ -33,6 +33,7 @@ class FeatureConfig(MethodConfig):
     width: int = 128
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.feature_epochs < 0 or self.width < 1:
             raise ValueError("feature_epochs must not be negative and width must be positive")
         if self.width > WIDEST:

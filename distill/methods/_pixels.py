@@ -63,6 +63,7 @@ class PixelConfig(MethodConfig, ABC):
     shallowest: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in self.positive:
             if not 0 < getattr(self, field) <= 1e30:
                 raise ValueError(f"{field} must be positive and at most 1e30, not {getattr(self, field)}")

@@ -13,6 +13,7 @@ from distill.data import Split
 from distill.preprocessing import Preprocessing
 from distill.session import Session
 from distill.sources import suited_augmentation
+from distill.validation import require_types
 
 Self = TypeVar("Self", bound="MethodConfig")
 
@@ -101,7 +102,14 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """What `distill.run` asks of every method's settings; a method overrides what is otherwise for it."""
+    """What `distill.run` asks of every method's settings; a method overrides what is otherwise for it.
+
+    Raises:
+        ValueError: a setting is of another type than its field.
+    """
+
+    def __post_init__(self) -> None:
+        require_types(self)
 
     @property
     def steps(self) -> int | None:

@@ -24,6 +24,7 @@ class Config(MethodConfig):
     factor: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 <= self.factor <= LARGEST_FACTOR:
             raise ValueError(f"factor must lie in 1..{LARGEST_FACTOR}, not {self.factor}")
 

@@ -154,3 +154,17 @@ def test_what_cannot_be_expected_of_seeds_that_disagree_is_left_out() -> None:
 def test_what_cannot_be_planned_is_said(given: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         plan(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"width": "0.2"}, r"width must be a number, not '0\.2'"),
+        ({"samples": [48]}, r"samples must be a number, not \[48\]"),
+        ({"samples": 48, "correlations": "0.8"}, r"correlations must be a list of numbers, not '0\.8'"),
+        ({"samples": 48, "correlations": [0.8, "high"]}, "correlation must be a number, not 'high'"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_a_line(given, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        plan(**given)
