@@ -173,7 +173,7 @@ class Halving(Rungs):
             brackets.append(list(islice(beginning, size)))
             running = [name for bracket in brackets for network in bracket for name in networks[network]]
             # What took longest so far comes first, so that no worker is left alone with it at the rung's end.
-            costliest = sorted(running, key=partial(self._used, rung), reverse=True)
+            costliest = sorted(running, key=lambda name: self._used(rung, self._same_as(name)), reverse=True)
             self.stage(rung, len(running)).ensure({name: positions[name] for name in costliest})
             reached.append(self.stored(rung, running))
             best = _of_networks(self.values(reached[-1]), networks)

@@ -288,12 +288,13 @@ def default_workers(device: torch.device) -> int:
 
 
 def _strategy_options(settings: SearchSettings) -> Mapping[str, Any]:
-    """What was given; else, on resuming, what the run began with: some defaults depend on the samples."""
-    if settings.strategy_options or not (settings.resume and (settings.out / RECORD).is_file()):
+    """As given; on resuming, the rest as the run began with it: some defaults depend on the samples."""
+    if not (settings.resume and (settings.out / RECORD).is_file()):
         return settings.strategy_options
     begun = read_record(settings.out).get("strategy")
     same = isinstance(begun, dict) and begun.get("name") == settings.strategy
-    return begun.get("options", {}) if same and begun else {}
+    options = begun.get("options") if same and isinstance(begun, dict) else None
+    return {**(options or {}), **settings.strategy_options}
 
 
 def search_data(synthetic: SyntheticSet, dataset: RealDataset, *, unwhiten: bool) -> SearchData:

@@ -1,5 +1,6 @@
 """What a search is asked to do."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,15 @@ _PLAIN: Mapping[str, Any] = {
 }
 """What recipes may bring, and what holds where one does not."""
 BY_RECIPES = frozenset(_PLAIN)
+_OPTIONS = (
+    *("space_options", "proxy_space", "strategy_options", "training_free"),
+    *("training", "reference_training", "confirm_training"),
+)
+_EPOCHS = {
+    "epochs": "training",
+    "reference_epochs": "reference_training",
+    "confirm_epochs": "confirm_training",
+}
 _OF_TRAININGS = (
     *("reference_samples", "reference_images", "reference_epochs"),
     *("confirm", "confirm_images", "confirm_epochs"),
@@ -147,6 +157,9 @@ class SearchSettings:
             value = getattr(self, name)
             # Scripts give paths as text as well.
             object.__setattr__(self, name, None if value is None else Path(value))
+        for name in _OPTIONS:
+            object.__setattr__(self, name, _as_options(name, getattr(self, name)))
+        self._agree_on_epochs()
         require_types(self)
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         self._complete(recipes.settings(self.space) if self.recipe else {})
@@ -185,11 +198,20 @@ class SearchSettings:
         for name, plain in _PLAIN.items():
             said, own = getattr(self, name), brought.get(name, plain)
             if isinstance(own, Mapping):
-                if not isinstance(said, Mapping | None):
-                    raise ValueError(f"{name} must be settings by name, not {said!r}")
                 object.__setattr__(self, name, {**own, **(said or {})})
             elif said is None:
                 object.__setattr__(self, name, own)
+
+    def _agree_on_epochs(self) -> None:
+        """Have those that a group of settings names where epochs have a field of their own."""
+        for name, group in _EPOCHS.items():
+            said, epochs = getattr(self, name), (getattr(self, group) or {}).get("epochs")
+            if type(epochs) is not int or said == epochs:
+                continue
+            if said == type(self).__dataclass_fields__[name].default:
+                object.__setattr__(self, name, epochs)
+            elif not self.resume:  # Runs may have begun with both.
+                raise ValueError(f"{name} is {said}, and {group} has {epochs} epochs: leave one out")
 
     @property
     def limits(self) -> dict[str, float]:
@@ -209,6 +231,24 @@ class SearchSettings:
     def reference_kind(self) -> str:
         """ "real", "none" or "table"."""
         return self.reference if self.reference in ("real", "none") else "table"
+
+
+def _as_options(name: str, given: Any) -> dict[str, Any] | None:
+    """Options by name as run.json keeps them; None where nothing was said."""
+    if given is None:
+        return None
+    if not (isinstance(given, Mapping) and all(isinstance(option, str) for option in given)):
+        raise ValueError(f"{name} must be settings by name, not {given!r}")
+    options = {
+        option: list(value) if isinstance(value, tuple | range) else value for option, value in given.items()
+    }
+    try:
+        json.dumps(options)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} must hold numbers, text, True, False, None and lists of these, not {given!r}"
+        ) from None
+    return options
 
 
 def _at_least(least: int, name: str, value: int | None) -> None:

@@ -323,9 +323,12 @@ def _typed(option: str, value: Any, wanted: Any) -> Any:
     from atom_nas.config import first_wrong
 
     try:
-        return TypeAdapter(wanted).validate_python(value)
+        typed = TypeAdapter(wanted).validate_python(value)
     except ValidationError as error:
         raise ValueError(first_wrong(error, option)) from None
+    if isinstance(value, bool) and not isinstance(typed, bool):
+        raise ValueError(f"{option} must be a number, not {str(value).lower()}")  # which Python takes for one
+    return typed
 
 
 def _check(option: str, value: int | None, *, at_least: int) -> None:

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,19 +62,18 @@ def _safe(name: str) -> str:
 
 def _npz(synthetic: SyntheticSet, out: Path) -> None:
     """images (model space), pixels (uint8 N, H, W, C), labels, classes, mean, std; soft labels if any."""
-    soft = synthetic.soft_labels
+    arrays: dict[str, Any] = {
+        "images": synthetic.images.numpy(),
+        "pixels": synthetic.pictures().permute(0, 2, 3, 1).numpy(),
+        "labels": synthetic.labels.numpy(),
+        "classes": np.array(synthetic.classes),
+        "mean": synthetic.preprocessing.mean.numpy(),
+        "std": synthetic.preprocessing.std.numpy(),
+    }
+    if synthetic.soft_labels is not None:
+        arrays[SOFT_LABELS] = synthetic.soft_labels.numpy()
     with out.open("wb") as file:
-        np.savez_compressed(
-            file,
-            allow_pickle=False,
-            images=synthetic.images.numpy(),
-            pixels=synthetic.pictures().permute(0, 2, 3, 1).numpy(),
-            labels=synthetic.labels.numpy(),
-            classes=np.array(synthetic.classes),
-            mean=synthetic.preprocessing.mean.numpy(),
-            std=synthetic.preprocessing.std.numpy(),
-            **({} if soft is None else {SOFT_LABELS: soft.numpy()}),
-        )
+        np.savez_compressed(file, **arrays)  # allow_pickle=False would be one more array where NumPy is old
 
 
 def _pt(synthetic: SyntheticSet, out: Path) -> None:

@@ -170,7 +170,7 @@ def space(
 
 
 def _listed(values: Any) -> tuple[Any, ...]:
-    return tuple(values) if isinstance(values, list | tuple | set | range) else (values,)
+    return tuple(values) if isinstance(values, list | tuple) else (values,)
 
 
 def _check_values(choice: str, values: tuple[Any, ...], allowed: tuple[Any, ...]) -> None:

@@ -61,7 +61,8 @@ class LoadedArchitecture:
             shown = ["x".join(map(str, each)) for each in (pixels.shape[2:], size)]
             raise ValueError(f"images are {shown[0]}, and the network takes {shown[1]}: resize them")
         device = next(self.network.parameters()).device
-        network, training = self.network.eval(), self.network.training
+        network, training = self.network, self.network.training
+        network.eval()
         try:
             found = [
                 network(self.preprocessing(part).to(device)).softmax(1).cpu() for part in pixels.split(_BATCH)

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from search_helpers import interrupt
 from torch import nn
+from trial_helpers import trial as finished
 
-from atom_nas.halving import EPOCHS, PLACE
+from atom_nas.halving import EPOCHS, PLACE, Halving, Rung
 from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.strategies import HalvingConfig, HyperbandConfig, configure
@@ -56,6 +58,43 @@ def test_brackets_are_as_large_as_the_paper_has_them() -> None:
         assert sum(sizes) == count
         assert sizes[0] == max(sizes)
         assert min(sizes) >= (1 if count >= 4 else 0)
+
+
+def test_what_took_longest_by_another_of_its_names_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = {"quick": "first", "slow": "second"}
+    monkeypatch.setattr(HalvingConfig, "promoted", lambda _, count: count)
+    order: list[list[str]] = []
+
+    def ensure(rung: Rung, positions: dict[str, int]) -> None:
+        order.append(list(positions))
+        for name, position in positions.items():
+            seconds = 100.0 if name == "slow" else 1.0
+            scores = {"validation_accuracy": 0.5}
+            changes = {
+                "estimator": rung.stored_as,
+                "position": position,
+                "seconds": seconds,
+                "scores": scores,
+            }
+            store.add(finished(name, **changes))
+
+    def stage(rung: Rung, total: int, **special: Any) -> Any:
+        return SimpleNamespace(ensure=partial(ensure, rung))
+
+    with TrialStore.create(tmp_path / "t.sqlite") as store:
+        halving = Halving(
+            HalvingConfig(eta=2, rungs=2),
+            epochs=2,
+            score="validation_accuracy",
+            folder=tmp_path,
+            store=store,
+            stage=stage,
+            same_as=networks.__getitem__,
+        )
+        halving.evaluate(list(networks))  # type: ignore[arg-type]
+    assert order == [["quick", "slow"], ["slow", "quick"]]
 
 
 def test_hyperband_halves_each_bracket_by_itself(settings: SearchSettings, ran: Ran) -> None:

@@ -99,6 +99,9 @@ def test_a_trained_network_predicts_files_and_pixels(settings: SearchSettings, t
     with pytest.raises(ValueError, match="rank must be a whole number from 1, not '1'"):
         atom_nas.load_architecture(settings.out, rank="1")  # type: ignore[arg-type]
     assert not model.network.training
+    model.network.train()
+    assert model.predict(files[:1]) == model.predict(files[:1])
+    assert model.network.training
     assert labels.shape == (40,)
 
 

@@ -164,6 +164,16 @@ def test_a_resumed_run_may_sample_more(settings: SearchSettings, ran: Ran) -> No
     assert len(ran) == 6 + 3
 
 
+def test_what_options_a_run_was_given_it_may_sample_more(settings: SearchSettings, ran: Ran) -> None:
+    learning = {"strategy": "evolution", "strategy_options": {"population_size": 2}, "reference": "none"}
+    first = replace(settings, samples=4, **learning)
+    run_search(first)
+    begun = read_record(settings.out)["strategy"]["options"]
+    run_search(replace(first, samples=20, resume=True))
+    assert read_record(settings.out)["strategy"]["options"] == begun
+    assert len(ran) == len(stored(settings.out, "proxy")) == 20
+
+
 def test_a_second_run_takes_its_reference_from_the_cache(settings: SearchSettings, ran: Ran) -> None:
     run_search(settings)
     ran.clear()
@@ -199,6 +209,19 @@ def test_other_settings_cannot_be_resumed(settings: SearchSettings) -> None:
         run_search(replace(settings, reference="none", epochs=3, resume=True))
 
 
+def test_epochs_among_the_settings_of_a_training_are_its_epochs(tmp_path: Path) -> None:
+    asked = SearchSettings(
+        synthetic=tmp_path, out=tmp_path, training={"epochs": 5}, reference_training={"epochs": 7}
+    )
+    assert (asked.epochs, asked.reference_epochs) == (5, 7)
+    assert replace(asked, training={"epochs": 5, "momentum": 0.5}).epochs == 5
+
+
+def test_ranges_of_options_are_lists(tmp_path: Path) -> None:
+    asked = SearchSettings(synthetic=tmp_path, out=tmp_path, space_options={"depth": range(1, 3)})
+    assert asked.space_options == {"depth": [1, 2]}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -215,6 +238,16 @@ def test_other_settings_cannot_be_resumed(settings: SearchSettings) -> None:
         ({"samples": "20"}, "samples must be a whole number, not '20'"),
         ({"epochs": 2.5}, "epochs must be a whole number, not 2.5"),
         ({"repeats": True}, "repeats must be a whole number, not True"),
+        ({"epochs": 50, "training": {"epochs": 5}}, "epochs is 50, and training has 5 epochs: leave one out"),
+        (
+            {"confirm_epochs": 3, "confirm_training": {"epochs": 2}},
+            "confirm_training has 2 epochs: leave one",
+        ),
+        (
+            {"space_options": {"depth": {1, 2}}},
+            r"space_options must hold numbers, text, .* not \{'depth': \{1",
+        ),
+        ({"training": [("epochs", 5)]}, "training must be settings by name, not"),
         ({"training_free": {"image": "real"}, "estimators": "snip"}, "unknown snip option 'image'"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"epochs": 0}, "epochs must be at least 1"),

@@ -73,6 +73,7 @@ def test_options_may_be_text() -> None:
         ("tpe", {"gamma": 1e308}, "gamma is 1e[+]308"),
         ("tpe", {"constant_liar_type": "good"}, "constant_liar_type must be 'best', .* not 'good'$"),
         ("tpe", {"batch": 2.5}, r"batch must be a whole number, not 2\.5$"),
+        ("tpe", {"batch": True}, "batch must be a number, not true$"),
     ],
 )
 def test_wrong_options_get_one_helpful_line(name: str, options: Mapping[str, Any], message: str) -> None:

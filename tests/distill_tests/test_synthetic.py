@@ -280,6 +280,7 @@ def test_export_to_folder_npz_and_pt(artifact, tmp_path):
         assert np.array_equal(archive["images"], artifact.images.numpy())
         assert archive["pixels"].shape == (30, 8, 8, 1)
         assert archive["labels"].tolist() == artifact.labels.tolist()
+        assert set(archive.files) == {"images", "pixels", "labels", "classes", "mean", "std"}
     tensors = torch.load(export(artifact, "pt", tmp_path / "set.pt"), weights_only=True)
     assert torch.equal(tensors["images"], artifact.images)
     with pytest.raises(ValueError, match="exists already"):
