@@ -46,7 +46,7 @@ class ReferenceCache:
 
     def _open(self) -> TrialStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        return TrialStore.create(self.path)
+        return TrialStore.create(self.path, shared=True)
 
     def _try(self, action: Callable[[], Result]) -> Result | None:
         try:

@@ -51,13 +51,22 @@ class RunFolder:
         self.store = store
         self._lock = lock
         self._clock: tuple[str, float, float] | None = None
+        self._saved = self._saving = 0.0
+
+    def save_now_and_then(self) -> None:
+        """`save`, if the last time was long ago: at least a second, and twenty times as long as it took."""
+        if time.perf_counter() - self._saved >= max(1.0, 20 * self._saving):
+            self.save()
 
     def save(self) -> None:
         """Write run.json, with the wall seconds of the stage under way up to now."""
+        begun = time.perf_counter()
         if self._clock:
             name, before, start = self._clock
             self.record[name] = before + time.perf_counter() - start
         write_text(self.path / RECORD, json.dumps(self.record, indent=2, allow_nan=False) + "\n")
+        self._saved = time.perf_counter()
+        self._saving = self._saved - begun
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:

@@ -285,8 +285,8 @@ class _Session:
     def _tell(self, progress: Progress) -> None:
         if progress.architecture and progress.score is not None:  # for reports of a search that is stopped
             self._same.note(progress.architecture, self._folder.record["same"])
-        # run.json is rewritten along with each trial, so that kill -9 loses little of the wall time.
-        self._folder.save()
+        # So that kill -9 loses little of the wall time.
+        self._folder.save_now_and_then()
         if self._progress:
             self._progress(progress)
 

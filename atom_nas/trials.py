@@ -1,7 +1,7 @@
-"""The trial store: one SQLite file (WAL) that holds the truth about a run.
+"""The trial store: one SQLite file that holds the truth about a run.
 
 Each finished trial is one durable transaction, so a process killed at any moment loses at most the trials
-that were still running. Readers may open the file while a search writes to it.
+that were still running. Readers may open the file while a search writes to it, on the same machine.
 """
 
 import json
@@ -95,9 +95,12 @@ class TrialStore:
         self._connection = connection
 
     @classmethod
-    def create(cls, path: Path) -> "TrialStore":
+    def create(cls, path: Path, *, shared: bool = False) -> "TrialStore":
         """Open `path`, made if it is absent.
 
+        Args:
+            shared: other machines may write to it as well, over a network; a little slower. A write-ahead log
+                needs memory that all who open the file share.
         Raises:
             ValueError: the file is there and is not a trial store, or is damaged.
             OSError: the file cannot be made or written (missing folder, read-only, full disk).
@@ -105,7 +108,7 @@ class TrialStore:
         with _clear_errors(path):
             connection = _connect(path)
             try:
-                _prepare(connection, path)
+                _prepare(connection, path, journal="DELETE" if shared else "WAL")
             except BaseException:
                 connection.close()
                 raise
@@ -197,9 +200,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, *, journal: str) -> None:
     """Refuse a foreign file; make the table in an empty one, in one transaction."""
-    # FULL: the log is flushed at each commit, so a stored trial outlives a power cut, not only a kill.
+    # FULL: the journal is flushed at each commit, so a stored trial outlives a power cut, not only a kill.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN IMMEDIATE")
     if _is_new(connection, path):
@@ -207,7 +210,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     connection.execute("COMMIT")
-    _use_wal(connection)
+    _use(journal, connection)
 
 
 def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
@@ -223,16 +226,16 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     return False
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL, patiently: SQLite does not wait by itself when two processes switch at once."""
+def _use(journal: str, connection: sqlite3.Connection) -> None:
+    """Switch to a kind of journal, patiently: SQLite does not wait by itself when two processes switch."""
     deadline = time.monotonic() + BUSY_SECONDS
-    while not _switched_to_wal(connection, final=time.monotonic() > deadline):
+    while not _switched(journal, connection, final=time.monotonic() > deadline):
         time.sleep(0.02)
 
 
-def _switched_to_wal(connection: sqlite3.Connection, *, final: bool) -> bool:
+def _switched(journal: str, connection: sqlite3.Connection, *, final: bool) -> bool:
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA journal_mode = {journal}")
     except sqlite3.OperationalError as error:
         if "locked" in str(error) and not final:
             return False

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reports.document import Report
     from reports.planning import plan
-    from reports.schema import Run, read_run
+    from reports.runs import Run, read_run
     from reports.writing import WrittenReport, write_report
 
 __all__ = ["Report", "Run", "WrittenReport", "plan", "read_run", "write_report"]
 
 _HOMES = {
     "Report": "reports.document",
-    "Run": "reports.schema",
+    "Run": "reports.runs",
     "WrittenReport": "reports.writing",
     "plan": "reports.planning",
-    "read_run": "reports.schema",
+    "read_run": "reports.runs",
     "write_report": "reports.writing",
 }
 

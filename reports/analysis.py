@@ -24,6 +24,7 @@ from reports.correlation import (
 )
 from reports.costs import (
     compute_seconds,
+    compute_unit,
     cpu_seconds,
     measured_costs,
     other_costs,
@@ -34,11 +35,12 @@ from reports.costs import (
 from reports.document import Counts, Report, RunSummary, ScoreReport, SpearmanReport
 from reports.guessing import reference_guesses
 from reports.notes import write_cautions, write_notes
+from reports.occupancy import with_card_seconds
 from reports.ranking import choose_score, failed_references, reference_scores, ruler_names, ruler_scores
 from reports.reliability import Reliability, reliability
 from reports.rulers import RulerComparison, compare_rulers, summarise
+from reports.runs import Run
 from reports.savings import measure_savings
-from reports.schema import Run
 from reports.scores import FITTED, MEAN_OF_RANKS, describe_score
 from reports.selection import (
     GOOD_FRACTION,
@@ -67,7 +69,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     Raises:
         ValueError: if `score` was not recorded by the run.
     """
-    chosen = choose_score(run, score)
+    run, chosen = with_card_seconds(run), choose_score(run, score)
     reference = reference_scores(run)
     first, *others = [
         describe_agreement(name, ruler_scores(run, name), reference, networks=run.networks)
@@ -108,6 +110,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         repeats=repeats,
         networks=networks,
         sizes=best_of_sizes(run, chosen),
+        compute_unit=compute_unit(run),
     )
 
 

@@ -11,7 +11,7 @@ from reports.bootstrap import generator
 from reports.combining import FEWEST, mean_of_ranks, out_of_fold
 from reports.correlation import count_networks, usable
 from reports.ranking import no_score, reference_scores, ruler_names, ruler_scores
-from reports.schema import Run, read_run
+from reports.runs import Run, read_run
 from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score, mean_of, repeat_of
 from reports.weights import told, weights_of
 
@@ -114,7 +114,7 @@ def ranked_by_mean(folder: Path) -> list[str]:
     """The architectures of a run by its mean of ranks, the best first; of equals those proposed first.
 
     Raises:
-        ValueError: as `reports.schema.read_run`.
+        ValueError: as `reports.runs.read_run`.
     """
     run = combine(read_run(folder))
     places = ruler_scores(run, MEAN_OF_RANKS).dropna().sort_values(ascending=False, kind="stable")

@@ -10,7 +10,8 @@ import numpy as np
 from reports.bootstrap import Difference, generator, spearman_difference
 from reports.document import ComparisonRow, Report
 from reports.ranking import reference_scores, ruler_scores
-from reports.schema import Run, SpaceInfo, SyntheticInfo
+from reports.runs import Run
+from reports.schema import SpaceInfo, SyntheticInfo
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,8 @@ from typing import Any
 from reports.confirmed import how_to_load, merit, weights_file
 from reports.document import Confirmed, ConfirmedRow
 from reports.ranking import ranking_table
-from reports.schema import ConfirmInfo, Run
+from reports.runs import Run
+from reports.schema import ConfirmInfo
 
 
 def describe_confirmed(run: Run, spent: str) -> Confirmed | None:

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from reports.document import RulerCosts, StageSeconds
+from reports.occupancy import CARD_SECONDS
+from reports.runs import Run
 from reports.savings import Costs
-from reports.schema import Run
 from reports.scores import COUNTED, EARLY_STOPPING
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def ranking_seconds(run: Run, score: str, spent: str) -> pd.Series:
     Of what is counted at no cost the proxy, which was trained all the same.
 
     Args:
-        spent: "cpu_seconds" or "seconds".
+        spent: the column that counts, without what ends it.
     """
     return sum(
         (run.trials[spent + source].fillna(0.0) for source in _sources(run, score)),
@@ -130,21 +131,28 @@ def compute_seconds(run: Run) -> tuple[str, float | None]:
     """The trials' column that counts compute, and distillation's seconds in the same unit.
 
     Distillation uses all cores and a trial one: on a CPU only core-seconds compare. On a GPU the card is what
-    is occupied, and wall seconds count it.
+    is occupied: see `reports.occupancy`, which adds the column.
     """
     frames = (run.trials, run.reference)
     devices = {run.info.synthetic.device, *(d for frame in frames for d in frame.get("device", ()))}
     if devices == {"cpu"} and run.info.synthetic.distill_cpu_seconds is not None:
         return "cpu_seconds", run.info.synthetic.distill_cpu_seconds
-    return "seconds", run.info.synthetic.distill_seconds
+    return CARD_SECONDS, run.info.synthetic.distill_seconds
+
+
+def compute_unit(run: Run) -> str:
+    """What compute-seconds are called."""
+    return "core-seconds" if compute_seconds(run)[0] == "cpu_seconds" else "compute"
 
 
 def wall_seconds(run: Run, score: str) -> StageSeconds:
     """Of each stage that it takes to rank by the score, as waited for."""
     info = run.info
+    beside = {name == EARLY_STOPPING for name in ranked_by(run, score)}
+    stages = [info.beside_wall_seconds if apart else info.search_wall_seconds for apart in beside]
     return StageSeconds(
         distill=info.synthetic.distill_seconds if uses_set(run, score) else 0.0,
-        search=info.search_wall_seconds,
+        search=None if None in stages else sum(filter(None, stages)),
         reference=info.reference_wall_seconds,
         confirm=None if run.confirmed.empty else info.confirm_wall_seconds,
     )

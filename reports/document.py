@@ -233,6 +233,7 @@ class Report(_Part):
     with each network counted once, by the means over its names; null where all are different. cautions: notes
     that bear on the verdict. ranked_by: the estimators whose seconds are the search's, as to rank takes them
     all; others: what those beside them took, null where there are none. sizes: the best for their size.
+    compute_unit: what compute-seconds are: "core-seconds", or "compute" where a GPU took part.
     """
 
     format_version: Literal[1] = 1
@@ -259,6 +260,7 @@ class Report(_Part):
     ranked_by: list[str] = ["proxy"]
     others: RulerCosts | None = None
     sizes: list[SizeRow] = []
+    compute_unit: str = "core-seconds"
 
     @property
     def default(self) -> ScoreReport:

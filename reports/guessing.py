@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from reports.chance import how_to_guess, with_luck
 from reports.formatting import by_count, plural
 from reports.ranking import reference_scores, ruler_scores
-from reports.schema import EstimatorInfo, Run
+from reports.runs import Run
+from reports.schema import EstimatorInfo
 from reports.scores import describe_score
 
 if TYPE_CHECKING:

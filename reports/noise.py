@@ -14,7 +14,8 @@ from reports.document import Noise, RepeatedProxy, Report
 from reports.formatting import plural
 from reports.ranking import reference_scores, ruler_scores
 from reports.reliability import Ceiling, Reliability, ceiling, reliability
-from reports.schema import Run, RunInfo
+from reports.runs import Run
+from reports.schema import RunInfo
 from reports.scores import HALVING, describe_score
 
 if TYPE_CHECKING:

@@ -9,16 +9,19 @@ from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
 from reports.formatting import break_even, by_count, decimals, estimate, plural, seconds
 from reports.guessing import proxy_guesses, reference_guesses
+from reports.occupancy import share_of_card
 from reports.planning import LARGEST_CORRELATION
 from reports.ranking import failed_references
 from reports.reliability import Reliability
+from reports.runs import Run
 from reports.savings import Savings
-from reports.schema import Run
 from reports.scores import EARLY_STOPPING, describe_score
 
 SMALL_NOISE = math.sqrt(0.1)
 """Of the deviation among architectures: the noise is then a tenth of their variance."""
 _MINIBATCH = 64
+_WHOLE = 0.95
+"""From so much of the card's time on, a trial is said to have had it to itself."""
 LONGEST_REASON = 200
 """Letters of a failure's reason that a note repeats; ranking.csv has all of it."""
 
@@ -293,7 +296,7 @@ def _without_set(savings: Savings) -> str | None:
 def _cost_notes(run: Run, savings: Savings) -> list[str | None]:
     if run.info.reference.kind != "real":
         return []
-    return [_subset(savings), _cached(run), _devices(run)]
+    return [_subset(savings), _cached(run), _devices(run), _taking_turns(run)]
 
 
 def _subset(savings: Savings) -> str | None:
@@ -317,6 +320,16 @@ def _cached(run: Run) -> str | None:
     return (
         f"{cached} of {reused} from an earlier run: {by_count(cached, 'its', 'their')} seconds are those "
         "measured then, and the wall seconds of this run do not contain them."
+    )
+
+
+def _taking_turns(run: Run) -> str | None:
+    share = share_of_card(run)
+    if share > _WHOLE:
+        return None
+    return (
+        f"{plural(run.info.workers or 0, 'worker')} shared the GPU: of the seconds of a trial {share:.0%} "
+        "counts as its own, by which the trials of a stage together take as long as the stage did."
     )
 
 

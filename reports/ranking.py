@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reports.schema import Run
+from reports.runs import Run
 from reports.scores import FITTED, LEADING_COLUMNS, MEASUREMENTS, SCORES, TRAILING_COLUMNS, describe_score
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from reports.analysis import reference_is_fraction
 from reports.canvas import copy_picture, save_figure
 from reports.document import Report
 from reports.ranking import ranking_table, reference_scores, ruler_scores
-from reports.schema import Run
+from reports.runs import Run
 from reports.scores import HALVING, Score, describe_score
 
 if TYPE_CHECKING:

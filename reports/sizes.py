@@ -10,7 +10,7 @@ from reports.correlation import MIN_PAIRS
 from reports.document import SizeRow
 from reports.plots import RASTERISE_FROM, AxisLabel, label_axis
 from reports.ranking import ranking_table
-from reports.schema import Run
+from reports.runs import Run
 from reports.scores import COUNTED, describe_score
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ COMBINATION_DEFINITION = (
     "Where the others added nothing to a score that says something, the fit was called better than it in "
     "none of 2,400 simulated samples."
 )
-COMPUTE_DEFINITION = "Compute: core-seconds where all ran on a CPU, else wall seconds added up."
+COMPUTE_DEFINITION = "Compute: core-seconds where all ran on a CPU, else the seconds that the GPU was busy."
 SPEED_DEFINITION = (
     "Speed-up: compute-seconds on real data over compute-seconds on the synthetic set, on the architectures "
     "measured in both ways, nothing extrapolated. Break-even: distillation seconds over the seconds saved "

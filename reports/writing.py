@@ -20,7 +20,7 @@ from reports.noise import measure_noise
 from reports.page import render_html, render_markdown
 from reports.plots import Bar, draw_bars
 from reports.ranking import ranking_csv
-from reports.schema import Run, read_run
+from reports.runs import Run, read_run
 from reports.scores import MEAN_OF_RANKS
 from reports.section import Picture, Section, make_section
 

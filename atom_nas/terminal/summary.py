@@ -123,11 +123,10 @@ def _show_scores(report: "Report") -> None:
 def _show_costs(report: "Report") -> None:
     """What was paid, whether or not there is something to compare it with."""
     saved = report.savings
-    cores = "core-seconds: " if report.run.device == "cpu" else "compute: "
     spent = f"{' and '.join(report.ranked_by)} {seconds(saved.proxy_seconds)}"
     spent = f"distilling {seconds(saved.distill_seconds)}, {spent}" if saved.distill_seconds != 0 else spent
     reference = "" if saved.reference_seconds is None else f", reference {seconds(saved.reference_seconds)}"
-    stdout.print(f"{cores}{spent}{reference}", markup=False)
+    stdout.print(f"{report.compute_unit}: {spent}{reference}", markup=False)
 
 
 def _agreement(score: "ScoreReport") -> list[str]:

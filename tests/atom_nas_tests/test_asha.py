@@ -21,7 +21,7 @@ from atom_nas.strategies import AshaConfig, configure
 from atom_nas.trials import Trial, TrialStore
 from atom_nas.workload import TrialJob
 from reports import write_report
-from reports.schema import read_run
+from reports.runs import read_run
 
 Ran = list[tuple[str, str]]
 Stored = dict[str, Trial]

@@ -1,7 +1,9 @@
 """The cache of reference trials: it saves time, and never does harm."""
 
+import sqlite3
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,21 @@ def test_several_runs_share_a_cache_and_the_first_result_stays() -> None:
     two.add(real("b"))
     assert one.get("real", "a") == real("a", seconds=1.0)
     assert one.get("real", "b") == real("b")
+
+
+def test_machines_on_one_file_system_may_share_it() -> None:
+    """Without a write-ahead log, which takes shared memory; also where an earlier version left one."""
+    cache = ReferenceCache(KEY)
+    cache.add(real("a"))
+    cache.close()
+    with closing(sqlite3.connect(cache.path)) as earlier:
+        assert earlier.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert earlier.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+        earlier.execute("UPDATE trials SET seconds = 7.0")
+        earlier.commit()
+    assert ReferenceCache(KEY).get("real", "a") == real("a", seconds=7.0)
+    with closing(sqlite3.connect(cache.path)) as later:
+        assert later.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_failures_are_not_kept() -> None:

@@ -175,6 +175,32 @@ def test_wall_seconds_add_up_over_sessions(tmp_path: Path) -> None:
     assert after["reference_wall_seconds"] is None
 
 
+def test_many_trials_a_second_do_not_rewrite_the_record_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    takes = 0.0
+    monkeypatch.setattr("atom_nas.run_folder.time.perf_counter", lambda: clock[0])
+    writes = []
+
+    def write(path: Path, text: str) -> None:
+        clock[0] += takes
+        writes.append(clock[0])
+
+    with open_run(tmp_path / "run", record(), resume=False) as folder:
+        monkeypatch.setattr("atom_nas.run_folder.write_text", write)
+        for _ in range(295):
+            clock[0] += 0.01
+            folder.save_now_and_then()
+        assert len(writes) == 2  # in not quite 3 seconds
+        takes = 0.5
+        folder.save()
+        for _ in range(295):
+            clock[0] += 0.1
+            folder.save_now_and_then()
+        assert len(writes) - 3 == 2  # in not quite 30 seconds
+
+
 def test_trials_of_an_interrupted_session_are_there(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with open_run(path, record(), resume=False) as folder:

@@ -10,7 +10,7 @@ from atom_nas.terminal.summary import show_essence
 from reports import write_report
 from reports.analysis import analyse
 from reports.document import Report
-from reports.schema import read_run
+from reports.runs import read_run
 
 
 def report_of(folder: Path) -> Report:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from reports import write_report
-from reports.schema import read_run
+from reports.runs import read_run
 
 MakeRun = Callable[..., Path]
 
