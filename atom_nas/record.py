@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from atom_nas.halving import PLACE
 from atom_nas.plan import Plan
 from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
-from distill.environment import describe
+from distill.environment import describe, other_rounding
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
@@ -73,6 +73,20 @@ def code_before(before: Any, space: Space, out: Path) -> dict[str, Any]:
             stacklevel=3,
         )
     return {"earlier_code": earlier} if earlier else {}
+
+
+def environments_before(earlier: Mapping[str, Any], now: Mapping[str, str], out: Path) -> dict[str, Any]:
+    """What the record says of earlier sessions whose results round otherwise; warns if that is new."""
+    listed = earlier.get("earlier_environments")
+    environments = listed if isinstance(listed, list) else []
+    if was := other_rounding(earlier.get("environment"), now):
+        environments = [*environments, earlier["environment"]]
+        warnings.warn(
+            f"{out} was begun with {was}: scores may differ, by rounding, from those of a run that was not "
+            "interrupted",
+            stacklevel=3,
+        )
+    return {"earlier_environments": environments} if environments else {}
 
 
 def _largest_class(plan: Plan) -> dict[str, float]:

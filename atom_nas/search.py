@@ -24,7 +24,7 @@ from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung, Rungs
 from atom_nas.plan import Plan, prepare
-from atom_nas.record import code_before, first_record
+from atom_nas.record import code_before, environments_before, first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
@@ -75,6 +75,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
     if plan.device.type == "cpu":
         # Compiled here, once, if this machine has none yet: workers then find them.
         record["environment"]["kernels"] = kernels.why_unavailable() or "fused"
+    record |= environments_before(earlier, record["environment"], settings.out)
     with open_run(settings.out, record, resume=settings.resume) as folder, closing(_engine(plan)) as engine:
         session = _Session(plan, folder, engine, progress)
         session.draw_picture()

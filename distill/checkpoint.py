@@ -47,6 +47,7 @@ class About(BaseModel):
         identity: what the run is.
         wall_seconds, cpu_seconds: that it took up to here.
         preset: where its settings came from.
+        environment: what it was made with; None in checkpoints of versions that did not note it.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -57,6 +58,7 @@ class About(BaseModel):
     wall_seconds: NonNegativeFloat
     cpu_seconds: NonNegativeFloat
     preset: str | None = None
+    environment: Json[dict[str, str]] | None = None
 
 
 def largest(images: Tensor) -> float:

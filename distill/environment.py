@@ -4,12 +4,14 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from distill.markdown import harmless
 from distill.process import return_freed_memory
 
 _MIB = 2**20
@@ -25,6 +27,19 @@ def describe() -> dict[str, str]:
             found[package] = metadata.version(package)
     commit = _commit()
     return {**found, "commit": commit} if commit else found
+
+
+def other_rounding(before: object, now: Mapping[str, str]) -> str | None:
+    """What of an earlier environment makes results of another rounding than now, in words; None if nothing.
+
+    Args:
+        before, now: as `describe` gives them, with an entry `kernels`; `before` may be a stranger's.
+    """
+    if not isinstance(before, Mapping):
+        return None
+    changed = [name for name in ("torch", "kernels") if name in before and before[name] != now.get(name)]
+    was = [f"{name} {harmless(str(before[name]))} ({now.get(name, 'none')} now)" for name in changed]
+    return " and ".join(was) or None
 
 
 def usable_cores() -> int:

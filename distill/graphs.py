@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 50
 """Recording costs about as much as ten steps."""
 _WARM_UPS = 3
-_failed = _succeeded = False
+_failed = False
 _KNOWN = ("torch", "torchvision", "nni", "distill", "search_spaces")
 PROMISE = "cuda_graphs"
 """A module class of the user's own that is true of promises that its `forward` can be recorded."""
@@ -204,11 +204,6 @@ def broken() -> bool:
     return _failed
 
 
-def better_anew() -> bool:
-    """Whether that was after others had succeeded, which those in a new process then would, too."""
-    return _failed and _succeeded
-
-
 @functools.cache
 def _side(device: torch.device, purpose: str) -> torch.cuda.Stream:  # noqa: ARG001
     """Where steps are recorded: cuBLAS keeps some MiB for every stream that it has seen."""
@@ -229,7 +224,7 @@ def record(
         UnrecordableError: it cannot be recorded.
         RuntimeError: there is too little memory.
     """
-    global _failed, _succeeded
+    global _failed
     capturing = False
     before, random = [tensor.detach().clone() for tensor in changed], torch.cuda.get_rng_state(device)
     graph, side, current = torch.cuda.CUDAGraph(), _side(device, purpose), torch.cuda.current_stream(device)
@@ -245,7 +240,6 @@ def record(
         capturing = True
         with torch.cuda.device(device), captured:
             step()
-        _succeeded = True
     except RuntimeError as error:
         _failed = _failed or capturing
         if is_want_of_memory(error):

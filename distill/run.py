@@ -74,11 +74,12 @@ def distill(
             stopwatch=stopwatch,
             observer=observer,
             preset=settings.preset,
+            made_with={**made_with, "kernels": settings.config.kernels(problem.device)},
         )
         with _begun(session), _reproducible(problem):
             tell(f"distilling with {settings.method}")
             images = methods.load(settings.method).distill(problem, settings.config, session)
-        card = _card(settings, data, problem, session, made_with)
+        card = _card(settings, data, problem, session)
         return write_set(out, images, problem.labels, problem.preprocessing, card)
 
 
@@ -191,7 +192,6 @@ def _card(
     data: Mapping[str, Any],
     problem: Problem,
     session: RecordedSession,
-    made_with: Mapping[str, Any],
 ) -> dict[str, Any]:
     card = {
         "dataset": data,
@@ -206,7 +206,7 @@ def _card(
         "cpu_seconds": session.cpu_seconds,
         "peak_memory_mb": session.peak_memory_mb(problem.device),
         "loss_curve": thinned(session.curve),
-        "environment": {**made_with, "kernels": settings.config.kernels(problem.device)},
+        "environment": session.made_with,
         **({"watching": watched} if (watched := watching.costs(settings.out)) else {}),
     }
     if settings.shard:

@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from distill.files import write_text
 LOG = "log.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 BOARD = "tensorboard"
+BEGUN_WITH = "begun_with"
 
 _CURVE_POINTS = 500
 
@@ -125,6 +127,8 @@ class RecordedSession(Session):
         stopwatch: started when the work began whose seconds count, preparation included; now if None.
         observer: shown the state after every iteration, before it is saved; the caller closes it.
         preset: where settings came from; checkpoints keep it.
+        made_with: see `distill.environment.describe`; a warning tells of a checkpoint that was made with what
+            rounds otherwise.
     Raises:
         ValueError: if there is a checkpoint to go on from, and it is another run's or none of this program.
     """
@@ -142,8 +146,10 @@ class RecordedSession(Session):
         stopwatch: Stopwatch | None = None,
         observer: Observer | None = None,
         preset: str | None = None,
+        made_with: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
+        self._made_with = dict(made_with or {})
         self._preset = {} if preset is None else {"preset": preset}
         self._identity = json.dumps(identity, sort_keys=True)
         self._checkpoint_seconds = checkpoint_seconds
@@ -218,7 +224,26 @@ class RecordedSession(Session):
                 "--overwrite, or name another --out"
             )
         self._earlier = about.wall_seconds, about.cpu_seconds
+        if len(state.images):
+            self._look_at_environment(about.environment or {})
         return state if len(state.images) else None
+
+    def _look_at_environment(self, before: dict[str, str]) -> None:
+        """Keep what earlier attempts were made with, and warn if that is news."""
+        earlier = {BEGUN_WITH: before[BEGUN_WITH]} if BEGUN_WITH in before else {}
+        if was := environment.other_rounding(before, self._made_with):
+            earlier.setdefault(BEGUN_WITH, was)
+            warnings.warn(
+                f"{self._folder} was begun with {was}: the set may differ, by rounding, from that of a run "
+                "that was not interrupted",
+                stacklevel=2,
+            )
+        self._made_with |= earlier
+
+    @property
+    def made_with(self) -> dict[str, str]:
+        """What this attempt is made with, and with what the first was if that rounds otherwise."""
+        return self._made_with
 
     def after(self, state: State, total: int) -> None:
         self.curve = tuple(state.curve)
@@ -260,6 +285,7 @@ class RecordedSession(Session):
             "identity": self._identity,
             "wall_seconds": repr(self.wall_seconds),
             "cpu_seconds": repr(self.cpu_seconds),
+            "environment": json.dumps(self._made_with),
             **self._preset,
         }
         if checkpoint.write(self._folder / CHECKPOINT, state, about):

@@ -46,7 +46,7 @@ def run_trial(
         peak_memory_mb=memory_used_mb(device, before),
         device=device.type,
     )
-    return outcome, spoiled or graphs.better_anew(), starved
+    return outcome, spoiled or graphs.broken(), starved
 
 
 def one_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """What a resumed command leaves out is as the run has it."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 import atom_nas
 from atom_nas.resuming import kept, search_settings
+from atom_nas.run_folder import read_record
+from atom_nas.search import run_search
 from atom_nas.settings import SearchSettings
 
 TABLE = "published.csv"
@@ -156,3 +159,20 @@ def test_from_python_a_run_goes_on_as_it_was(begun: SearchSettings) -> None:
         atom_nas.resumed(begun.out, confrm=3)
     with pytest.raises(ValueError, match="is not a run folder"):
         atom_nas.resumed(begun.out / "absent")
+
+
+@pytest.mark.usefixtures("ran")
+def test_to_go_on_with_what_rounds_otherwise_is_told_and_kept(quick: SearchSettings) -> None:
+    settings = replace(quick, samples=2, epochs=1, reference="none")
+    run_search(settings)
+    file = settings.out / "run.json"
+    record = read_record(settings.out)
+    record["environment"] |= {"torch": "0.0.1\x1b[2J", "cores": "99"}
+    file.write_text(json.dumps(record))
+    again = replace(settings, resume=True)
+    with pytest.warns(UserWarning, match=r"was begun with torch 0\.0\.1 \[2J \(.* now\): scores may differ"):
+        run_search(again)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_search(again)
+    assert read_record(settings.out)["earlier_environments"] == [record["environment"]]

@@ -1,7 +1,10 @@
 """The matching engine: classes are independent, the family is one code, and a run can be cut anywhere."""
 
 import math
+import re
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -96,6 +99,30 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(method, stop, tmp_path):
         run(method, RecordedSession(tmp_path, identity, resume=False, should_stop=stop_now))
     resumed = run(method, RecordedSession(tmp_path, identity, resume=True))
     assert torch.equal(resumed, run(method))
+
+
+def test_to_go_on_with_what_rounds_otherwise_is_told_and_kept(tmp_path):
+    old = {"torch": "2.13.0", "kernels": "fused", "cores": "2"}
+    now = {"torch": "2.14.1", "kernels": "eager", "cores": "8"}
+    steps = iter([False, True, False, True])
+
+    def begun(made_with, *, resume):
+        session = RecordedSession(
+            tmp_path, {}, resume=resume, made_with=made_with, should_stop=lambda: next(steps, False)
+        )
+        with suppress(Interrupted):
+            run("dm", session)
+        return session
+
+    assert begun(old, resume=False).made_with == old
+    said = "torch 2.13.0 (2.14.1 now) and kernels fused (eager now)"
+    with pytest.warns(
+        UserWarning, match=re.escape(f"was begun with {said}: the set may differ, by rounding")
+    ):
+        assert begun(now, resume=True).made_with == now | {"begun_with": said}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert begun(now, resume=True).made_with == now | {"begun_with": said}
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
