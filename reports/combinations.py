@@ -110,14 +110,15 @@ def _mean_columns(run: Run, chosen: Sequence[str]) -> Iterator[tuple[str, list[p
         )
 
 
-def ranked_by_mean(folder: Path) -> list[str]:
-    """The architectures of a run by its mean of ranks, the best first; of equals those proposed first.
+def ranked(folder: Path) -> list[str]:
+    """The architectures of a run by its own score, the best first; of equals those proposed first.
 
     Raises:
         ValueError: as `reports.runs.read_run`.
     """
-    run = combine(read_run(folder))
-    places = ruler_scores(run, MEAN_OF_RANKS).dropna().sort_values(ascending=False, kind="stable")
+    run = read_run(folder)
+    run = combine(run) if run.info.score == MEAN_OF_RANKS else run
+    places = ruler_scores(run, run.info.score).dropna().sort_values(ascending=False, kind="stable")
     return [str(name) for name in run.trials["architecture"][places.index]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from reports.confirmed import how_to_load, merit, weights_file
@@ -22,19 +23,22 @@ def describe_confirmed(run: Run, spent: str) -> Confirmed | None:
         return None
     info = run.info.confirm or ConfirmInfo()
     trials = sorted(run.confirmed.to_dict("records"), key=_merit_of)
-    ranks = _proxy_ranks(run)
+    ranks, done = _proxy_ranks(run), [trial for trial in trials if trial["status"] == "done"]
+    whole = all(_is_kept(run, trial) for trial in done)
     return Confirmed(
         asked=info.count,
         settings=info.settings,
-        rows=[_row(run, trial, place, ranks) for place, trial in enumerate(trials, start=1)],
+        rows=[_row(run, trial, place, ranks, whole=whole) for place, trial in enumerate(trials, start=1)],
         seconds=float(run.confirmed[spent].sum()),
     )
 
 
-def _row(run: Run, trial: dict[str, Any], place: int, ranks: dict[str, int]) -> ConfirmedRow:
+def _row(
+    run: Run, trial: dict[str, Any], place: int, ranks: Mapping[str, int], *, whole: bool
+) -> ConfirmedRow:
+    """`whole`: all files are there; otherwise they have other ranks where they are loaded."""
     name, done = trial["architecture"], trial["status"] == "done"
-    file = weights_file(name)
-    kept = done and (run.folder / file).is_file()
+    kept = done and _is_kept(run, trial)
     return ConfirmedRow(
         rank=place if done else None,
         proxy_rank=ranks.get(name),
@@ -43,10 +47,14 @@ def _row(run: Run, trial: dict[str, Any], place: int, ranks: dict[str, int]) -> 
         test_accuracy=_score(trial, "test_accuracy") if done else None,
         seconds=trial["seconds"],
         cpu_seconds=trial["cpu_seconds"],
-        weights=file if kept else None,
-        load=how_to_load(str(run.folder), place, run.info.space.name) if kept else None,
+        weights=weights_file(name) if kept else None,
+        load=how_to_load(str(run.folder), place if whole else name, run.info.space.name) if kept else None,
         reason=trial["reason"] if isinstance(trial["reason"], str) else None,
     )
+
+
+def _is_kept(run: Run, trial: Mapping[str, Any]) -> bool:
+    return (run.folder / weights_file(trial["architecture"])).is_file()
 
 
 def _merit_of(trial: dict[str, Any]) -> tuple[bool, float, float]:

@@ -38,7 +38,12 @@ def merit(validation_accuracy: float, validation_loss: float | None) -> tuple[fl
     return -validation_accuracy, float("inf") if validation_loss is None else validation_loss
 
 
-def how_to_load(folder: str, rank: int, space: str) -> str:
-    """The line of Python; with the space where it is the user's own: its code is run only if it is named."""
+def how_to_load(folder: str, which: int | str, space: str) -> str:
+    """The line of Python; with the space where it is the user's own: its code is run only if it is named.
+
+    Args:
+        which: the rank among the confirmed, or the architecture.
+    """
     own = f", space={space!r}" if ":" in space and not space.startswith("hub:") else ""
-    return f"atom_nas.load_architecture({folder!r}, rank={rank}{own})"
+    chosen = f"rank={which}" if isinstance(which, int) else f"architecture={which!r}"
+    return f"atom_nas.load_architecture({folder!r}, {chosen}{own})"

@@ -23,9 +23,8 @@ from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
 from distill.leg import Kept, Leg, glance, trained_network
 from distill.synthetic import save_preprocessing
-from reports.combinations import ranked_by_mean
+from reports.combinations import ranked
 from reports.confirmed import ESTIMATOR, FOLDER
-from reports.scores import MEAN_OF_RANKS, describe_score
 from search_spaces.foreign import NniSpace
 
 if TYPE_CHECKING:
@@ -37,26 +36,16 @@ _OTHERS = ("version", "training_fingerprint", "validation_fingerprint", "test_fi
 TITLE = "confirm (epochs)"
 
 
-def best(trials: Sequence[Trial], score: str, count: int) -> list[Trial]:
-    """The best by a recorded score, the best first; of equals those that come first."""
-    done, sign = [trial for trial in trials if trial.done], describe_score(score).sign
-    return sorted(done, key=lambda trial: -sign * trial.scores[score])[:count]
-
-
 def best_distinct(run: RunFolder, count: int) -> list[Trial]:
     """The first of the run's ranking that are different networks, in its order.
 
     Of names of one network, which have the same rank, one is enough: to train it again says nothing new.
     """
-    trials, score, same = run.store.trials("proxy"), run.record["score"], run.record["same"]
-    if score == MEAN_OF_RANKS:
-        named = {trial.architecture: trial for trial in trials}
-        ranked = [named[name] for name in ranked_by_mean(run.path)]
-    else:
-        ranked = best(trials, score, len(trials))
+    run.save()  # Which names are of one network is read from there.
+    trials = {trial.architecture: trial for trial in run.store.trials("proxy")}
     chosen: dict[str, Trial] = {}
-    for trial in ranked:
-        chosen.setdefault(same.get(trial.architecture, trial.architecture), trial)
+    for name in ranked(run.path):
+        chosen.setdefault(run.record["same"].get(name, name), trials[name])
     return list(chosen.values())[:count]
 
 

@@ -18,16 +18,14 @@ from atom_nas.confirmed.loaded import LoadedArchitecture
 from atom_nas.estimators.base import fingerprint
 from atom_nas.names import harmless
 from atom_nas.resuming import how_to_confirm
-from atom_nas.run_folder import RECORD, STORE, read_record
+from atom_nas.run_folder import RECORD, read_record
 from distill import synthetic as synthetic_sets
 from distill.card import CARD, Side
 from distill.leg import with_tied
 from distill.synthetic import load_preprocessing, load_tensors
 from distill.validation import first_problem
-from reports.combinations import ranked_by_mean
+from reports.combinations import ranked
 from reports.confirmed import FOLDER
-from reports.scores import MEAN_OF_RANKS, describe_score
-from reports.store import read_rows
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
@@ -139,7 +137,7 @@ def _require_room(path: Path, card: TrainedCard, name: str) -> None:
 
 def _load_fresh(run: Path, rank: int, architecture: str | None, own: str | None) -> LoadedArchitecture:
     record = _record(run)
-    name = _choose(_ranking(run, record.score), rank, architecture, f"{run}", "ranked")
+    name = _choose(ranked(run), rank, architecture, f"{run}", "ranked")
     synthetic = _synthetic_set(run, record)
     shape, classes = record.dataset.image_shape, synthetic.classes
     network = _build(record.space, name, shape, len(classes), own)
@@ -158,16 +156,6 @@ def _record(run: Path) -> _Record:
         raise ValueError(
             f"{run / RECORD} is damaged or not a run's record ({harmless(first_problem(error))})"
         ) from None
-
-
-def _ranking(run: Path, score: str) -> list[str]:
-    """The architectures as the run ranks them, the best first; of equals those proposed first."""
-    if score == MEAN_OF_RANKS:
-        return ranked_by_mean(run)
-    rows = read_rows(run / STORE)
-    ranked = [row for row in rows if row["estimator"] == "proxy" and score in row["scores"]]
-    sign = describe_score(score).sign
-    return [row["architecture"] for row in sorted(ranked, key=lambda row: -sign * row["scores"][score])]
 
 
 def _synthetic_set(run: Path, record: _Record) -> synthetic_sets.SyntheticSet:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from trial_helpers import failing_first, search_data, small_network, stored, trial
+from trial_helpers import best, failing_first, search_data, small_network, stored
 
 import atom_nas
 from atom_nas.confirmed.cards import whole_cards
-from atom_nas.confirmed.confirmation import Confirmation, best
+from atom_nas.confirmed.confirmation import Confirmation
 from atom_nas.confirmed.loaded import LoadedArchitecture
 from atom_nas.estimators import confirm as estimator
 from atom_nas.run_folder import CHECKPOINTS, UNFINISHED, read_record
@@ -68,7 +68,7 @@ def accuracy_on_test(model: LoadedArchitecture, synthetic: Path) -> float:
 def test_the_best_of_the_ranking_are_trained_and_kept(settings: SearchSettings, ran: Ran) -> None:
     seen: list[Progress] = []
     summary = run_search(settings, progress=seen.append)
-    chosen = best(stored(settings.out, "proxy"), "validation_accuracy", 2)
+    chosen = best(settings.out)[:2]
     assert {each.architecture for each in stored(settings.out, "confirm")} == {
         each.architecture for each in chosen
     }
@@ -223,7 +223,7 @@ def test_checkpoints_of_other_trainings_are_left_alone(
         assert run_search(settings).confirm_failed == 2
     unfinished = settings.out / FOLDER / UNFINISHED
     (unfinished / "of another recipe.safetensors").touch()
-    first = best(stored(settings.out, "proxy"), "validation_accuracy", 1)[0].architecture
+    first = best(settings.out)[:1][0].architecture
     run_search(replace(settings, confirm=1, resume=True))
     left = {path.name for path in unfinished.iterdir()}
     assert len(left) == 2
@@ -355,15 +355,6 @@ def test_a_failed_training_is_said_and_tried_again(
 
 def test_more_than_there_are_confirms_all(settings: SearchSettings, ran: Ran) -> None:
     assert run_search(replace(settings, samples=2, confirm=9)).confirmed == 2
-
-
-def test_the_best_are_those_of_the_highest_score_and_of_equals_the_first() -> None:
-    scored = [("a", 0.5), ("b", 0.9), ("c", 0.5), ("d", 0.7)]
-    ranked = [trial(name, scores={"validation_accuracy": value}) for name, value in scored]
-    ranked.append(trial("e", status="failed", reason="x", scores={}))
-    assert [each.architecture for each in best(ranked, "validation_accuracy", 3)] == ["b", "d", "a"]
-    losses = [trial(name, scores={"validation_loss": value}) for name, value in scored]
-    assert [each.architecture for each in best(losses, "validation_loss", 2)] == ["a", "c"]
 
 
 GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))

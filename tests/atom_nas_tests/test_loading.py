@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from trial_helpers import stored
+from trial_helpers import best, stored
 
 import atom_nas
 import distill
-from atom_nas.confirmed.confirmation import best
 from atom_nas.search import SearchSettings, run_search
 from distill.settings import DistillSettings
 from distill.sources import load_dataset
@@ -37,7 +36,7 @@ def settings(quick: SearchSettings) -> SearchSettings:
 @pytest.mark.usefixtures("ran")
 def test_networks_without_weights(settings: SearchSettings) -> None:
     run_search(replace(settings, confirm=None))
-    ranked = best(stored(settings.out, "proxy"), "validation_accuracy", 4)
+    ranked = best(settings.out)[:4]
     for rank, each in enumerate(ranked, start=1):
         model = atom_nas.load_architecture(settings.out, rank, weights=False)
         assert model.card["architecture"] == each.architecture

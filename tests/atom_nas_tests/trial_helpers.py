@@ -248,6 +248,11 @@ def trial(architecture: str = "w32-d1", **changes: Any) -> Trial:
     return replace(made, **changes)
 
 
+def best(run: Path) -> list[Trial]:
+    """A run's proxy trials, of the highest validation accuracy first, of equals the first proposed."""
+    return sorted(stored(run, "proxy"), key=lambda each: -each.scores["validation_accuracy"])
+
+
 class InlineEngine:
     """Runs trials in the test's own process, and remembers which."""
 

@@ -14,7 +14,7 @@ import scipy.stats
 
 from reports import Report, read_run, write_report
 from reports.analysis import analyse
-from reports.combinations import combine
+from reports.combinations import combine, ranked
 from reports.scores import FITTED, MEAN_OF_RANKS
 
 Made = Callable[..., Path]
@@ -187,6 +187,18 @@ def test_what_they_cost(make: Made) -> None:
 
 
 @pytest.mark.usefixtures("without_drawing")
+@pytest.mark.parametrize(
+    ("score", "order"),
+    [("validation_accuracy", ["b", "d", "a", "c"]), ("validation_loss", ["a", "c", "d", "b"])],
+)
+def test_a_ranking_begins_with_the_best_and_of_equals_with_the_first(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path, score: str, order: list[str]
+) -> None:
+    scored = [trial(name, {score: value}) for name, value in zip("abcd", (0.5, 0.9, 0.5, 0.7), strict=True)]
+    folder = fabricated([*scored, trial("e", None)], [], info("none", score=score)).write(tmp_path / "run")
+    assert ranked(folder) == order
+
+
 def test_a_mean_of_ranks_can_rank_and_a_fit_cannot(make: Made) -> None:
     folder = make()
     report = write_report(folder, score=MEAN_OF_RANKS).report

@@ -106,6 +106,13 @@ def test_the_printed_line_works_when_pasted(
     assert str(odd) not in (odd / "run" / "report" / "index.html").read_text()
 
 
+def test_where_a_file_is_gone_the_others_are_loaded_by_name(run: Path) -> None:
+    (run / weights_file("a2")).unlink()
+    report = write_report(run).report
+    assert report.confirmed is not None
+    assert report.confirmed.load == f"atom_nas.load_architecture({str(run)!r}, architecture='a0')"
+
+
 def test_weights_that_are_gone_are_not_promised(run: Path) -> None:
     for name in ("a0", "a2"):
         (run / weights_file(name)).unlink()
