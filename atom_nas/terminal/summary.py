@@ -157,17 +157,18 @@ def _show_confirmed(section: "Section") -> None:
             stdout.print(f"without weights: {row.architecture} ({row.reason or 'missing'})", markup=False)
     best = next((row for row in confirmed.rows if row.load), None)
     if best and best.rank:
+        whole = all(row.weights for row in confirmed.rows if row.rank)
+        line = _how_to_load(section, best.rank if whole else best.architecture)
         # Names as they are: a word between colons is no emoji.
-        line = f"load the best with its weights: {_how_to_load(section, best.rank)}"
-        stdout.print(line, markup=False, emoji=False)
+        stdout.print(f"load the best with its weights: {line}", markup=False, emoji=False)
 
 
-def _how_to_load(section: "Section", rank: int) -> str:
+def _how_to_load(section: "Section", which: int | str) -> str:
     """A line that works wherever Python is started: a page, which others may see, has no such paths."""
     space = section.report.run.space
     file, kind = (space.model_extra or {}).get("file"), space.name.rpartition(":")[2]
     name = f"{file}:{kind}" if isinstance(file, str) else space.name
-    return how_to_load(str(section.folder.absolute()), rank, name)
+    return how_to_load(str(section.folder.absolute()), which, name)
 
 
 def _show_runs(sections: "tuple[Section, ...]") -> None:

@@ -106,11 +106,15 @@ def test_the_printed_line_works_when_pasted(
     assert str(odd) not in (odd / "run" / "report" / "index.html").read_text()
 
 
-def test_where_a_file_is_gone_the_others_are_loaded_by_name(run: Path) -> None:
+def test_where_a_file_is_gone_the_others_are_loaded_by_name(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (run / weights_file("a2")).unlink()
-    report = write_report(run).report
-    assert report.confirmed is not None
-    assert report.confirmed.load == f"atom_nas.load_architecture({str(run)!r}, architecture='a0')"
+    written, line = write_report(run), f"atom_nas.load_architecture({str(run)!r}, architecture='a0')"
+    assert written.report.confirmed is not None
+    assert written.report.confirmed.load == line
+    show_essence(written)
+    assert f"load the best with its weights: {line}" in capsys.readouterr().out
 
 
 def test_weights_that_are_gone_are_not_promised(run: Path) -> None:
