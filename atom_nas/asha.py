@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from atom_nas.halving import Rungs
-from atom_nas.runner import Progress, Stage
+from atom_nas.stage import Progress, Stage
 from atom_nas.strategies import AshaConfig
 from atom_nas.trials import Trial
 from atom_nas.workload import TrialJob

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from atom_nas.run_folder import CHECKPOINTS
-from atom_nas.runner import Special, Stage
+from atom_nas.stage import Special, Stage
 from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg

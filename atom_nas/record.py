@@ -10,16 +10,16 @@ from typing import Any
 from atom_nas import __version__, estimators
 from atom_nas.estimators.base import Estimator, fingerprint, validation_subset
 from atom_nas.halving import PLACE
-from atom_nas.plan import Plan
 from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
+from atom_nas.search_plan import SearchPlan
 from distill.environment import describe, other_rounding
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
 
 
-def first_record(plan: Plan) -> dict[str, Any]:
+def first_record(plan: SearchPlan) -> dict[str, Any]:
     """The record of a search that has not begun; JSON values only."""
     settings = plan.settings
     return {
@@ -89,14 +89,14 @@ def environments_before(earlier: Mapping[str, Any], now: Mapping[str, str], out:
     return {"earlier_environments": environments} if environments else {}
 
 
-def _largest_class(plan: Plan) -> dict[str, float]:
+def _largest_class(plan: SearchPlan) -> dict[str, float]:
     """The share of the largest class among the images scored on, which naming it always gets right."""
     chosen = validation_subset(plan.data, plan.settings.validation_images)
     splits = {"test": plan.data.test, "validation": chosen}
     return {name: int(split.labels.bincount().max()) / len(split) for name, split in splits.items()}
 
 
-def _trained(plan: Plan, estimator: Estimator) -> dict[str, Any]:
+def _trained(plan: SearchPlan, estimator: Estimator) -> dict[str, Any]:
     """Settings of an estimator, and how networks are built otherwise for it, and how many."""
     own: dict[str, Any] = {}
     if estimator.name in estimators.AS_PROXY:
@@ -106,7 +106,7 @@ def _trained(plan: Plan, estimator: Estimator) -> dict[str, Any]:
     return estimator.settings() | own
 
 
-def _synthetic(plan: Plan) -> dict[str, Any]:
+def _synthetic(plan: SearchPlan) -> dict[str, Any]:
     card, synthetic = plan.synthetic.card, plan.synthetic
     return {
         "directory": str(plan.settings.synthetic),
@@ -124,7 +124,7 @@ def _synthetic(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _space(plan: Plan) -> dict[str, Any]:
+def _space(plan: SearchPlan) -> dict[str, Any]:
     """Of a model space also what it leaves to choose, by which a resumed run knows it again."""
     more: dict[str, Any] = {}
     if isinstance(plan.space, NniSpace):
@@ -138,7 +138,7 @@ def _space(plan: Plan) -> dict[str, Any]:
     return {"name": name, "options": plan.space_options, **more, "size": plan.size, "fitting": plan.fitting}
 
 
-def _strategy(plan: Plan) -> dict[str, Any]:
+def _strategy(plan: SearchPlan) -> dict[str, Any]:
     settings, listed = plan.settings, plan.listed
     # By what architectures go on, where trainings are stopped early.
     criterion = {"criterion": settings.criterion} if plan.halving else {}
@@ -165,7 +165,7 @@ def _fingerprint(architectures: Sequence[str]) -> str:
     return f"sha256:{digest}"
 
 
-def _reference(plan: Plan) -> dict[str, Any]:
+def _reference(plan: SearchPlan) -> dict[str, Any]:
     kind = plan.settings.reference_kind
     return {
         "kind": kind,
@@ -179,7 +179,7 @@ def _reference(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _confirm(plan: Plan) -> dict[str, Any] | None:
+def _confirm(plan: SearchPlan) -> dict[str, Any] | None:
     if plan.confirm is None:
         return None
     return {"count": plan.settings.confirm, "settings": plan.confirm.settings()}

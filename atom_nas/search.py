@@ -23,15 +23,15 @@ from atom_nas.engines.base import Engine
 from atom_nas.estimators import AS_PROXY, SCORED_ONCE, TRAINED_BESIDE
 from atom_nas.estimators.base import Estimator
 from atom_nas.halving import Halving, Rung, Rungs
-from atom_nas.plan import Plan, prepare
 from atom_nas.record import code_before, environments_before, first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
 from atom_nas.run_folder import RunFolder, check_run, open_run
-from atom_nas.runner import Progress, Special, Stage, costliest_first, expected_costs
 from atom_nas.same_networks import SameNetworks
+from atom_nas.search_plan import SearchPlan, prepare
 from atom_nas.search_summary import SearchSummary, summarised
 from atom_nas.settings import SearchSettings
+from atom_nas.stage import Progress, Special, Stage, costliest_first, expected_costs
 from atom_nas.strategies import LEARNING, AshaConfig, run_strategy
 from atom_nas.tables import reference_csv
 from atom_nas.trials import Trial
@@ -86,7 +86,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         return session.finish()
 
 
-def _engine(plan: Plan) -> Engine[TrialJob]:
+def _engine(plan: SearchPlan) -> Engine[TrialJob]:
     """One engine for all stages, so that its workers start once."""
     settings, shape = plan.settings, plan.data.image_shape
     build = SpaceBuilder(
@@ -115,7 +115,7 @@ class _Session:
     """The steps of a search on an open run folder."""
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, engine: Engine[TrialJob], progress: Report | None
+        self, plan: SearchPlan, folder: RunFolder, engine: Engine[TrialJob], progress: Report | None
     ) -> None:
         self._plan = plan
         self._settings = plan.settings

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from atom_nas.plan import Plan
 from atom_nas.run_folder import RunFolder
+from atom_nas.search_plan import SearchPlan
 from distill import kernels
 from reports.confirmed import ESTIMATOR
 from search_spaces.base import is_listed
@@ -61,7 +61,7 @@ class SearchSummary:
     unfused: str | None
 
 
-def summarised(plan: Plan, folder: RunFolder) -> SearchSummary:
+def summarised(plan: SearchPlan, folder: RunFolder) -> SearchSummary:
     """What has come of a plan."""
     record, store, listed = folder.record, folder.store, plan.listed
     trials, references, confirmed = (store.trials(name) for name in ("proxy", "real", ESTIMATOR))
@@ -90,7 +90,7 @@ def summarised(plan: Plan, folder: RunFolder) -> SearchSummary:
     )
 
 
-def _beside_failed(plan: Plan, folder: RunFolder) -> dict[str, tuple[int, str]]:
+def _beside_failed(plan: SearchPlan, folder: RunFolder) -> dict[str, tuple[int, str]]:
     """Of architectures that the proxy could train: others fail by all."""
     trained = {trial.architecture for trial in folder.store.trials("proxy") if trial.done}
     reasons: dict[str, list[str]] = {}

@@ -20,7 +20,7 @@ from distill import kernels
 from distill.environment import describe
 from distill.precision import PRECISIONS, Precision, runs_bfloat16
 
-__all__ = ["SMALLEST", "Plan", "Scale", "bench", "table"]
+__all__ = ["SMALLEST", "BenchPlan", "Scale", "bench", "table"]
 
 PIECES_ON_A_GPU = 50
 """Iterations or steps a turn there, so that waiting for the GPU and what is prepared ahead count little."""
@@ -35,7 +35,7 @@ ARCHITECTURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BenchPlan:
     """What is measured.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan:
     growth: Scale | None = None
 
 
-def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def bench(plan: BenchPlan, *, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Measure everything; JSON values. `tell` is told in a few words what is being measured."""
     device = plan.device
     result: dict[str, Any] = {
@@ -98,7 +98,7 @@ def bench(plan: Plan, *, tell: Callable[[str], None] = lambda _: None) -> dict[s
     return result
 
 
-def _training(architecture: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
+def _training(architecture: str, plan: BenchPlan, kinds: Sequence[Precision]) -> dict[str, Way]:
     common = (architecture, plan.device, plan.scale)
     pieces = _pieces(plan.device)
     fast: dict[str, Way] = {
@@ -114,7 +114,7 @@ def _training(architecture: str, plan: Plan, kinds: Sequence[Precision]) -> dict
     return {"straightforward": plainly, **fast}
 
 
-def _matching(method: str, plan: Plan, kinds: Sequence[Precision]) -> dict[str, Way]:
+def _matching(method: str, plan: BenchPlan, kinds: Sequence[Precision]) -> dict[str, Way]:
     common = (method, plan.device, plan.scale)
     threads, pieces = torch.get_num_threads(), _pieces(plan.device)
 

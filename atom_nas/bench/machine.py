@@ -19,7 +19,7 @@ from atom_nas.building import SpaceBuilder
 from atom_nas.engines.base import Outcome
 from atom_nas.engines.local import LocalConfig, LocalEngine
 from atom_nas.estimators.base import SearchData
-from atom_nas.plan import default_workers
+from atom_nas.search_plan import default_workers
 from atom_nas.workload import TrialJob, Workload
 from distill.training import TrainingConfig
 

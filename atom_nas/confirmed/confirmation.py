@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from atom_nas.confirmed.artifact import is_whole, save_trained
 from atom_nas.confirmed.cards import whole_cards
 from atom_nas.estimators.base import Estimator
-from atom_nas.plan import Plan
 from atom_nas.run_folder import UNFINISHED, RunFolder, first_difference
-from atom_nas.runner import Progress, Special, Stage, costliest_first, trial_seed
+from atom_nas.search_plan import SearchPlan
+from atom_nas.stage import Progress, Special, Stage, costliest_first, trial_seed
 from atom_nas.trials import Trial
 from distill.files import is_temporary, remove_stale_temporaries
 from distill.leg import Kept, Leg, glance, trained_network
@@ -49,7 +49,7 @@ def best_distinct(run: RunFolder, count: int) -> list[Trial]:
     return list(chosen.values())[:count]
 
 
-def require_same_training(plan: Plan, run: Path) -> None:
+def require_same_training(plan: SearchPlan, run: Path) -> None:
     """Networks that are to be chosen among are trained alike: what their cards say is held against the plan.
 
     Damaged cards say nothing: their networks are trained again.
@@ -106,7 +106,7 @@ class Confirmation:
     """
 
     def __init__(
-        self, plan: Plan, folder: RunFolder, stage: MakeStage, tell: Callable[[Progress], None]
+        self, plan: SearchPlan, folder: RunFolder, stage: MakeStage, tell: Callable[[Progress], None]
     ) -> None:
         assert plan.confirm is not None
         self._plan, self._run, self._stage, self._tell_session = plan, folder, stage, tell

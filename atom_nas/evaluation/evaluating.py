@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atom_nas.config import construct
-from atom_nas.evaluation.plan import Plan, choose_networks
+from atom_nas.evaluation.plan import EvaluationPlan, choose_networks
 from atom_nas.evaluation.tables import as_record
 from atom_nas.evaluation.trainings import carry_out
 from distill.settings import resolve_device
@@ -113,8 +113,8 @@ def planned(
     training: Mapping[str, Any],
     device: str,
     **options: Any,
-) -> tuple[Plan, str | None]:
-    """The plan, and why it has another precision than was asked for, if so; `options` are `Plan`'s.
+) -> tuple[EvaluationPlan, str | None]:
+    """The plan, and why it has another precision than was asked for, if so; `options` are `EvaluationPlan`'s.
 
     Raises:
         ValueError: see `evaluate`.
@@ -126,5 +126,7 @@ def planned(
     config, fallback = config.settled(resolved)
     chosen = choose_networks(networks, sets[0])
     own = {name: made for name, made in chosen.items() if made}
-    plan = Plan(sets=tuple(sets), networks=tuple(chosen), own=own, config=config, device=resolved, **options)
+    plan = EvaluationPlan(
+        sets=tuple(sets), networks=tuple(chosen), own=own, config=config, device=resolved, **options
+    )
     return plan, fallback

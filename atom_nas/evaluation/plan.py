@@ -35,7 +35,7 @@ class Subject:
 
     Attributes:
         label: its name in tables and pictures.
-        place: of a set in `Plan.sets`.
+        place: of a set in `EvaluationPlan.sets`.
         kind: that set, or `random` real images, as many as it has and in its model space.
     """
 
@@ -45,7 +45,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class EvaluationPlan:
     """Which networks to train, on what, how often and how.
 
     Attributes:

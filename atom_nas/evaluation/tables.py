@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atom_nas.evaluation.plan import SPLITS, Plan, Subject
+from atom_nas.evaluation.plan import SPLITS, EvaluationPlan, Subject
 from atom_nas.evaluation.trainings import Found
 from distill.evaluation import Accuracy, as_json
 from reports.chance import with_luck
@@ -16,7 +16,7 @@ _OF_LABELS = ("teachers", "network", "temperature", "hard_share", "training")
 """What soft labels are made by, beside the seed."""
 
 
-def title(plan: Plan) -> str:
+def title(plan: EvaluationPlan) -> str:
     """What the numbers are, for the head of a table or picture."""
     dataset = plan.sets[0].card["dataset"]
     if plan.split == "test":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from atom_nas.engines.base import Job, Outcome
 from atom_nas.engines.local import LocalConfig, LocalEngine
-from atom_nas.evaluation.plan import Plan, Subject
+from atom_nas.evaluation.plan import EvaluationPlan, Subject
 from atom_nas.names import harmless
 from distill import kernels
 from distill.data import RealDataset, Split
@@ -36,7 +36,7 @@ class Found:
         guess: the accuracy of always naming the largest class.
     """
 
-    plan: Plan
+    plan: EvaluationPlan
     accuracies: Mapping[Subject, Mapping[str, Accuracy]]
     reused: int
     guess: float
@@ -85,7 +85,7 @@ class EvaluationWork:
 
 
 def carry_out(
-    plan: Plan,
+    plan: EvaluationPlan,
     *,
     dataset: str | None = None,
     data_dir: Path | None = None,
@@ -135,14 +135,14 @@ def carry_out(
     )
 
 
-def _largest_class(plan: Plan, real: RealDataset) -> float:
+def _largest_class(plan: EvaluationPlan, real: RealDataset) -> float:
     """Its share of the images that are tested on."""
     held_out = _held_out(plan, real)
     labels = (real.test if held_out is None else held_out).labels
     return int(labels.bincount().max()) / len(labels)
 
 
-def _trainings(plan: Plan) -> list[Training]:
+def _trainings(plan: EvaluationPlan) -> list[Training]:
     """All of them, network by network, so that one that fails is met early."""
     kinds = itertools.product(plan.networks, plan.subjects, range(plan.repeats))
     return [
@@ -152,7 +152,7 @@ def _trainings(plan: Plan) -> list[Training]:
 
 
 def _train(
-    plan: Plan,
+    plan: EvaluationPlan,
     jobs: Sequence[Training],
     real: RealDataset,
     workers: int | None,
@@ -170,7 +170,7 @@ def _train(
         yield from engine.run(jobs, on_wait)
 
 
-def _evaluators(plan: Plan, real: RealDataset) -> list[Evaluator]:
+def _evaluators(plan: EvaluationPlan, real: RealDataset) -> list[Evaluator]:
     held_out = _held_out(plan, real)
     return [
         Evaluator(
@@ -186,7 +186,7 @@ def _evaluators(plan: Plan, real: RealDataset) -> list[Evaluator]:
     ]
 
 
-def _held_out(plan: Plan, real: RealDataset) -> Split | None:
+def _held_out(plan: EvaluationPlan, real: RealDataset) -> Split | None:
     """The images that are tested on if those are not the test split."""
     return plan.sets[0].split_real(real)[1] if plan.split == "validation" else None
 
@@ -201,7 +201,9 @@ def _raise_failures(failed: Sequence[Outcome[Training]], total: int) -> None:
         )
 
 
-def _gathered(plan: Plan, accuracies: Mapping[Training, float]) -> dict[Subject, dict[str, Accuracy]]:
+def _gathered(
+    plan: EvaluationPlan, accuracies: Mapping[Training, float]
+) -> dict[Subject, dict[str, Accuracy]]:
     def values(subject: Subject, network: str) -> tuple[float, ...]:
         wanted = (subject, network)
         return tuple(each for job, each in accuracies.items() if (job.subject, job.network) == wanted)

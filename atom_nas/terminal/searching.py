@@ -10,9 +10,9 @@ from atom_nas.terminal.stages import say_unfused, show_report
 from reports.formatting import by_count, plural
 
 if TYPE_CHECKING:
-    from atom_nas.runner import Progress
     from atom_nas.search import SearchSummary
     from atom_nas.settings import SearchSettings
+    from atom_nas.stage import Progress
     from atom_nas.terminal.console import Bar
 
 _REASONS = 3

@@ -14,7 +14,7 @@ from reports.formatting import plural
 
 if TYPE_CHECKING:
     from atom_nas.config import WithPreset
-    from atom_nas.evaluation.plan import Plan
+    from atom_nas.evaluation.plan import EvaluationPlan
     from distill.settings import DistillSettings
     from distill.synthetic import SyntheticSet
 
@@ -160,7 +160,7 @@ def _combined(text: str | None) -> Sequence[str] | None:
     return names
 
 
-def evaluation_plan(directories: Sequence[Path], *, networks: str | None, **options: Any) -> "Plan":
+def evaluation_plan(directories: Sequence[Path], *, networks: str | None, **options: Any) -> "EvaluationPlan":
     """The plan of an evaluation from what was typed; says if the machine lacks the precision asked for.
 
     `options` are those of `evaluating.planned`.
@@ -208,7 +208,7 @@ def require_picture(option: str, file: Path) -> None:
         raise ValueError(f"{option}: the folder {file.parent} cannot be written to; name another")
 
 
-def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> None:
+def show_evaluation(plan: "EvaluationPlan", output: EvaluationOutput, **options: Any) -> None:
     """Evaluate with a bar, and show what came of it; `options` as `evaluation.trainings.carry_out`."""
     from atom_nas.evaluation.tables import as_record, at_chance, matrix, title
     from atom_nas.evaluation.tables import table as rows
@@ -241,13 +241,13 @@ def show_evaluation(plan: "Plan", output: EvaluationOutput, **options: Any) -> N
 
 def show_bench(device: str, repeats: int, growth: Path | None, record: Path | None) -> None:
     """Measure, write the numbers to `record` and the drawing to `growth` if asked for, and show tables."""
-    from atom_nas.bench import SMALLEST, Plan, bench
+    from atom_nas.bench import SMALLEST, BenchPlan, bench
     from distill.files import write_text
     from distill.settings import resolve_device
 
     if growth:
         require_picture("--growth", growth)
-    plan = Plan(device=resolve_device(device), repeats=repeats, growth=SMALLEST if growth else None)
+    plan = BenchPlan(device=resolve_device(device), repeats=repeats, growth=SMALLEST if growth else None)
     found = bench(plan, tell=lambda text: say(f"measuring {text}"))
     if record:
         write_text(record, json.dumps(found, indent=2) + "\n")

@@ -15,8 +15,8 @@ from atom_nas.asha import TITLE, Race, Step
 from atom_nas.engines.base import More, Outcome
 from atom_nas.halving import EPOCHS, PLACE
 from atom_nas.run_folder import CHECKPOINTS, read_record
-from atom_nas.runner import Progress
 from atom_nas.search import SearchSettings, run_search
+from atom_nas.stage import Progress
 from atom_nas.strategies import AshaConfig, configure
 from atom_nas.trials import Trial, TrialStore
 from atom_nas.workload import TrialJob

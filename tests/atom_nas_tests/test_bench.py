@@ -10,7 +10,7 @@ from trial_helpers import fail_turns, note_turns, take_turns_inline
 from typer.testing import CliRunner
 
 from atom_nas import bench
-from atom_nas.bench import Plan, growth, machine, turns, ways
+from atom_nas.bench import BenchPlan, growth, machine, turns, ways
 from atom_nas.bench.profile import OTHER
 from atom_nas.bench.turns import Way, take_turns
 from atom_nas.bench.ways import Scale
@@ -26,10 +26,10 @@ TINY = Scale(image_shape=(1, 8, 8), classes=2, ipc=1, batch_real=4, batch=8)
 
 @pytest.mark.slow
 def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(**settings: object) -> Plan:
-        return Plan(**settings, methods=("dm",), architectures=("w32-d1-batch-relu-max",), scale=TINY)  # type: ignore[arg-type]
+    def small(**settings: object) -> BenchPlan:
+        return BenchPlan(**settings, methods=("dm",), architectures=("w32-d1-batch-relu-max",), scale=TINY)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench, "Plan", small)
+    monkeypatch.setattr(bench, "BenchPlan", small)
     monkeypatch.setattr(bench, "SMALLEST", TINY)
     monkeypatch.setattr(growth, "FACTORS", (1, 2))
     for module in (bench, growth):

@@ -16,10 +16,10 @@ from trial_helpers import stored
 
 import atom_nas
 from atom_nas.estimators import OF_TRAINING, TRAINING_FREE
-from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
+from atom_nas.search_plan import prepare
 from atom_nas.settings import SearchSettings
 from reports import write_report
 from reports.scores import MEAN_OF_RANKS, describe_score

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from atom_nas.evaluation.plan import Plan, choose_networks
+from atom_nas.evaluation.plan import EvaluationPlan, choose_networks
 from atom_nas.evaluation.tables import as_record, at_chance, matrix, table, title
 from atom_nas.evaluation.trainings import Found, carry_out
 from distill.evaluation import Accuracy, Evaluator
@@ -27,9 +27,9 @@ def synthetic(digits_set: Path) -> SyntheticSet:
     return load(digits_set)
 
 
-def plan(*sets: SyntheticSet, **changes: Any) -> Plan:
+def plan(*sets: SyntheticSet, **changes: Any) -> EvaluationPlan:
     options: dict[str, Any] = {"networks": ("convnet2",), "repeats": 2, "config": CONFIG, "seed": 3}
-    return Plan(sets=sets, device=CPU, **{**options, **changes})
+    return EvaluationPlan(sets=sets, device=CPU, **{**options, **changes})
 
 
 def changed(synthetic: SyntheticSet, path: str, **parts: Any) -> SyntheticSet:
@@ -40,7 +40,7 @@ def changed(synthetic: SyntheticSet, path: str, **parts: Any) -> SyntheticSet:
     return replace(synthetic, card=card, path=synthetic.path.parent / path)
 
 
-def expected(synthetic: SyntheticSet, given: Plan, kind: str, network: str) -> tuple[float, ...]:
+def expected(synthetic: SyntheticSet, given: EvaluationPlan, kind: str, network: str) -> tuple[float, ...]:
     """By the evaluator itself, in this process, on one thread."""
     real = synthetic.real_dataset()
     held_out = synthetic.split_real(real)[1] if given.split == "validation" else None
@@ -207,7 +207,7 @@ def test_a_strangers_fingerprint_names_no_file_outside_the_cache(synthetic: Synt
     assert evil.resolve().parent == folder.resolve()
 
 
-def found(given: Plan) -> Found:
+def found(given: EvaluationPlan) -> Found:
     accuracies = {
         subject: {name: Accuracy((0.5 + place / 10, 0.7 + place / 10)) for name in given.networks}
         for place, subject in enumerate(given.subjects)

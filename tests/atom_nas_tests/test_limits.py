@@ -14,9 +14,9 @@ from trial_helpers import stored
 from atom_nas.commands.options import quantity
 from atom_nas.estimators.measure import network_costs
 from atom_nas.limits import bounded
-from atom_nas.plan import prepare
 from atom_nas.run_folder import read_record
 from atom_nas.search import SearchSettings, run_search
+from atom_nas.search_plan import prepare
 from reports import write_report
 from search_spaces import load
 from search_spaces.base import Counted, ImageShape, count_fitting, enumerate_space

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from trial_helpers import stored
 
-from atom_nas.plan import prepare
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, SearchSettings, run_search
+from atom_nas.search_plan import prepare
 from reports import read_run, write_report
 from search_spaces import load
 from search_spaces.base import enumerate_space

@@ -16,10 +16,10 @@ import atom_nas
 from atom_nas.building import SpaceBuilder
 from atom_nas.engines.local import engine
 from atom_nas.estimators import confirm as estimator
-from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
 from atom_nas.search import SearchSettings, run_search
+from atom_nas.search_plan import prepare
 from atom_nas.trials import Trial, TrialStore
 from atom_nas.workload import TrialJob, Workload
 from reports import write_report

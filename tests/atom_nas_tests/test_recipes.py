@@ -12,10 +12,10 @@ import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
 from atom_nas.estimators.proxy import even_batch
-from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
+from atom_nas.search_plan import prepare
 from atom_nas.settings import SearchSettings
 from atom_nas.trials import TrialStore
 from atom_nas.workload import TrialJob, Workload

@@ -13,9 +13,9 @@ import torch
 from trial_helpers import stored, trial
 
 from atom_nas.estimators.real import RealEstimator
-from atom_nas.plan import prepare
 from atom_nas.run_folder import read_record
 from atom_nas.search import Progress, Proposals, SearchSettings, reference_sample, run_search
+from atom_nas.search_plan import prepare
 from atom_nas.trials import TrialStore
 from distill.precision import runs_bfloat16
 from distill.sources import load_dataset

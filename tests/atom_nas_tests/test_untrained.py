@@ -22,8 +22,8 @@ from atom_nas.estimators import (
     zico,
 )
 from atom_nas.estimators._untrained import UntrainedConfig, in_turns
-from atom_nas.plan import prepare
 from atom_nas.search import run_search
+from atom_nas.search_plan import prepare
 from atom_nas.settings import SearchSettings
 
 IMAGES = torch.randn(6, 1, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

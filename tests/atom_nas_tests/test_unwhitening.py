@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import atom_nas
-from atom_nas.plan import prepare
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
+from atom_nas.search_plan import prepare
 from atom_nas.settings import SearchSettings
 from distill import DistillSettings, distill
 from distill.preprocessing import Whitening

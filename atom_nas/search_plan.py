@@ -14,8 +14,8 @@ from atom_nas.estimators.confirm import ConfirmEstimator
 from atom_nas.estimators.own import try_out
 from atom_nas.limits import bounded, listed_within
 from atom_nas.run_folder import RECORD, read_record
+from atom_nas.search_estimators import make_estimators, settle_trainings
 from atom_nas.settings import SearchSettings
-from atom_nas.stages import make_estimators, settle_trainings
 from atom_nas.strategies import LEARNING, HalvingConfig
 from atom_nas.strategies import configure as configure_strategy
 from atom_nas.tables import SCORE, ArchitectureList, ReferenceTable, read_architectures, read_reference
@@ -38,7 +38,7 @@ _A_WORKERS_MEMORY = 2 * 2**30  # bytes: its CUDA context, and a batch of the lar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """A search with everything loaded.
 
     Attributes:
@@ -96,7 +96,7 @@ class Plan:
         return _samples(self.settings, self.listed)
 
 
-def prepare(settings: SearchSettings) -> Plan:
+def prepare(settings: SearchSettings) -> SearchPlan:
     """Load and check all that the settings name.
 
     Raises:
@@ -130,7 +130,7 @@ def prepare(settings: SearchSettings) -> Plan:
     made = make_estimators(settings, trainings, data)
     if settings.trial_limit is None:  # a function that hangs would do so here
         try_out(made["others"], listed.architectures if listed else (), within or space, data, device)
-    return Plan(
+    return SearchPlan(
         settings=settings,
         epochs=trainings.proxy.epochs,
         synthetic=synthetic,

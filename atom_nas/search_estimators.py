@@ -29,7 +29,7 @@ class Trainings:
 
 
 class Estimators(TypedDict):
-    """What `atom_nas.plan.Plan` says of them."""
+    """What `atom_nas.search_plan.SearchPlan` says of them."""
 
     proxy: Estimator
     others: tuple[Estimator, ...]
