@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atom_nas.confirmed.loaded import LoadedArchitecture
     from atom_nas.confirmed.loading import load_architecture
+    from atom_nas.engines.base import EngineError
     from atom_nas.evaluation.evaluating import evaluate
     from atom_nas.hub import push
     from atom_nas.labelling import label
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 # Names resolve on first use, so that `atom-nas --help` imports neither torch nor nni nor matplotlib.
 _HOMES = {
     "DistillSettings": "distill.settings",
+    "EngineError": "atom_nas.engines.base",
     "LoadedArchitecture": "atom_nas.confirmed.loaded",
     "Progress": "atom_nas.search",
     "SearchSettings": "atom_nas.search",
@@ -50,6 +52,7 @@ _HOMES = {
 
 __all__ = [
     "DistillSettings",
+    "EngineError",
     "LoadedArchitecture",
     "Progress",
     "SearchSettings",

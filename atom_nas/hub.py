@@ -45,10 +45,11 @@ class Pushed:
     files: tuple[str, ...] = field(default=())
 
 
-def push(directory: Path | str, repo: str, *, private: bool | None = None) -> Pushed:
-    """Upload the set in `directory` to the dataset repository `repo`, in one commit.
+def push(synthetic: SyntheticSet | Path | str, repo: str, *, private: bool | None = None) -> Pushed:
+    """Upload a set to the dataset repository `repo`, in one commit.
 
     Args:
+        synthetic: its folder, or the set, whose folder is read again.
         repo: USER/NAME or ORGANISATION/NAME; made if it does not exist.
         private: what a new repository is to be, and what an existing one must be; None makes a new one
             private and takes an existing one as it is.
@@ -58,7 +59,7 @@ def push(directory: Path | str, repo: str, *, private: bool | None = None) -> Pu
     """
     _require_name(repo)
     hub = _library()
-    contents = _contents(load(directory))
+    contents = _contents(load(synthetic.path if isinstance(synthetic, SyntheticSet) else synthetic))
     if not hub.get_token():
         raise ValueError("there is no Hugging Face token: log in with 'hf auth login', or set HF_TOKEN")
     try:

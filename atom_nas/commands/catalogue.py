@@ -106,15 +106,15 @@ def _settings() -> list[Sheet]:
     from distill.settings import DistillSettings
     from distill.training import TrainingConfig
     from search_spaces import SPACES
-    from search_spaces.hub import HUB
+    from search_spaces.hub import HUB, PREFIX
 
     recipe = recipes.settings(recipes.OTHERS)
     shared, epochs = recipe["training"], recipe["epochs"]
     sheets = [
         _fields_of("distill (--set, or in a --config file)", DistillSettings),
-        *(
-            _fields_of(f"distill --method {name} (likewise)", methods.load(name).Config)
-            for name in methods.METHODS
+        *_together(
+            "distill --method {} (--set)",
+            {name: _fields_of(name, methods.load(name).Config) for name in methods.METHODS},
         ),
         _fields_of(
             "evaluate (--set); label (--set); search (--set for the proxy, --set-reference, --set-confirm)",
@@ -124,12 +124,14 @@ def _settings() -> list[Sheet]:
             **{name: f"{getattr(TrainingConfig, name)}; search: {value}" for name, value in shared.items()},
         ),
         _fields_of("search --estimators of training-free ones (--set-training-free)", UntrainedConfig),
-        *(
-            _fields_of(f"search --strategy {name} (--set-strategy)", config)
-            for name, (config, _) in STRATEGIES.items()
+        *_together(
+            "search --strategy {} (--set-strategy)",
+            {name: _fields_of(name, config) for name, (config, _) in STRATEGIES.items()},
         ),
         *(_space_options(name) for name in SPACES),
-        *(_hub_options(name) for name in HUB),
+        *_together(
+            "search --space {} (--set-space)", {f"{PREFIX}{name}": _hub_options(name) for name in HUB}
+        ),
     ]
     return [sheet for sheet in sheets if sheet.rows]
 
@@ -152,6 +154,18 @@ def _fields_of(title: str, config: type[Any], **defaults: str) -> Sheet:
         default = defaults.get(each.name, default)
         rows.append([each.name, _takes(types[each.name]), default, meanings.get(each.name, "")])
     return Sheet(title, _SETTINGS_HEADER, rows)
+
+
+def _together(title: str, sheets: Mapping[str, Sheet]) -> list[Sheet]:
+    """What several have alike in one table, with their names in its title."""
+    owners: dict[tuple[str, ...], list[str]] = {}
+    for name, sheet in sheets.items():
+        for row in sheet.rows:
+            owners.setdefault(tuple(row), []).append(name)
+    shared: dict[tuple[str, ...], list[list[str]]] = {}
+    for cells, names in owners.items():
+        shared.setdefault(tuple(names), []).append(list(cells))
+    return [Sheet(title.format(", ".join(names)), _SETTINGS_HEADER, rows) for names, rows in shared.items()]
 
 
 def _space_options(name: str) -> Sheet:
@@ -181,7 +195,7 @@ def _hub_options(name: str) -> Sheet:
         [option, _given_as(defaults[option]), _listed(defaults[option]), meaning]
         for option, meaning in hub.HUB[name].options.items()
     ]
-    return Sheet(f"search --space {hub.PREFIX}{name} (--set-space)", _SETTINGS_HEADER, rows)
+    return Sheet(name, _SETTINGS_HEADER, rows)
 
 
 def _given_as(default: Any) -> str:

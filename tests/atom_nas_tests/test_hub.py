@@ -17,6 +17,7 @@ from atom_nas.cli import app
 from atom_nas.hub import push
 from distill.methods.dm import Config
 from distill.settings import DistillSettings
+from distill.synthetic import load
 
 hub = pytest.importorskip("huggingface_hub")
 OfflineModeIsEnabled = pytest.importorskip("huggingface_hub.errors").OfflineModeIsEnabled
@@ -75,8 +76,9 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_the_sets_own_files_are_uploaded_in_one_commit(folder, api):
-    found = push(folder, "ada/photos")
+@pytest.mark.parametrize("given", [Path, str, load])
+def test_the_sets_own_files_are_uploaded_in_one_commit(folder, api, given):
+    found = push(given(folder), "ada/photos")
     assert found.url == "https://huggingface.co/datasets/ada/photos"
     sent = uploaded(api)
     names = [
