@@ -65,6 +65,40 @@ def expected_costs(trials: Sequence[Trial], *, halved: bool) -> dict[str, float]
     }
 
 
+class _Count:
+    """How far a stage is."""
+
+    def __init__(
+        self, title: str, score: str, total: int, costs: Mapping[str, float], tell: Callable[[Progress], None]
+    ) -> None:
+        """See `Stage`; `tell` is called now and after each trial."""
+        self._score, self._costs, self._on_trial = score, costs, tell
+        self._unit = sum(costs.values()) / len(costs) if costs else 0.0
+        measure = "" if score == title else score
+        pieces = 0.0 if self._unit > 0 else None
+        self._now = Progress(stage=title, done=0, total=total, measure=measure, pieces=pieces)
+        tell(self._now)
+
+    def add(self, trial: Trial, *, reused: bool) -> None:
+        """Count a trial; `reused`: an earlier session had stored it."""
+        before = self._now
+        now = replace(
+            before,
+            done=before.done + 1,
+            failed=before.failed + (not trial.done),
+            cached=before.cached + trial.cached,
+            reused=before.reused + reused,
+            architecture=trial.architecture,
+            score=trial.scores.get(self._score),
+        )
+        if before.pieces is not None:
+            piece = self._costs.get(trial.architecture, self._unit) / self._unit
+            free = piece if trial.cached or reused else 0.0
+            now = replace(now, pieces=before.pieces + piece, free=before.free + free)
+        self._now = now
+        self._on_trial(now)
+
+
 class Special(TypedDict, total=False):
     """What is special about a stage; see `Stage` for each."""
 
@@ -137,21 +171,16 @@ class Stage:
     limit: float | None = None
     final: bool = False
     used: Callable[[str], float] | None = None
-    _progress: Progress = field(init=False)
+    _count: _Count = field(init=False)
     _seen: set[str] = field(init=False, default_factory=set)
     _known: dict[str, Mapping[str, float]] = field(init=False, default_factory=dict)
     _ended: dict[str, str] = field(init=False, default_factory=dict)
     _overdue: dict[str, Trial] = field(init=False, default_factory=dict)
     _positions: dict[str, int] = field(init=False, default_factory=dict)
     _spent: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
-    _unit: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._unit = sum(self.costs.values()) / len(self.costs) if self.costs else 0.0
-        pieces = 0.0 if self._unit > 0 else None
-        measure = "" if self.score == self.title else self.score
-        self._progress = Progress(stage=self.title, done=0, total=self.total, measure=measure, pieces=pieces)
-        self.on_trial(self._progress)
+        self._count = _Count(self.title, self.score, self.total, self.costs, self.on_trial)
 
     @property
     def name(self) -> str:
@@ -193,7 +222,7 @@ class Stage:
             self._overdue[architecture] = stored  # it stays until there is another
             return False
         if stored:
-            self._tell(stored, reused=1)
+            self._note(stored, reused=True)
             return True
         # Of a network that has scores by another name the training is paid for: this one only counts.
         paid = self.same_as(architecture) in self._known
@@ -234,11 +263,11 @@ class Stage:
         seconds, cpu_seconds = trial.seconds + earlier.seconds, trial.cpu_seconds + earlier.cpu_seconds
         whole = replace(trial, seconds=seconds, cpu_seconds=cpu_seconds)
         self.store.replace(whole)
-        self._tell(whole)
+        self._note(whole)
 
     def _keep(self, trial: Trial) -> None:
         self.store.add(trial)
-        self._tell(trial)
+        self._note(trial)
 
     def _may_take_longer(self, stored: Trial) -> bool:
         """Whether an earlier session ended a trial sooner than this one would."""
@@ -287,27 +316,14 @@ class Stage:
             device=self.device,
         )
 
-    def _tell(self, trial: Trial, *, reused: int = 0) -> None:
-        before = self._progress
+    def _note(self, trial: Trial, *, reused: bool = False) -> None:
+        """What others that are the same network, and who waits, need to know of a stored trial."""
         self._seen.add(trial.architecture)
         if trial.done:
             self._known.setdefault(self.same_as(trial.architecture), trial.scores)
         elif trial.reason and self.limit is not None and (_limit_of(trial) or 0.0) >= self.limit:
             self._ended[self.same_as(trial.architecture)] = trial.reason
-        self._progress = replace(
-            before,
-            done=before.done + 1,
-            failed=before.failed + (not trial.done),
-            cached=before.cached + trial.cached,
-            reused=before.reused + reused,
-            architecture=trial.architecture,
-            score=trial.scores.get(self.score),
-        )
-        if before.pieces is not None:
-            piece = self.costs.get(trial.architecture, self._unit) / self._unit
-            free = piece if trial.cached or reused else 0.0
-            self._progress = replace(self._progress, pieces=before.pieces + piece, free=before.free + free)
-        self.on_trial(self._progress)
+        self._count.add(trial, reused=reused)
 
 
 def _limit_of(trial: Trial) -> float | None:
