@@ -102,10 +102,11 @@ def _stopped_early(run: Run) -> str | None:
     if not stopped:
         return None
     were = by_count(stopped, "was", "were")
+    banded = run.info.strategy.halving == "hyperband"
+    by = "by how much of its own bracket each has left behind" if banded else "those that got further first"
     return (
         f"{stopped} of {plural(len(epochs), 'training')} {were} stopped before epoch {longest:.0f}: the "
-        "place by rung ranks them all, those that got further before those that were stopped "
-        "earlier; other scores compare trainings of different lengths."
+        f"place by rung ranks them all, {by}; other scores compare trainings of different lengths."
     )
 
 

@@ -48,6 +48,13 @@ def documented(name: str) -> str:
             "100 by DM": f"convnets-dm-10.csv:{ACCURACY}",
             "400 small random": f"convnets-random-10-f2.csv:{ACCURACY}",
         },
+        {
+            "all to the end": f"convnets-random.csv:{ACCURACY}",
+            "`successive-halving`": "convnets-halved.csv:successive_halving_place",
+            "`asha`": "convnets-halved.csv:asha_place",
+            "`hyperband`": "convnets-halved.csv:hyperband_place",
+            "100 images, all to the end": f"convnets-random-10.csv:{ACCURACY}",
+        },
     ],
 )
 def test_convnets(rulers: dict[str, str]) -> None:
