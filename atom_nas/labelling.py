@@ -49,7 +49,7 @@ def label(
     chosen, resolved, fallback = planned(given, options, training=config, device=device)
     if fallback:
         warnings.warn(fallback, stacklevel=2)
-    real = given.real_dataset(data_dir, dataset)
+    real = given.real_dataset(data_dir=data_dir, name=dataset)
     return labelling.label(
         given, real, Path(out), chosen, device=resolved, overwrite=overwrite, on_epoch=on_epoch
     )

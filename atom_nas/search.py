@@ -67,6 +67,10 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         EngineError: no worker can start.
         KeyboardInterrupt: passes through once the workers are stopped; every finished trial is stored.
     """
+    if not isinstance(settings, SearchSettings):
+        raise ValueError(
+            f"run_search takes SearchSettings, not {settings!r}: resumed(RUN) gives those of a run"
+        )
     plan = prepare(settings)
     record = first_record(plan)
     earlier = check_run(settings.out, record, resume=settings.resume)

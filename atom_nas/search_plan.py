@@ -118,7 +118,7 @@ def prepare(settings: SearchSettings) -> SearchPlan:
     name = synthetic.card["dataset"]["name"]
     trainings = settle_trainings(settings, len(synthetic.labels), name, device)
     _check_score(settings, trainings.proxy.epochs, halving)
-    dataset = synthetic.real_dataset(settings.data_dir, settings.dataset)
+    dataset = synthetic.real_dataset(data_dir=settings.data_dir, name=settings.dataset)
     data = search_data(synthetic, dataset, unwhiten=settings.unwhiten)
     fitting, size = count_fitting(space, data.image_shape)
     first_fitting(space, data.image_shape)

@@ -13,6 +13,7 @@ from atom_nas.estimators import proxy, real
 from atom_nas.estimators.confirm import EPOCHS as CONFIRM_EPOCHS
 from atom_nas.names import choose
 from atom_nas.tables import SCORE
+from distill.synthetic import SyntheticSet
 from distill.validation import require_types
 from reports.scores import MEAN_OF_RANKS
 from reports.weights import weights_of
@@ -52,7 +53,7 @@ class SearchSettings:
     it. It is filled in at once: for another space make new settings, as `dataclasses.replace` keeps it.
 
     Attributes:
-        synthetic: folder of a synthetic set.
+        synthetic: folder of a synthetic set, or the set.
         out: the run's folder.
         space, space_options: a registered space, `hub:NAME`, or a class of yours by FILE.py:CLASS or
             module:CLASS; and its options.
@@ -155,8 +156,9 @@ class SearchSettings:
     def __post_init__(self) -> None:
         for name in ("synthetic", "out", "architectures", "data_dir"):
             value = getattr(self, name)
-            # Scripts give paths as text as well.
-            object.__setattr__(self, name, None if value is None else Path(value))
+            # Scripts give paths as text as well, and sets, which know their folder.
+            where = value.path if isinstance(value, SyntheticSet) else value
+            object.__setattr__(self, name, None if where is None else Path(where))
         for name in _OPTIONS:
             object.__setattr__(self, name, _as_options(name, getattr(self, name)))
         self._agree_on_epochs()

@@ -41,6 +41,8 @@ def merge(folders: Sequence[Path | str], out: Path | str, *, overwrite: bool = F
         ValueError: if a folder holds no shard, shards differ in a setting, in their data or preprocessing,
             classes are missing or there twice, or `out` holds something else. Nothing has been written then.
     """
+    if isinstance(folders, str | Path):
+        raise ValueError(f"give a list of shards, not {str(folders)!r} alone")
     paths, out = [Path(folder) for folder in folders], Path(out)
     if not paths:
         raise ValueError("no shards were named")

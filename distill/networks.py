@@ -27,7 +27,7 @@ NETWORKS: dict[str, str] = {
     "vgg11bn": "VGG11 with batch norm",
     "resnet18": "ResNet18: 3x3 stem without pooling, instance norm; from 16x16 pixels",
     "resnet18bn": "ResNet18 with batch norm",
-    "vit": "vision transformer: 8x8 patches, 6 blocks of width 192; from 8x8 pixels",
+    "vit": "vision transformer: 64 patches (8 x 8), 6 blocks of width 192; from 8x8 pixels",
 }
 
 WIDEST = 8192

@@ -47,10 +47,14 @@ def distill(
         ValueError: on settings that cannot work, or a folder that holds something else.
         Interrupted: once `should_stop` says so; the state is saved.
     """
+    if not isinstance(settings, DistillSettings):
+        raise ValueError(f"distill takes DistillSettings, not {settings!r}")
     stopwatch, tell = Stopwatch(), on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
     device, out = resolve_device(settings.device), settings.out
     settings = _settled(settings, device, tell)
+    with stopwatch.standing_still():  # Kernels are compiled once a machine, not once a set.
+        settings.config.kernels(device)
     finished = functools.partial(check_target, out, settings.resolved(), resume=resume, overwrite=overwrite)
     if found := finished():
         return _of_the_same_data(found, settings)
@@ -85,7 +89,7 @@ def distill(
 
 def _of_the_same_data(found: SyntheticSet, settings: DistillSettings) -> SyntheticSet:
     """The finished set, if the dataset is still what it was made of; raises ValueError if not."""
-    found.real_dataset(settings.data_dir, settings.dataset)
+    found.real_dataset(data_dir=settings.data_dir, name=settings.dataset)
     return found
 
 

@@ -118,7 +118,7 @@ class SyntheticSet:
         """A torch dataset of (image in model space, label, or its probabilities where labels are soft)."""
         return TensorDataset(self.images, self.targets)
 
-    def real_dataset(self, data_dir: Path | None = None, name: str | None = None) -> RealDataset:
+    def real_dataset(self, *, data_dir: Path | None = None, name: str | None = None) -> RealDataset:
         """The real dataset that the set was distilled from, checked to be the very same.
 
         Args:

@@ -85,7 +85,7 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
     once = Once(value=networks.value, low=networks.low) if networks else None
     guesses = reference_guesses(run)
     luck = guesses.sentence if guesses and guesses.most else None
-    verdict = _verdict(run, scores, reference, once, luck)
+    verdict, ranking = _verdict(run, scores, reference, once, luck), ranked_by(run, chosen)
     return Report(
         atom_nas_version=run.info.atom_nas_version,
         run=_summary(run),
@@ -100,8 +100,13 @@ def analyse(run: Run, *, score: str | None = None) -> Report:
         notes=write_notes(
             run, counts, savings, repeats=repeats, reached=first.spearman.value, networks=networks
         ),
-        cautions=write_cautions(run, savings, said=luck if luck and luck in verdict.sentence else None),
-        ranked_by=ranked_by(run, chosen),
+        cautions=write_cautions(
+            run,
+            savings,
+            by_proxy="proxy" in ranking,
+            said=luck if luck and luck in verdict.sentence else None,
+        ),
+        ranked_by=ranking,
         others=other_costs(run, chosen),
         confirmed=describe_confirmed(run, compute_seconds(run)[0]),
         rulers=rulers,

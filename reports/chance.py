@@ -18,10 +18,11 @@ def how_to_guess(largest: float, classes: int) -> str:
 
 
 def with_luck(chance: float, images: int) -> float:
-    """The share of images that guessing still gets right with luck, two standard deviations of it.
+    """The share of images that guessing still gets right with luck, two standard deviations of it; 1 where
+    there are too few images for anything else.
 
     Args:
         chance: the share that it gets right on average.
         images: how many it is asked about, > 0.
     """
-    return chance + 2 * math.sqrt(chance * (1 - chance) / images)
+    return min(1.0, chance + 2 * math.sqrt(chance * (1 - chance) / images))

@@ -46,6 +46,15 @@ def proxy_guesses(run: Run) -> Guesses | None:
     return _guesses(run, "proxy", own, run.info.proxy.validation_images, "validation", "--epochs")
 
 
+def confirmed_guesses(run: Run) -> Guesses | None:
+    """Of the networks trained to be kept; None where there are none, or all are better."""
+    confirm, column = run.info.confirm, "score:test_accuracy"
+    if confirm is None or column not in run.confirmed:
+        return None
+    images = confirm.settings.test_images
+    return _guesses(run, "confirmed", run.confirmed[column], images, "test", "--confirm-epochs")
+
+
 def _guesses(
     run: Run, what: str, accuracies: pd.Series, images: int | None, split: str, more: str
 ) -> Guesses | None:
@@ -59,9 +68,15 @@ def _guesses(
     if not low:
         return None
     these = plural(len(known), f"{what} accuracy", f"{what} accuracies")
+    guess = how_to_guess(largest, classes)
+    if luck >= 1:
+        few = (
+            f"{plural(images, 'image')} {by_count(images, 'is', 'are')} too few to tell {these} from {guess}."
+        )
+        return Guesses(count=low, known=len(known), sentence=few)
     sentence = (
         f"{low} of {these} {by_count(low, 'is', 'are')} "
-        f"no better than {how_to_guess(largest, classes)} ({100 * chance:.3g}%, with luck on "
+        f"no better than {guess} ({100 * chance:.3g}%, with luck on "
         f"{plural(images, 'image')} {100 * luck:.3g}%): "
         f"{by_count(low, 'its place', 'their order')} is luck. More epochs ({more}) may help."
     )

@@ -8,7 +8,7 @@ from textwrap import shorten
 from reports.bootstrap import HOLDS_FROM, Interval
 from reports.document import Counts, SpearmanReport
 from reports.formatting import break_even, by_count, decimals, estimate, plural, seconds
-from reports.guessing import proxy_guesses, reference_guesses
+from reports.guessing import confirmed_guesses, proxy_guesses, reference_guesses
 from reports.occupancy import share_of_card
 from reports.planning import LARGEST_CORRELATION
 from reports.ranking import failed_references
@@ -63,13 +63,15 @@ def write_notes(
     return [note for note in candidates if note is not None]
 
 
-def write_cautions(run: Run, savings: Savings, *, said: str | None) -> list[str]:
-    """What bears on the verdict itself, to be read with it.
+def write_cautions(run: Run, savings: Savings, *, by_proxy: bool, said: str | None) -> list[str]:
+    """What bears on the verdict itself, and on what was confirmed, to be read with it.
 
     Args:
+        by_proxy: whether trainings of the proxy have a say in the ranking.
         said: what the verdict says already.
     """
-    found = [guesses.sentence for guesses in (reference_guesses(run), proxy_guesses(run)) if guesses]
+    all_guesses = (reference_guesses(run), proxy_guesses(run) if by_proxy else None, confirmed_guesses(run))
+    found = [guesses.sentence for guesses in all_guesses if guesses]
     slower = _slower(savings)
     return [caution for caution in (*found, *([slower] if slower else [])) if caution != said]
 

@@ -203,4 +203,7 @@ def _check(correlation: float, confidence: float) -> None:
             f"-{LARGEST_CORRELATION:g} to {LARGEST_CORRELATION:g}"
         )
     if not 0 < confidence < 1:
-        raise ValueError(f"a confidence of {confidence:g} is none: give one between 0 and 1, such as 0.95")
+        percent = f"{confidence / 100:g}" if 1 < confidence < 100 else "0.95"
+        raise ValueError(
+            f"a confidence of {confidence:g} is none: give one between 0 and 1, such as {percent}"
+        )

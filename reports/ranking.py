@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reports.runs import Run
-from reports.scores import FITTED, LEADING_COLUMNS, MEASUREMENTS, SCORES, TRAILING_COLUMNS, describe_score
+from reports.scores import (
+    FITTED,
+    LEADING_COLUMNS,
+    MEAN_OF_RANKS,
+    MEASUREMENTS,
+    SCORES,
+    TRAILING_COLUMNS,
+    describe_score,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +50,9 @@ def no_score(run: Run, score: str, allowed: Sequence[str]) -> ValueError:
     near = difflib.get_close_matches(score, allowed, n=3, cutoff=0.5)
     near += [name for name in allowed if name not in near and score and score in name]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    if score in SCORES:
+    if score == MEAN_OF_RANKS:
+        hint = "it is the mean of several other scores' ranks, and here none are combined (--combine A,B); "
+    elif score in SCORES:
         add = f"search ... --resume --estimators {score}"
         hint = f"it was not recorded ('atom-nas {add}' adds what is training-free); "
     return ValueError(

@@ -65,9 +65,11 @@ def _names(sets: Sequence[Subject]) -> str:
 
 def at_chance(found: Found) -> dict[str, list[str]]:
     """The networks that do no better than guessing a class with luck: the sets that they were trained on,
-    none where that is so of all."""
+    none where that is so of all. No network where there are too few images to tell."""
     sets = {subject: of for subject, of in found.accuracies.items() if subject.kind == "synthetic"}
     luck = with_luck(found.guess, found.plan.images)
+    if luck >= 1:
+        return {}
     idle: dict[str, list[str]] = {}
     for subject, accuracies in sets.items():
         for name, accuracy in accuracies.items():

@@ -111,7 +111,7 @@ def carry_out(
     reused = len(keys) - len(left)
     # A dataset that is named is checked even where nothing is left to do on it.
     named = dataset is not None or data_dir is not None
-    real = plan.sets[0].real_dataset(data_dir, dataset) if left or named else None
+    real = plan.sets[0].real_dataset(data_dir=data_dir, name=dataset) if left or named else None
     if real is not None and plan.guess_key not in known:
         known[plan.guess_key] = _largest_class(plan, real)
         _append(plan.record, {**json.loads(plan.guess_key), "accuracy": known[plan.guess_key]})

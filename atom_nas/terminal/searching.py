@@ -61,9 +61,9 @@ class _StageBars:
 def _note(progress: "Progress") -> str:
     named = f" {progress.measure.replace('_', ' ')}" if progress.measure else ""
     score = "" if progress.score is None else f"{named} {progress.score:.4f}"
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    reused = f", {progress.reused} done before" if progress.reused else ""
-    return f"{shortened(progress.architecture or '')}{score}{failed}{reused}"
+    failed = f"{progress.failed} failed" if progress.failed else ""
+    reused = f"{progress.reused} done before" if progress.reused else ""
+    return ", ".join(filter(None, (f"{shortened(progress.architecture or '')}{score}", failed, reused)))
 
 
 def search_and_report(settings: "SearchSettings") -> None:

@@ -107,7 +107,7 @@ def show_label(
     settings, resolved, fallback = planned(unlabelled, options, training=training, device=device)
     if fallback:
         say(fallback)
-    real = unlabelled.real_dataset(data_dir, dataset)
+    real = unlabelled.real_dataset(data_dir=data_dir, name=dataset)
     with progress_bar("teachers (epochs)", settings.epochs) as bar:
         made = label(unlabelled, real, out, settings, device=resolved, overwrite=overwrite, on_epoch=bar)
     soft = made.card["soft_labels"]

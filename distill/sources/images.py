@@ -257,6 +257,9 @@ def _complaint(path: Source, error: BaseException) -> str:
 def _unreadable(failed: Sequence[tuple[Source, str]], total: int) -> str:
     complaints = [said for _, said in failed]
     if len(complaints) == 1:
+        path = failed[0][0]
+        if isinstance(path, Path) and not os.path.lexists(path):
+            return f"there is no image {printable(path)}"
         return f"cannot read the image {complaints[0]}; mend or remove it"
     more = len(complaints) - _NAMED
     rest = f" and {more} more{_list([path for path, _ in failed])}" if more > 0 else ""

@@ -223,6 +223,7 @@ def found(given: EvaluationPlan) -> Found:
         (0.2, 0.1, 0.1, {"convnet2": ["b"]}),
         (0.2, 0.2, 0.1, {}),
         (0.2, 0.5, 0.4, {"convnet2": ["random"]}),
+        (0.2, 0.5, 0.9999, {}),  # of so few others none could be told from guessing
     ],
 )
 def test_networks_that_do_no_better_than_guessing_are_named(

@@ -115,8 +115,8 @@ def test_hyperband_halves_each_bracket_by_itself(settings: SearchSettings, ran: 
     trials = stored(settings.out)
     for name, trial in trials.items():
         assert trial.scores[EPOCHS] == max(epochs for epochs, here in at.items() if name in here)
-    # Of each bracket of two one leaves the other behind: that of the last bracket is no better than those that
-    # were stopped before, though it has trained to the end.
+    # Of each bracket of two one leaves the other behind: that of the last bracket is no better than those
+    # that were stopped before, though it has trained to the end.
     order = sorted(trials, key=lambda name: trials[name].scores[PLACE])
     assert [trials[name].scores[EPOCHS] for name in order] == [1, 2, 4, 4, 4, 4]
     assert [trials[name].scores[PLACE] for name in order] == pytest.approx(

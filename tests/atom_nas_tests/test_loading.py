@@ -122,7 +122,7 @@ def test_pixels_that_would_come_out_wrong_are_refused(settings: SearchSettings, 
             r"red\.png is in colour, and the network was trained on",
         ),
         (pixels.permute(0, 2, 3, 1), r"images have the shape \(N, 1, H, W\), not \(2, 8, 8, 1\)"),
-        (tmp_path / "absent.png", "cannot read the image .*absent.png"),
+        (tmp_path / "absent.png", "there is no image .*absent.png$"),
         ([], "no image was given"),
         (
             [Image.new("RGB", (9, 9), "red")],

@@ -209,19 +209,6 @@ def test_other_settings_cannot_be_resumed(settings: SearchSettings) -> None:
         run_search(replace(settings, reference="none", epochs=3, resume=True))
 
 
-def test_epochs_among_the_settings_of_a_training_are_its_epochs(tmp_path: Path) -> None:
-    asked = SearchSettings(
-        synthetic=tmp_path, out=tmp_path, training={"epochs": 5}, reference_training={"epochs": 7}
-    )
-    assert (asked.epochs, asked.reference_epochs) == (5, 7)
-    assert replace(asked, training={"epochs": 5, "momentum": 0.5}).epochs == 5
-
-
-def test_ranges_of_options_are_lists(tmp_path: Path) -> None:
-    asked = SearchSettings(synthetic=tmp_path, out=tmp_path, space_options={"depth": range(1, 3)})
-    assert asked.space_options == {"depth": [1, 2]}
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -149,6 +149,8 @@ def test_what_is_no_shard_is_refused(made, tmp_path):
     out = tmp_path / "set"
     refused(made, ["1", "whole"], out, "holds no shard .*it is a whole synthetic set")
     refused(made, ["1", "nowhere"], out, "nowhere holds no shard")
+    with pytest.raises(ValueError, match=r"give a list of shards, not .*1' alone"):
+        merge(str(made / "1"), out)
     with pytest.raises(Interrupted):
         distill.distill(settings(tmp_path / "cut", shard="2/3"), should_stop=lambda: True)
     with pytest.raises(ValueError, match="has not finished: go on with --resume"):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 import distill
 from distill.files import lock_folder
 from distill.methods import load as load_method
-from distill.session import Interrupted
+from distill.session import Interrupted, Stopwatch
 from distill.settings import DistillSettings, resolve_device
 from distill.target import settings_in
 
@@ -83,6 +84,33 @@ def test_other_settings_cannot_resume(tmp_path):
     interrupted_after(1, settings=settings(tmp_path / "cut"))
     with pytest.raises(ValueError, match="ipc was 1 and is now 2"):
         distill.distill(settings(tmp_path / "cut", ipc=2), resume=True)
+
+
+def test_kernels_are_compiled_at_no_sets_cost(tmp_path, monkeypatch):
+    """Once a machine: whichever set is the first would look dear."""
+    clock, asked = [], []
+    standing = Stopwatch.standing_still
+
+    @contextmanager
+    def watched(self):
+        with standing(self):
+            clock.append("stands")
+            yield
+            clock.append("goes")
+
+    def kernels(self, device):
+        asked.append(clock[-1:] == ["stands"])
+        return "eager"
+
+    monkeypatch.setattr(Stopwatch, "standing_still", watched)
+    monkeypatch.setattr(load_method("dm").Config, "kernels", kernels)
+    distill.distill(settings(tmp_path / "set"))
+    assert asked[0]
+
+
+def test_only_settings_are_taken():
+    with pytest.raises(ValueError, match=r"distill takes DistillSettings, not \{'dataset': 'digits'\}"):
+        distill.distill({"dataset": "digits"})
 
 
 def test_validation_images_are_never_distilled_from(tmp_path):

@@ -132,7 +132,10 @@ def test_what_it_fails_on_is_said(synthetic, here):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("never", "it returns NoneType, not a number"), ("undefined", "FloatingPointError: undefined is nan")],
+    [
+        ("never", "it returns NoneType, not a number"),
+        ("undefined", "FloatingPointError: the score undefined is nan"),
+    ],
 )
 def test_what_scores_nothing_is_refused_before_anything_is_trained(synthetic, here, name, said):
     line = refused("search", synthetic, *QUICK, "--estimators", f"mistakes.py:{name}", "--out", here / "run")

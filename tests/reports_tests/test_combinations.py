@@ -145,7 +145,10 @@ def test_none_are_made_if_none_are_wanted_or_only_one_score_is_there(make: Made,
     ("names", "message"),
     [
         (["zico", "zicoo"], "run run has no score 'zicoo': did you mean zico"),
-        (["zico", "mean_of_ranks"], "no score 'mean_of_ranks'"),
+        (
+            ["zico", "mean_of_ranks"],
+            "no score 'mean_of_ranks': it is the mean of several other scores' ranks",
+        ),
         (["zico", "zico"], "at least two scores, not 'zico' alone"),
         (["zico=2", "zicoo=2"], "run run has no score 'zicoo'"),
         (["zico=0", "parameters"], "the weight of zico must be a number from"),
@@ -154,6 +157,11 @@ def test_none_are_made_if_none_are_wanted_or_only_one_score_is_there(make: Made,
 def test_wrong_names_are_refused(make: Made, names: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_report(make(), combine=names)
+
+
+def test_where_none_are_combined_their_mean_ranks_nothing(make: Made) -> None:
+    with pytest.raises(ValueError, match=r"and here none are combined \(--combine A,B\); choose from valid"):
+        write_report(make(), score=MEAN_OF_RANKS, combine=())
 
 
 @pytest.mark.usefixtures("without_drawing")

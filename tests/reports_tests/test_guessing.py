@@ -47,6 +47,43 @@ def test_accuracies_no_better_than_guessing_are_counted(
     assert "guessing" not in notes("losses", reference={**settings, "score": "validation_loss"}, proxy={})
 
 
+def test_of_few_images_nothing_can_be_told(fabricated: Any, trial: Any, info: Any, tmp_path: Path) -> None:
+    proxy = [trial(f"a{i}", {"validation_accuracy": i / 12}) for i in range(12)]
+    changes = {"proxy": {"validation_images": 2}, "dataset": {"name": "two", "classes": 2}}
+    report = report_of(fabricated(proxy, [], info("none", **changes)).write(tmp_path / "few"))
+    assert report.cautions == [
+        "2 images are too few to tell 12 proxy accuracies from guessing one of 2 classes."
+    ]
+
+
+def test_what_was_confirmed_may_have_learnt_nothing(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path
+) -> None:
+    proxy = [trial(f"a{i}", {"validation_accuracy": 0.5 + i / 50}) for i in range(12)]
+    kept = [trial("a11", {"validation_accuracy": 0.3, "test_accuracy": 0.11}), trial("a10", None)]
+    changed = info("none", confirm={"count": 2, "settings": {"test_images": 900}})
+    report = report_of(fabricated(proxy, [], changed, confirmed=kept).write(tmp_path / "run"))
+    assert report.cautions == [
+        "1 of 1 confirmed accuracy is no better than guessing one of 10 classes (10%, with luck on 900 "
+        "images 12%): its place is luck. More epochs (--confirm-epochs) may help."
+    ]
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_proxies_that_guess_matter_where_they_rank(make_run: Any) -> None:
+    run = make_run(proxy={"validation_images": 2}, estimators={"zico": {}})
+    with sqlite3.connect(run / "trials.sqlite") as store:
+        store.execute(ADD, {"name": "zico", "each": 3.0})
+    store.close()
+    by_proxy, by_other = (report_of_score(run, score) for score in ("validation_accuracy", "zico"))
+    assert sum("proxy accuracies are no better" in caution for caution in by_proxy.cautions) == 1
+    assert not any("proxy accuracies" in caution for caution in by_other.cautions)
+
+
+def report_of_score(folder: Path, score: str) -> Report:
+    return analyse(read_run(folder), score=score)
+
+
 @pytest.mark.usefixtures("without_drawing")
 def test_no_verdict_is_given_by_a_reference_at_chance(
     fabricated: Any, trial: Any, info: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

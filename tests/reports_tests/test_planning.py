@@ -156,6 +156,12 @@ def test_what_cannot_be_planned_is_said(given: dict[str, float], said: str) -> N
         plan(**given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("given", "meant"), [(95, "0.95"), (-1, "0.95"), (80, "0.8")])
+def test_a_confidence_in_percent_is_told_as_a_share(given, meant):
+    with pytest.raises(ValueError, match=f"a confidence of {given} is none: .* such as {meant}$"):
+        expected_interval(0.5, 48, given)
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
