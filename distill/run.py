@@ -47,14 +47,10 @@ def distill(
         ValueError: on settings that cannot work, or a folder that holds something else.
         Interrupted: once `should_stop` says so; the state is saved.
     """
-    if not isinstance(settings, DistillSettings):
-        raise ValueError(f"distill takes DistillSettings, not {settings!r}")
     stopwatch, tell = Stopwatch(), on_stage or (lambda _: None)
     made_with = environment.describe()  # Now: a checkout may move on while the code that runs does not.
-    device, out = resolve_device(settings.device), settings.out
-    settings = _settled(settings, device, tell)
-    with stopwatch.standing_still():  # Kernels are compiled once a machine, not once a set.
-        settings.config.kernels(device)
+    settings, device = _settled(settings, stopwatch, tell)
+    out = settings.out
     finished = functools.partial(check_target, out, settings.resolved(), resume=resume, overwrite=overwrite)
     if found := finished():
         return _of_the_same_data(found, settings)
@@ -124,12 +120,19 @@ def _reproducible(problem: Problem) -> Iterator[None]:
         cudnn.benchmark, cudnn.deterministic = before
 
 
-def _settled(settings: DistillSettings, device: torch.device, tell: Callable[[str], None]) -> DistillSettings:
-    """The settings with a precision that the machine has."""
+def _settled(
+    settings: DistillSettings, stopwatch: Stopwatch, tell: Callable[[str], None]
+) -> tuple[DistillSettings, torch.device]:
+    """The settings with a precision that the machine has, and its device."""
+    if not isinstance(settings, DistillSettings):
+        raise ValueError(f"distill takes DistillSettings, not {settings!r}")
+    device = resolve_device(settings.device)
     config, lacking = settings.config.settled(device)
     if lacking:
         tell(lacking)
-    return replace(settings, method_config=config)
+    with stopwatch.standing_still():  # Kernels are compiled once a machine, not once a set.
+        config.kernels(device)
+    return replace(settings, method_config=config), device
 
 
 def _suited(settings: DistillSettings, problem: Problem, tell: Callable[[str], None]) -> DistillSettings:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from reports.scores import HALVING, describe_score
 
 Row = Mapping[str, Any]
-_Value = TypeVar("_Value", float, tuple[float, float, float])
+_Value = TypeVar("_Value", float, tuple[float, ...])
 _STORED_AS = re.compile("proxy after ([0-9]{1,9}) epochs")
 
 
@@ -29,27 +29,23 @@ def places(rungs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     real images at .65, the last rung and its share at .36.)
     """
     begun: dict[str, int] = {}
-    ended: dict[str, int] = {}
     for number, worths in enumerate(rungs):
-        for name in worths:
-            begun.setdefault(name, number)
-            ended[name] = number
-    firsts = set(begun.values())
-    if len(firsts) < 2:
-        return {
-            name: number + share
-            for number, worths in enumerate(rungs)
-            for name, share in _beaten(worths).items()
-        }
+        begun |= {name: number for name in worths if name not in begun}
+    if len(set(begun.values())) > 1:
+        return _across_brackets(rungs, begun)
+    return {
+        name: number + share for number, worths in enumerate(rungs) for name, share in _beaten(worths).items()
+    }
+
+
+def _across_brackets(rungs: Sequence[Mapping[str, float]], begun: Mapping[str, int]) -> dict[str, float]:
+    """See `places`; `begun`: the rung at which each architecture began."""
+    ended = {name: number for number, worths in enumerate(rungs) for name in worths}
     left_behind: dict[str, float] = {}
-    for first in firsts:
-        bracket = {
-            name: (float(ended[name]), rungs[ended[name]][name], 0.0)
-            for name in begun
-            if begun[name] == first
-        }
-        left_behind |= _beaten(bracket)
-    found: dict[str, tuple[float, float, float]] = {}
+    for first in set(begun.values()):
+        bracket = [name for name in begun if begun[name] == first]
+        left_behind |= _beaten({name: (float(ended[name]), rungs[ended[name]][name]) for name in bracket})
+    found: dict[str, tuple[float, ...]] = {}
     for number, worths in enumerate(rungs):
         stopped = {name: worths[name] for name, last in ended.items() if last == number}
         shares, in_order = sorted(left_behind[name] for name in stopped), sorted(stopped.values())

@@ -17,8 +17,8 @@ def test_epochs_among_the_settings_of_a_training_are_its_epochs(tmp_path: Path) 
     assert replace(asked, training={"epochs": 5, "momentum": 0.5}).epochs == 5
 
 
-def test_a_set_may_be_given_in_place_of_its_folder(settings: SearchSettings) -> None:
-    assert replace(settings, synthetic=load(settings.synthetic)) == settings
+def test_a_set_may_be_given_in_place_of_its_folder(quick: SearchSettings) -> None:
+    assert replace(quick, synthetic=load(quick.synthetic)) == quick
 
 
 def test_only_settings_are_taken() -> None:
