@@ -19,7 +19,7 @@ from distill.settings import DistillSettings, resolve_device
 from distill.shards import Shard
 from distill.sources import load_dataset
 from distill.synthetic import SyntheticSet
-from distill.target import LATER, check_target, sweep, write_set
+from distill.target import LATER, check_target, is_begun, sweep, write_set
 
 
 def distill(
@@ -52,7 +52,10 @@ def distill(
     settings, device = _settled(settings, stopwatch, tell)
     out = settings.out
     finished = functools.partial(check_target, out, settings.resolved(), resume=resume, overwrite=overwrite)
+    if is_begun(out):  # If by a process that is still at it, that is to be told before anything is read.
+        lock_folder(out, "distillation").close()
     if found := finished():
+        tell("it is finished already")
         return _of_the_same_data(found, settings)
     data, problem, held_out = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)

@@ -21,10 +21,13 @@ _LONGEST_NAME = 120
 _WHOLE, _LONGEST_WHOLE = "architecture", 40
 """The column of names to be copied, which others make room for, and the longest for which they can."""
 _NEEDED = 12  # letters and lines of each other column, to be read
+_PIPED_WIDTH = 120
+"""Of tables in files and pipes, which have none of their own."""
 _PACE_SECONDS, _PACE_PIECES = 30.0, 8
 
 stderr = Console(stderr=True, highlight=False, emoji=False)
-stdout = Console(highlight=False, emoji=False, soft_wrap=True)
+_piped = not (sys.stdout and sys.stdout.isatty()) and "COLUMNS" not in os.environ
+stdout = Console(highlight=False, emoji=False, soft_wrap=True, width=_PIPED_WIDTH if _piped else None)
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """Progress as plain lines: speed and remaining time are those of work that was really done."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,15 @@ def test_lines_come_every_few_seconds_and_at_the_end(
         "work: 80/100  4.00/s, ETA 0:05  loss 80",
         "work: 100/100  4.00/s, ETA 0:00  loss 100",
     ]
+
+
+def test_tables_in_pipes_are_wider_than_a_terminal_may_be() -> None:
+    program = "from atom_nas.terminal.console import stdout, table; table('t', ['x'], [['y' * 110]])"
+    plain = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    for environment, whole in ((plain, True), ({**plain, "COLUMNS": "60"}, False)):
+        command = [sys.executable, "-c", program]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        assert ("y" * 110 in shown) == whole
 
 
 def test_a_slow_start_is_forgotten(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

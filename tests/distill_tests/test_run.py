@@ -49,7 +49,9 @@ def test_resuming_gives_the_same_bytes_and_log(tmp_path):
 def test_a_finished_run_is_returned_by_resume_and_not_repeated(tmp_path):
     first = distill.distill(settings(tmp_path / "set"))
     stamp = (tmp_path / "set" / "card.json").stat().st_mtime_ns
-    again = distill.distill(settings(tmp_path / "set"), resume=True)
+    told = []
+    again = distill.distill(settings(tmp_path / "set"), resume=True, on_stage=told.append)
+    assert told == ["it is finished already"]
     assert torch.equal(first.images, again.images)
     assert (tmp_path / "set" / "card.json").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="seed differ"):
@@ -76,6 +78,9 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path):
 
 def test_unfinished_runs_are_no_artifacts(tmp_path):
     interrupted_after(1, settings=settings(tmp_path / "cut"))
+    told = "another distillation is writing to .*cut: wait"
+    with lock_folder(tmp_path / "cut", "distillation"), pytest.raises(ValueError, match=told):
+        distill.distill(settings(tmp_path / "cut"))
     with pytest.raises(ValueError, match="go on with --resume"):
         distill.load(tmp_path / "cut")
 
@@ -106,11 +111,6 @@ def test_kernels_are_compiled_at_no_sets_cost(tmp_path, monkeypatch):
     monkeypatch.setattr(load_method("dm").Config, "kernels", kernels)
     distill.distill(settings(tmp_path / "set"))
     assert asked[0]
-
-
-def test_only_settings_are_taken():
-    with pytest.raises(ValueError, match=r"distill takes DistillSettings, not \{'dataset': 'digits'\}"):
-        distill.distill({"dataset": "digits"})
 
 
 def test_validation_images_are_never_distilled_from(tmp_path):

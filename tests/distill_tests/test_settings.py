@@ -2,6 +2,7 @@
 
 import pytest
 
+import distill
 from distill.methods import load as load_method
 from distill.settings import DistillSettings
 
@@ -46,3 +47,8 @@ def test_the_config_is_of_the_method(tmp_path):
     ):
         DistillSettings(**asked)
     assert DistillSettings(**asked, method="dm").method_config is asked["method_config"]
+
+
+def test_only_settings_are_taken():
+    with pytest.raises(ValueError, match=r"distill takes DistillSettings, not \{'dataset': 'digits'\}"):
+        distill.distill({"dataset": "digits"})
