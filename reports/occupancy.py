@@ -24,25 +24,26 @@ CARD_SECONDS = "card_seconds"
 
 def with_card_seconds(run: Run) -> Run:
     """The run with `CARD_SECONDS` beside all its seconds, which they are for what a CPU has done."""
-    info, beside = run.info, [f":{name}" for name in run.info.estimators if name == EARLY_STOPPING]
-    with_proxy = ["", *(f":{name}" for name in info.estimators if name != EARLY_STOPPING)]
-    usual = share_of_card(run)
+    (search, beside), usual = _ends(run), share_of_card(run)
+    trained = _share(run.trials, beside, run.info.beside_wall_seconds, otherwise=usual)
     return replace(
         run,
-        trials=_with_shares(
-            _with_shares(run.trials, with_proxy, usual),
-            beside,
-            _share(run.trials, beside, info.beside_wall_seconds, otherwise=usual),
-        ),
-        reference=_shared(run.reference, info.reference_wall_seconds, usual),
-        confirmed=_shared(run.confirmed, info.confirm_wall_seconds, usual),
+        trials=_with_shares(_with_shares(run.trials, search, usual), beside, trained),
+        reference=_shared(run.reference, run.info.reference_wall_seconds, usual),
+        confirmed=_shared(run.confirmed, run.info.confirm_wall_seconds, usual),
     )
 
 
 def share_of_card(run: Run) -> float:
     """How much of a proxy trial's seconds counts as its own; 1 where one worker has the card, or none."""
-    with_proxy = ["", *(f":{name}" for name in run.info.estimators if name != EARLY_STOPPING)]
-    return _share(run.trials, with_proxy, run.info.search_wall_seconds, otherwise=1.0)
+    return _share(run.trials, _ends(run)[0], run.info.search_wall_seconds, otherwise=1.0)
+
+
+def _ends(run: Run) -> tuple[list[str], list[str]]:
+    """How the columns of seconds end of what is timed as the search, and of what trains beside it."""
+    names = list(run.info.estimators)
+    search = ["", *(f":{name}" for name in names if name != EARLY_STOPPING)]
+    return search, [f":{name}" for name in names if name == EARLY_STOPPING]
 
 
 def _shared(frame: pd.DataFrame, wall: float | None, usual: float) -> pd.DataFrame:

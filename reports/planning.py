@@ -203,7 +203,5 @@ def _check(correlation: float, confidence: float) -> None:
             f"-{LARGEST_CORRELATION:g} to {LARGEST_CORRELATION:g}"
         )
     if not 0 < confidence < 1:
-        percent = f"{confidence / 100:g}" if 1 < confidence < 100 else "0.95"
-        raise ValueError(
-            f"a confidence of {confidence:g} is none: give one between 0 and 1, such as {percent}"
-        )
+        meant = f"{confidence / 100:g}" if 1 < confidence < 100 else "0.95"
+        raise ValueError(f"a confidence of {confidence:g} is none: give one between 0 and 1, such as {meant}")
