@@ -161,7 +161,7 @@ class SearchSettings:
             object.__setattr__(self, name, None if where is None else Path(where))
         for name in _OPTIONS:
             object.__setattr__(self, name, _as_options(name, getattr(self, name)))
-        self._agree_on_epochs()
+        self._take_epochs()
         require_types(self)
         object.__setattr__(self, "space", search_spaces.resolve(self.space))
         self._complete(recipes.settings(self.space) if self.recipe else {})
@@ -204,16 +204,15 @@ class SearchSettings:
             elif said is None:
                 object.__setattr__(self, name, own)
 
-    def _agree_on_epochs(self) -> None:
-        """Have those that a group of settings names where epochs have a field of their own."""
+    def _take_epochs(self) -> None:
+        """Put those that a group of settings names where epochs have a field of their own."""
         for name, group in _EPOCHS.items():
-            said, epochs = getattr(self, name), (getattr(self, group) or {}).get("epochs")
-            if type(epochs) is not int or said == epochs:
-                continue
-            if said == type(self).__dataclass_fields__[name].default:
-                object.__setattr__(self, name, epochs)
-            elif not self.resume:  # Runs may have begun with both.
-                raise ValueError(f"{name} is {said}, and {group} has {epochs} epochs: leave one out")
+            options = getattr(self, group) or {}
+            if type(options.get("epochs")) is int:
+                object.__setattr__(self, name, options["epochs"])
+                object.__setattr__(
+                    self, group, {key: each for key, each in options.items() if key != "epochs"}
+                )
 
     @property
     def limits(self) -> dict[str, float]:

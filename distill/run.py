@@ -52,11 +52,8 @@ def distill(
     settings, device = _settled(settings, stopwatch, tell)
     out = settings.out
     finished = functools.partial(check_target, out, settings.resolved(), resume=resume, overwrite=overwrite)
-    if is_begun(out):  # If by a process that is still at it, that is to be told before anything is read.
-        lock_folder(out, "distillation").close()
-    if found := finished():
-        tell("it is finished already")
-        return _of_the_same_data(found, settings)
+    if found := _finished_before(finished, settings, tell):
+        return found
     data, problem, held_out = _pose(settings, device, tell)
     settings = _suited(settings, problem, tell)
     out.mkdir(parents=True, exist_ok=True)
@@ -84,6 +81,18 @@ def distill(
             images = methods.load(settings.method).distill(problem, settings.config, session)
         card = _card(settings, data, problem, session)
         return write_set(out, images, problem.labels, problem.preprocessing, card)
+
+
+def _finished_before(
+    finished: Callable[[], SyntheticSet | None], settings: DistillSettings, tell: Callable[[str], None]
+) -> SyntheticSet | None:
+    """The set, if it is finished; raises ValueError if another process is at it, before anything is read."""
+    if is_begun(settings.out):
+        lock_folder(settings.out, "distillation").close()
+    if (found := finished()) is None:
+        return None
+    tell("it is finished already")
+    return _of_the_same_data(found, settings)
 
 
 def _of_the_same_data(found: SyntheticSet, settings: DistillSettings) -> SyntheticSet:

@@ -58,7 +58,7 @@ def _scores(job: AnyJob, work: Work[AnyJob], device: torch.device) -> Mapping[st
     scores = work.scores(job, device)
     for name, value in scores.items():
         if not math.isfinite(value):
-            raise FloatingPointError(f"the score {name} is {value}")
+            raise FloatingPointError(f"{name} is {value}")
     return scores
 
 

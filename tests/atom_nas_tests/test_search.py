@@ -225,11 +225,6 @@ def test_other_settings_cannot_be_resumed(settings: SearchSettings) -> None:
         ({"samples": "20"}, "samples must be a whole number, not '20'"),
         ({"epochs": 2.5}, "epochs must be a whole number, not 2.5"),
         ({"repeats": True}, "repeats must be a whole number, not True"),
-        ({"epochs": 50, "training": {"epochs": 5}}, "epochs is 50, and training has 5 epochs: leave one out"),
-        (
-            {"confirm_epochs": 3, "confirm_training": {"epochs": 2}},
-            "confirm_training has 2 epochs: leave one",
-        ),
         (
             {"space_options": {"depth": {1, 2}}},
             r"space_options must hold numbers, text, .* not \{'depth': \{1",

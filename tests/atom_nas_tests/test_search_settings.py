@@ -14,7 +14,8 @@ def test_epochs_among_the_settings_of_a_training_are_its_epochs(tmp_path: Path) 
         synthetic=tmp_path, out=tmp_path, training={"epochs": 5}, reference_training={"epochs": 7}
     )
     assert (asked.epochs, asked.reference_epochs) == (5, 7)
-    assert replace(asked, training={"epochs": 5, "momentum": 0.5}).epochs == 5
+    assert replace(asked, epochs=6).epochs == 6
+    assert replace(asked, epochs=6, training={"epochs": 4, "momentum": 0.5}).epochs == 4
 
 
 def test_a_set_may_be_given_in_place_of_its_folder(quick: SearchSettings) -> None:

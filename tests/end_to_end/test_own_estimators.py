@@ -134,7 +134,7 @@ def test_what_it_fails_on_is_said(synthetic, here):
     ("name", "said"),
     [
         ("never", "it returns NoneType, not a number"),
-        ("undefined", "FloatingPointError: the score undefined is nan"),
+        ("undefined", "FloatingPointError: undefined is nan"),
     ],
 )
 def test_what_scores_nothing_is_refused_before_anything_is_trained(synthetic, here, name, said):
