@@ -75,8 +75,8 @@ class SearchSettings:
         reference_epochs: of the reference.
         reference_training: other fields of the reference's `TrainingConfig`.
         epochs: of the proxy.
-        training: other fields of the proxy's `TrainingConfig`; of batch_size see
-            `atom_nas.estimators.proxy.even_batch`.
+        training: other fields of the proxy's `TrainingConfig` (epochs, if among them, are the `epochs`; so it
+            is with the other trainings'); of batch_size see `atom_nas.estimators.proxy.even_batch`.
         repeats: trainings of each architecture as the proxy, that differ in the seed alone, and by
             early-stopping; scores are their means.
         unwhiten: of a whitened set train on the images as they were before, and on real ones that are not

@@ -183,6 +183,9 @@ def _show_runs(sections: "tuple[Section, ...]") -> None:
         ["run", "method", "Spearman", "95% interval", "n", "best 20% (n)"],
         rows,
     )
+    for row in sections[0].report.comparison or ():
+        if row.difference is not None and row.difference.value is None and row.difference.reason:
+            stdout.print(f"{row.name} is not compared: {row.difference.reason}", markup=False)
 
 
 def _unfinished(report: "Report") -> str | None:

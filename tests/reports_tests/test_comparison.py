@@ -199,7 +199,10 @@ def test_no_run_and_one_run_twice_are_refused(make_run: MakeRun) -> None:
         write_report([folder, folder / ".." / "run"])
 
 
-def test_runs_of_different_architectures_are_not_subtracted(make_run: MakeRun) -> None:
+@pytest.mark.usefixtures("without_drawing")
+def test_runs_of_different_architectures_are_not_subtracted(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = [make_run("atom"), make_run("elsewhere")]
     store = sqlite3.connect(runs[1] / "trials.sqlite")
     with store:
@@ -209,3 +212,5 @@ def test_runs_of_different_architectures_are_not_subtracted(make_run: MakeRun) -
     assert rows[1].spearman.n == 18
     assert rows[1].difference is not None
     assert rows[1].difference.reason == "no architectures in common"
+    show_essence(write_report(runs))
+    assert "elsewhere is not compared: no architectures in common" in capsys.readouterr().out
