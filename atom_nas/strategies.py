@@ -240,6 +240,9 @@ STRATEGIES: dict[str, tuple[type[StrategyConfig], str]] = {
     ),
 }
 
+STOPPING = tuple(name for name, (config, _) in STRATEGIES.items() if issubclass(config, HalvingConfig))
+"""Those that stop most trainings early."""
+
 LEARNING = ("evolution", "tpe")
 """Those whose proposals depend on the scores of earlier ones."""
 

@@ -1,7 +1,8 @@
 """Recipes: how a space's architectures are ranked unless the user says otherwise. One YAML file a space.
 
 A file holds a one-line `summary` and `settings`: fields of `atom_nas.settings.SearchSettings`, which takes
-them where they are left out. Spaces without a file of their own, users' ones among them, share one.
+them where they are left out. What it says of `stopped_early` is told to those who stop trainings early.
+Spaces without a file of their own, users' ones among them, share one.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from atom_nas.strategies import STOPPING
 
 if TYPE_CHECKING:
     from atom_nas.settings import SearchSettings
@@ -33,6 +36,12 @@ def settings(space: str) -> dict[str, Any]:
     """The settings that a space's recipe brings."""
     own = _read(space if space in names() else OTHERS)["settings"]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+
+
+def warning(space: str, strategy: str) -> str | None:
+    """Why a strategy does not suit a space, if that is known."""
+    said = _read(space).get("stopped_early") if strategy in STOPPING and space in names() else None
+    return None if said is None else str(said)
 
 
 def followed(chosen: "SearchSettings") -> dict[str, Any]:

@@ -28,6 +28,8 @@ def _show_recipe(settings: "SearchSettings") -> None:
         said = {name: " + ".join(v) if isinstance(v, tuple) else v for name, v in taken.items()}
         brought = ", ".join(f"{name} {value}" for name, value in said.items())
         say(f"recipe of {settings.space}: {brought} (what you give counts for more)")
+    if (reason := recipes.warning(settings.space, settings.strategy)) and not settings.resume:
+        say(f"warning: {settings.strategy} does not suit {settings.space}: {reason}")
 
 
 class _StageBars:

@@ -17,6 +17,7 @@ from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
 from atom_nas.search_plan import prepare
 from atom_nas.settings import SearchSettings
+from atom_nas.terminal.searching import _show_recipe
 from atom_nas.trials import TrialStore
 from atom_nas.workload import TrialJob, Workload
 from search_spaces import SPACES
@@ -52,6 +53,22 @@ def test_what_is_not_said_is_as_in_the_recipe(tmp_path: Path) -> None:
     )
     assert (said.score, said.epochs) == ("validation_loss", 7)
     assert said.training == {**own["training"], "learning_rate": 0.5}
+
+
+def test_where_stopping_early_is_known_to_harm_that_is_told(
+    quick: SearchSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for space, strategy, told in (
+        ("nasbench201", "successive-halving", True),
+        ("nasbench201", "asha", True),
+        ("nasbench201", "random", False),
+        ("convnet", "hyperband", False),
+        ("hub:darts", "hyperband", False),
+    ):
+        _show_recipe(replace(quick, space=space, strategy=strategy, space_options={}))
+        assert (f"{strategy} does not suit {space}: the first epochs" in capsys.readouterr().err) == told
+    _show_recipe(replace(quick, space="nasbench201", strategy="asha", space_options={}, resume=True))
+    assert "suit" not in capsys.readouterr().err
 
 
 def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:

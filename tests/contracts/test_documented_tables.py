@@ -9,6 +9,9 @@ import pytest
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DECAY, ACCURACY = "training_loss_decay", "validation_accuracy"
+HALVED, FEWER_HALVED = (
+    f"{file}.csv:successive_halving" for file in ("convnets-halved", "convnets-trainings-halved")
+)
 RECIPE = (
     "loss decay five times, validation accuracy, SynFlow, NASWOT, Jacobian covariance, ZiCo: mean of ranks"
 )
@@ -50,10 +53,17 @@ def documented(name: str) -> str:
         },
         {
             "all to the end": f"convnets-random.csv:{ACCURACY}",
-            "`successive-halving`": "convnets-halved.csv:successive_halving_place",
+            "`successive-halving`": f"{HALVED}_place",
+            "`successive-halving`, rate by steps": f"{HALVED}_step_place",
+            "`successive-halving`, rate by a cosine": f"{HALVED}_cosine_place",
             "`asha`": "convnets-halved.csv:asha_place",
             "`hyperband`": "convnets-halved.csv:hyperband_place",
             "100 images, all to the end": f"convnets-random-10.csv:{ACCURACY}",
+        },
+        {
+            "all to the end": "convnets-trainings.csv:random50_epochs20_batch32_rate0.02",
+            "`successive-halving`": f"{FEWER_HALVED}_onecycle_place",
+            "`successive-halving`, rate by a cosine": f"{FEWER_HALVED}_cosine_place",
         },
     ],
 )
