@@ -149,7 +149,7 @@ def test_a_score_that_most_networks_have_is_not_refused(synthetic, here):
         "import math\nfrom torch import nn\n"
         "def gains(network, images, labels):\n"
         "    norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]\n"
-        "    return float(norms[0].weight.sum())\n"
+        "    return float(norms[0].weight.detach().sum())\n"
     )
     words = ["search", synthetic, *QUICK, "--samples", 3, "--estimators", "own.py:gains"]
     done(*words, "--out", here / "run")
