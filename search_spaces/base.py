@@ -6,7 +6,7 @@ import difflib
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -149,6 +149,16 @@ def first_fitting(space: Space, image_shape: ImageShape) -> Architecture:
     raise ValueError(f"no architecture of the space {space.name!r} fits images of shape {image_shape}")
 
 
+def nearest(name: str, known: Sequence[str], *, most: int = 3, cutoff: float = 0.5) -> list[str]:
+    """What somebody who typed `name` may have meant, best first: that whose initials it is (`lr`:
+    `learning_rate`), and those whose share of letters in common (difflib's ratio) reaches `cutoff`."""
+    spelled = [
+        each for each in known if "_" in each and "".join(word[:1] for word in each.split("_")) == name
+    ]
+    like = difflib.get_close_matches(name, known, n=most, cutoff=cutoff)
+    return list(dict.fromkeys([*spelled, *like]))[:most]
+
+
 def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
     """Return `name` if it is one of `allowed`.
 
@@ -164,6 +174,6 @@ def choose(kind: str, name: str, allowed: Iterable[str]) -> str:
         return name
     if not known:
         raise ValueError(f"unknown {kind} {name!r}: there are none")
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = nearest(name, known)
     hint = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
     raise ValueError(f"unknown {kind} {name!r}: {hint}allowed: {', '.join(known)}")

@@ -1,6 +1,5 @@
 """What `atom-nas list` shows; everything is read from the registries and from what their classes say."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -251,8 +250,10 @@ def narrowed(sheets: Sequence[Sheet], name: str) -> list[Sheet]:
         if rows:
             found.append(replace(sheet, rows=rows))
     if not found:
+        from atom_nas.names import nearest
+
         there = [row[0] for sheet in sheets for row in sheet.rows]
-        near = difflib.get_close_matches(name.lower(), there, n=1)
+        near = nearest(name.lower(), there, most=1, cutoff=0.6)
         meant = f"did you mean {near[0]}? Or " if near else ""
         raise ValueError(f"nothing there is called {name!r}: {meant}leave it out to see all")
     return found

@@ -42,6 +42,7 @@ def test_a_list_can_be_narrowed():
     assert "evaluate (--set)" not in whole
     assert "nothing there is called 'nonsense': leave it out" in refused("list", "settings", "nonsense")
     assert "did you mean atom? Or leave it out" in refused("list", "methods", "atm")
+    assert "did you mean weight_decay? Or leave it out" in refused("list", "settings", "wd")
 
 
 def test_distill_writes_the_artifact(synthetic):
@@ -209,6 +210,7 @@ BASE = ("distill", "--dataset", "digits", "--ipc", "1")
         (("distill", "--dataset", "digits", "--ipc", "500"), "ipc 500 is more than class"),
         (("distill", "--dataset", "digits", "--ipc", "0"), "ipc must be at least 1"),
         ((*BASE, "--set", "learning_rat=1"), "did you mean 'learning_rate'"),
+        ((*BASE, "--set", "lr=1"), "did you mean 'learning_rate'?"),
         ((*BASE, "--set", "learning_rate=fast"), "learning_rate"),
         ((*BASE, "--set", "learning_rate"), "KEY=VALUE"),
         ((*BASE, "--set", "precision=int8"), "precision"),
