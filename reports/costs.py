@@ -9,7 +9,7 @@ from reports.document import RulerCosts, StageSeconds
 from reports.occupancy import CARD_SECONDS
 from reports.runs import Run
 from reports.savings import Costs
-from reports.scores import COUNTED, EARLY_STOPPING
+from reports.scores import COUNTED, EARLY_STOPPING, SEES_NO_IMAGE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ NO_REFERENCE_COST = {
 
 
 def seconds_each(run: Run, score: str) -> float | None:
-    """Mean compute-seconds an architecture that a score takes; None where that is not known.
+    """Mean compute-seconds a network that a score takes; None where that is not known.
 
     A combination takes what its scores take together, each estimator once; a fitted one the reference too,
     for some architectures or all, so that there is no one number.
@@ -34,8 +34,19 @@ def seconds_each(run: Run, score: str) -> float | None:
     else:
         sources = {_source(run, component) for component in combined.components}
     spent, _ = compute_seconds(run)
-    total = sum(float(run.trials[spent + source].mean()) for source in sources if source is not None)
+    columns = [spent + source for source in sources if source is not None]
+    total = sum(float(by_network(run, run.trials, column).mean()) for column in columns)
     return None if math.isnan(total) else total
+
+
+def by_network(run: Run, trials: pd.DataFrame, seconds: str) -> pd.Series:
+    """Of each network, by its first name, what its costliest name took.
+
+    One of its names is trained for all of them, not always one that has a reference too; what is scored by
+    each of its names need have been scored by one.
+    """
+    same = run.info.same
+    return trials[seconds].groupby([same.get(name, name) for name in trials["architecture"]]).max()
 
 
 def _source(run: Run, score: str) -> str | None:
@@ -81,7 +92,7 @@ def _looks_at_set(run: Run, estimator: str) -> bool:
     if estimator == "proxy":
         return True
     info = run.info.estimators.get(estimator)
-    return estimator != EARLY_STOPPING and (info is None or info.images != "real")
+    return estimator not in (EARLY_STOPPING, *SEES_NO_IMAGE) and (info is None or info.images != "real")
 
 
 def other_costs(run: Run, score: str) -> RulerCosts | None:
@@ -102,7 +113,7 @@ def other_costs(run: Run, score: str) -> RulerCosts | None:
 
 
 def measured_costs(run: Run, score: str) -> Costs:
-    """What was spent to rank by a score, on the reference, and on the architectures that have both."""
+    """What was spent to rank by a score, on the reference, and on the networks that have both."""
     kind = run.info.reference.kind
     spent, distill = compute_seconds(run)
     distill = distill if uses_set(run, score) else 0.0
@@ -116,14 +127,13 @@ def measured_costs(run: Run, score: str) -> Costs:
             no_reference=NO_REFERENCE_COST[kind],
         )
     done = [frame[frame["status"] == "done"] for frame in (trials, run.reference)]
-    both = done[0].merge(done[1], on="architecture", suffixes=("_proxy", "_real"))
+    ranked, real = (by_network(run, frame, spent) for frame in done)
+    both = ranked.index.intersection(real.index)
     return Costs(
         distill_seconds=distill,
         proxy_seconds=proxy,
         reference_seconds=run.reference[spent].tolist(),
-        paired_seconds=list(
-            zip(both[f"{spent}_proxy"].tolist(), both[f"{spent}_real"].tolist(), strict=True)
-        ),
+        paired_seconds=list(zip(ranked[both].tolist(), real[both].tolist(), strict=True)),
     )
 
 

@@ -44,7 +44,7 @@ class ScoreReport(_Part):
 
     recorded: successful trials that hold the score. tied: how many of the n compared share their value with
     another. kept: precision@k and recall@k. pick: regret; null with fewer than 3 pairs. seconds_each: mean
-    compute-seconds an architecture to get the score; 0 for what is counted without training. weighted_tau:
+    compute-seconds a network to get the score; 0 for what is counted without training. weighted_tau:
     agreement that counts most at the top, see weighted_tau.py. difference: to the score that ranks, null for
     that one itself. combination: not recorded but made of other scores, see `Report.combinations`.
     """

@@ -29,7 +29,7 @@ _AROUND = 1.05
 
 @dataclass(frozen=True, kw_only=True)
 class Ruler:
-    """One ruler: mean compute-seconds an architecture, Spearman with its interval, and whether no other is as
+    """One ruler: mean compute-seconds a network, Spearman with its interval, and whether no other is as
     cheap and better."""
 
     label: str
@@ -87,7 +87,7 @@ def draw(shown: Sequence[Ruler], reference_seconds: float | None) -> Figure:
     lows = [ruler.value if ruler.low is None else ruler.low for ruler in shown]
     axes.set(xlim=(FREE / 1.5, longest * 60), ylim=(min(0.0, *lows) - 0.03, 1.03))
     axes.set_xlabel(
-        "compute-seconds an architecture (left edge: counted, not computed)\nblue: none as cheap is better"
+        "compute-seconds a network (left edge: counted, not computed)\nblue: none as cheap is better"
     )
     axes.set_ylabel("Spearman with the reference (line: 95% interval)")
     axes.set_title("What each ruler costs, and how far it can be trusted", fontweight="bold")

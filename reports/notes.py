@@ -310,7 +310,7 @@ def _subset(savings: Savings) -> str | None:
         plural(savings.reference_trials, "reference trial"),
     )
     return (
-        f"Speed-up and break-even are measured on the {plural(savings.pairs, 'architecture')} that succeeded "
+        f"Speed-up and break-even are measured on the {plural(savings.pairs, 'network')} that succeeded "
         f"in both ways ({proxy}, {reference})."
     )
 

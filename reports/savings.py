@@ -17,7 +17,7 @@ class Costs:
         distill_seconds: wall seconds of making the synthetic set; None where not recorded.
         proxy_seconds: seconds of every proxy trial, failed ones too: they were paid for.
         reference_seconds: seconds of every real trial; None where the reference was not trained here.
-        paired_seconds: (proxy, reference) seconds of the architectures that succeeded in both.
+        paired_seconds: (proxy, reference) seconds of the networks that succeeded in both, each once.
         no_reference: why `reference_seconds` is None.
     """
 
@@ -33,8 +33,8 @@ class Savings:
     """Compute-seconds (sums of trial seconds) and what follows; None where unknown, `reason` says why.
 
     Attributes:
-        pairs: architectures measured in both ways, on which all that follows rests.
-        proxy_seconds_each, reference_seconds_each: mean seconds an architecture, over the pairs.
+        pairs: networks measured in both ways, on which all that follows rests.
+        proxy_seconds_each, reference_seconds_each: mean seconds a network, over the pairs.
         speedup_search: reference / proxy seconds over the pairs, distillation left out.
         speedup_total: reference / (distillation + proxy) seconds over the pairs.
         break_even_architectures: distill_seconds / (reference_seconds_each - proxy_seconds_each); from the

@@ -47,6 +47,8 @@ SCORES: dict[str, Score] = {
     "seconds": Score("seconds of the proxy trial"),
     "peak_memory_mb": Score("peak memory of the proxy trial"),
 }
+SEES_NO_IMAGE = ("synflow",)
+"""Training-free scores that ask of images only their shape."""
 COUNTED = ("parameters", "flops")
 """What is counted on the untrained network, at next to no cost."""
 MEASUREMENTS = ("seconds", "peak_memory_mb")

@@ -219,7 +219,7 @@ def _costs(report: Report) -> tuple[str, str, str, Figure]:
         proxy, reference = (
             savings.pairs * each for each in (savings.proxy_seconds_each, savings.reference_seconds_each)
         )
-        title = f"{formatting.plural(savings.pairs, 'architecture')}, measured both ways"
+        title = f"{formatting.plural(savings.pairs, 'network')}, measured both ways"
     else:
         proxy, reference = savings.proxy_seconds, None
         title = formatting.plural(savings.proxy_trials, "architecture")

@@ -31,8 +31,8 @@ TRAINED_BESIDE: dict[str, str] = {
 AS_PROXY = ("proxy", *TRAINED_BESIDE)
 """Trained by the proxy's settings, on networks of its space, as often."""
 SCORED_ONCE = (*AS_PROXY, "real")
-"""By these, architectures that are the same network are scored once. Not by what is training-free, which may
-count units in parts without effect; nor where networks are kept: their weights are that name's own."""
+"""By these, architectures that are the same network are scored once. Not by what is training-free, which
+takes little and may count what is without effect; nor where networks are kept, by whose name weights go."""
 
 ESTIMATORS: dict[str, str] = {
     "proxy": "always: train on the synthetic set, score on real validation images",

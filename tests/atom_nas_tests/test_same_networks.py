@@ -153,7 +153,7 @@ def test_what_an_earlier_session_trained_is_not_trained_again(
 
 
 def test_what_is_kept_or_counted_by_name_is_of_the_name(settings: SearchSettings) -> None:
-    """A dead end's units count for NASWOT as published; confirmed weights fit the network of their name."""
+    """Initial weights are a name's own, by which NASWOT differs; what is confirmed fits its name."""
     kept = {"reference": "none", "confirm": 1, "confirm_epochs": 1}
     run = listed(settings, "run", SAME, estimators=("naswot",), **kept)
     run_search(run)

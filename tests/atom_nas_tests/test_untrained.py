@@ -111,6 +111,32 @@ def test_naswot_counts_units_that_agree() -> None:
         naswot.measure(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).double(), IMAGES, LABELS)
 
 
+class WithDeadEnd(nn.Module):
+    """A network of which some units lead nowhere, called twice, the second time for the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.first, self.dead, self.last = nn.Conv2d(1, 3, 3), nn.Conv2d(1, 8, 3), nn.Linear(48, 3)
+        self.activation, self.other = nn.ReLU(), nn.ReLU()
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.other(self.dead(images))
+        self.activation(self.dead(images))
+        return self.last(self.activation(self.first(images)).flatten(1))
+
+
+def test_naswot_leaves_out_units_that_lead_nowhere() -> None:
+    model = WithDeadEnd()
+    living = nn.Sequential(model.first, nn.ReLU(), nn.Flatten(), model.last)
+    expected = naswot.measure(living, IMAGES, LABELS)
+    assert naswot.measure(model, IMAGES, LABELS) == expected
+    codes = [(layer(IMAGES).flatten(1) > 0).double() for layer in (model.first, model.dead)]
+    kernel = sum(code @ code.T + (1 - code) @ (1 - code).T for code in codes)
+    assert float(torch.linalg.slogdet(kernel).logabsdet) > expected + 1
+
+
 def test_jacov_is_of_the_correlations_of_the_jacobian() -> None:
     model = network(nn.Sigmoid())
     rows = [

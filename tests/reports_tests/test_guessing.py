@@ -9,6 +9,7 @@ import pytest
 from atom_nas.terminal.summary import show_essence
 from reports import write_report
 from reports.analysis import analyse
+from reports.costs import measured_costs
 from reports.document import Report
 from reports.runs import read_run
 
@@ -158,6 +159,16 @@ def test_distilling_counts_for_rulers_that_look_at_its_images(
     assert "core-seconds: synflow 40.0 s, reference" in capsys.readouterr().out
     show_essence(synthetic)
     assert "s, zico 40.0 s, reference" in capsys.readouterr().out
+
+
+def test_distilling_counts_for_nothing_where_only_the_shape_of_images_counts(make_run: Any) -> None:
+    run = make_run(estimators={"synflow": {"images": "synthetic"}, "zico": {"images": "synthetic"}})
+    with sqlite3.connect(run / "trials.sqlite") as store:
+        store.execute(ADD, {"name": "synflow", "each": 2.0})
+        store.execute(ADD, {"name": "zico", "each": 2.0})
+    store.close()
+    found = [measured_costs(read_run(run), score).distill_seconds for score in ("synflow", "zico")]
+    assert found == [0.0, 100.0]
 
 
 @pytest.mark.usefixtures("without_drawing")

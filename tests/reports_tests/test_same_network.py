@@ -17,9 +17,11 @@ from reports.bootstrap import resample_blocks, spearman_difference, spearman_int
 from reports.combining import FEWEST, out_of_fold
 from reports.comparison import compare_runs
 from reports.correlation import number_networks, spearman, spearman_p_value
+from reports.costs import measured_costs, seconds_each
 from reports.noise import measure_noise
 from reports.ranking import ruler_scores
 from reports.rulers import compare_rulers
+from reports.savings import measure_savings
 from reports.scores import FITTED, repeat_of
 from reports.selection import top_networks
 from reports.weighted_tau import weighted_tau_interval
@@ -256,6 +258,26 @@ def test_nothing_is_measured_of_names_that_were_not_trained(named: Make) -> None
         assert known.sum() == 40
         assert set(run.trials["architecture"][~known]) == set(run.info.same)
     assert ruler_scores(run, "validation_accuracy").notna().all()
+
+
+def test_costs_are_those_of_networks_whichever_names_have_a_reference(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path
+) -> None:
+    """Ten networks of two names: the first pays for the proxy, the second has the reference."""
+    scores = {"validation_accuracy": 0.5, "synflow": 1.0}
+    firsts, seconds = [f"a{i}" for i in range(10)], [f"b{i}" for i in range(10)]
+    proxy = [trial(name, scores, seconds=4.0) for name in firsts]
+    proxy += [trial(name, scores, seconds=0.01) for name in seconds]
+    real = [trial(name, {"test_accuracy": 0.5}, seconds=20.0) for name in seconds]
+    described = info(same=dict(zip(seconds, firsts, strict=True)))
+    run = read_run(fabricated(proxy, real, described).write(tmp_path / "run"))
+    savings = measure_savings(measured_costs(run, "validation_accuracy"))
+    assert (savings.pairs, savings.proxy_seconds_each, savings.reference_seconds_each) == (10, 4.0, 20.0)
+    assert savings.speedup_search == 5.0
+    assert savings.speedup_total == 200.0 / (100.0 + 40.0)
+    assert savings.break_even_architectures == 100.0 / 16.0
+    assert savings.proxy_seconds == pytest.approx(40.1)
+    assert seconds_each(run, "validation_accuracy") == 4.0
 
 
 def reports_of(folders: Sequence[Path]) -> tuple[list[Any], list[Report]]:
