@@ -11,6 +11,7 @@ from atom_nas import estimators
 from atom_nas.estimators.base import Estimator, SearchData, configure
 from atom_nas.estimators.confirm import ConfirmConfig, ConfirmEstimator
 from atom_nas.estimators.proxy import even_batch
+from atom_nas.estimators.real import RECIPE
 from distill.training import TrainingConfig
 from search_spaces import is_own
 
@@ -50,9 +51,11 @@ def settle_trainings(
     """
     reference = confirm = None
     if settings.reference_kind == "real":
-        reference = _training(settings.reference_training, settings.reference_epochs, dataset)
+        options = {**RECIPE, **settings.reference_training}
+        reference = _training(options, settings.reference_epochs, dataset)
     if settings.confirm:
-        confirm = _training(settings.confirm_training, settings.confirm_epochs, dataset)
+        options = {**RECIPE, **settings.confirm_training}
+        confirm = _training(options, settings.confirm_epochs, dataset)
     proxy, reason = _as_proxy(settings, images, dataset).settled(device)
     settled = [each.settled(device) if each else (None, None) for each in (reference, confirm)]
     reasons = [why for why in (reason, *(why for _, why in settled)) if why]

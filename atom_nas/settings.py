@@ -73,7 +73,7 @@ class SearchSettings:
         reference_samples: train the reference of a seeded subset of this many architectures; None: of all.
         reference_images: train the reference on a subset of this many real images; None: on all.
         reference_epochs: of the reference.
-        reference_training: other fields of the reference's `TrainingConfig`.
+        reference_training: fields of the reference's `TrainingConfig` in place of `estimators.real.RECIPE`'s.
         epochs: of the proxy.
         training: other fields of the proxy's `TrainingConfig` (epochs, if among them, are the `epochs`; so it
             is with the other trainings'); of batch_size see `atom_nas.estimators.proxy.even_batch`.
@@ -85,7 +85,7 @@ class SearchSettings:
         confirm: train so many of the best on the real images, and keep their weights; None: none.
         confirm_images: train those on a subset of this many real images; None: on all.
         confirm_epochs: of these trainings.
-        confirm_training: other fields of their `TrainingConfig`.
+        confirm_training: other fields of their `TrainingConfig`; left out, they are the reference's.
         estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
         training_free: fields of `atom_nas.estimators._untrained.UntrainedConfig`: which minibatch the
             training-free ones of them look at.
@@ -107,7 +107,8 @@ class SearchSettings:
         data_dir: where datasets are kept; None: the default folder.
         resume: go on with the interrupted run in `out`.
         command: the command line, for the record.
-        recipe: False: leave the recipe out; the proxy is then trained as the reference is, for 100 epochs.
+        recipe: False: leave the recipe out; the proxy is then trained by `TrainingConfig`'s defaults, for 100
+            epochs.
     Raises:
         ValueError: a setting is wrong.
     """

@@ -32,7 +32,6 @@ def search_plan(out: Path, *, seed: int, device: str, workers: int | None, comma
         strategy="random",
         reference="real",
         reference_epochs=6,
-        reference_training={"batch_size": 50},
         workers=workers,
         seed=seed,
         device=device,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from atom_nas.estimators.base import SearchData, configure, read_scores
-from atom_nas.estimators.real import RealConfig, RealEstimator
+from atom_nas.estimators.real import RECIPE, RealConfig, RealEstimator
 from distill.leg import Clock, Leg, train_kept
 from distill.training import TrainingConfig, TrainingRecord, train
 
@@ -25,10 +25,10 @@ class ConfirmConfig(RealConfig):
     """How the confirmation trains; what it scores on is said by `RealConfig`.
 
     Attributes:
-        training: of every network on the real images; `EPOCHS` epochs of the field's recipe by default.
+        training: of every network on the real images; `EPOCHS` epochs by the reference's recipe by default.
     """
 
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=EPOCHS))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(epochs=EPOCHS, **RECIPE))
 
 
 class ConfirmEstimator(RealEstimator):

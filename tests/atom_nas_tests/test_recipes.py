@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 import atom_nas
 from atom_nas import recipes
 from atom_nas.config import construct
+from atom_nas.estimators.confirm import ConfirmConfig
 from atom_nas.estimators.proxy import even_batch
+from atom_nas.estimators.real import RealConfig
 from atom_nas.resuming import search_settings
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
@@ -20,6 +22,7 @@ from atom_nas.settings import SearchSettings
 from atom_nas.terminal.searching import _show_recipe
 from atom_nas.trials import TrialStore
 from atom_nas.workload import TrialJob, Workload
+from distill.training import TrainingConfig
 from search_spaces import SPACES
 from search_spaces.nasbench201 import CellSpace
 
@@ -120,6 +123,19 @@ def test_the_proxy_trains_as_was_said(quick: SearchSettings) -> None:
     for own in ({"epochs": 7}, {"training": {"epochs": 7}}, {"epochs": 9, "training": {"epochs": 7}}):
         plan = prepare(replace(quick, **{"training": {}, **halved, **own}))
         assert plan.epochs == plan.proxy.settings()["training"]["epochs"] == 7
+
+
+def test_real_images_are_trained_on_by_a_recipe_of_their_own(quick: SearchSettings) -> None:
+    recipe = {"batch_size": 32, "learning_rate": 0.02, "schedule": "onecycle"}
+    for given in ({}, {"schedule": "cosine", "momentum": 0.5}):
+        plan = prepare(replace(quick, confirm=1, reference_training=given))
+        assert plan.reference
+        assert plan.confirm
+        trained, kept = (each.settings()["training"] for each in (plan.reference, plan.confirm))
+        assert {**trained, **recipe, **given} == trained
+        assert {**kept, **recipe} == kept
+    assert asdict(RealConfig().training) == asdict(TrainingConfig(epochs=30, **recipe))
+    assert asdict(ConfirmConfig().training) == asdict(TrainingConfig(epochs=100, **recipe))
 
 
 def test_networks_of_the_proxy_are_smaller_and_counted_whole() -> None:
