@@ -335,3 +335,8 @@ def test_failed_architectures_have_no_place(
     assert summary.failed == len(failed) == told[-1].failed == len(failing)
     assert told[-1].done == told[-1].total  # of all that failed but one, fewer go on than was thought
     assert all(trial.scores == {} and "no number" in (trial.reason or "") for trial in failed)
+
+
+def test_of_equals_the_one_proposed_first_goes_on() -> None:
+    steps = finished(Race(AshaConfig(eta=2, slots=1), (1, 2), ["z", "a"]), lambda _: 1.0)
+    assert "".join(f"{step.network}{step.rung}" for step in steps) == "z0a0z1"

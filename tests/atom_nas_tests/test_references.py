@@ -4,14 +4,18 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trial_helpers import trial
 
 from atom_nas.references import ReferenceCache, cache_folder
+from atom_nas.search import SearchSettings, run_search
 from atom_nas.trials import Trial
 
+CELL = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
 KEY = {"dataset": "sha256:0", "estimator": {"epochs": 3}, "seed": 0}
 
 
@@ -100,3 +104,19 @@ def test_a_cache_that_fails_later_is_one_warning() -> None:
         cache.add(real("a"))
     cache.add(real("b"))
     assert cache.get("real", "b") is None
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize(
+    "changes", [{"seed": 40}, {"space_options": {"cells": 1, "channels": 2}}], ids=["seed", "skeleton"]
+)
+def test_networks_of_other_seeds_and_skeletons_are_told_apart(
+    quick: SearchSettings, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"architecture\n{CELL}\n")
+    cells: dict[str, Any] = {"space": "nasbench201", "space_options": {"cells": 1, "channels": 4}}
+    first = replace(quick, architectures=listed, samples=None, epochs=1, **cells)
+    run_search(first)
+    assert run_search(replace(first, out=tmp_path / "again")).cached == 1
+    assert run_search(replace(first, out=tmp_path / "other", **changes)).cached == 0

@@ -77,3 +77,10 @@ def test_text_forms_fit_a_line():
     data = dataset([3, 3])
     assert repr(data) == "RealDataset(toy, 2 classes, 6 training and 4 test images 1x4x4)"
     assert repr(data.train) == "Split(images (6, 1, 4, 4))"
+
+
+def test_labels_are_part_of_the_fingerprint():
+    relabelled, tested = dataset([3, 3]), dataset([3, 3])
+    relabelled.train.labels[0] = 1
+    tested.test.labels[0] = 1
+    assert len({data.fingerprint for data in (dataset([3, 3]), relabelled, tested)}) == 3

@@ -37,3 +37,25 @@ def test_no_images_to_test_on_are_not_the_test_split(synthetic):
     empty = real.test.take(torch.tensor([], dtype=torch.int64))
     with pytest.raises(ValueError, match="there are no images to test on"):
         Evaluator(synthetic, real, config=TrainingConfig(), seed=0, device=torch.device("cpu"), test=empty)
+
+
+def test_repeats_differ_in_seed_and_random_images_and_see_none_that_were_held_out(synthetic, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "distill.evaluation.train",
+        lambda _, images, labels, *, seed, **__: seen.append((images, labels, seed)),
+    )
+    real = synthetic.real_dataset()
+    evaluator = Evaluator(
+        synthetic, real, config=TrainingConfig(epochs=1), seed=0, device=torch.device("cpu")
+    )
+    for repeat in (0, 1, 1):
+        evaluator.accuracy("random", "convnet2", repeat)
+    (first, _, one), (second, _, two), (again, labels, _) = seen
+    assert one != two
+    assert not torch.equal(first, second)
+    assert torch.equal(second, again)
+    fit, _ = synthetic.split_real(real)
+    images = [tuple(image.flatten().tolist()) for image in synthetic.preprocessing(fit.images)]
+    known = dict(zip(images, fit.labels.tolist(), strict=True))
+    assert [known.get(tuple(image.flatten().tolist())) for image in again] == labels.tolist()

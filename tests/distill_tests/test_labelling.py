@@ -242,3 +242,15 @@ def test_exports_have_the_soft_labels(soft, tmp_path):
         assert np.array_equal(archive["soft_labels"], soft.soft_labels.numpy())
     tensors = torch.load(export(soft, "pt", tmp_path / "set.pt"), weights_only=True)
     assert torch.equal(tensors["soft_labels"], soft.soft_labels)
+
+
+def test_teachers_of_another_seed_are_not_taken_up(plain, real, tmp_path):
+    def stop(done):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label(plain, real, tmp_path / "soft", LabelConfig(training=TRAINING), device=CPU, on_epoch=stop)
+    one = LabelConfig(training=TRAINING, seed=1)
+    other, straight = (label(plain, real, tmp_path / name, one, device=CPU) for name in ("soft", "straight"))
+    assert torch.equal(other.soft_labels, straight.soft_labels)

@@ -113,3 +113,27 @@ def test_p_values_of_more_pairs_agree_with_scipy() -> None:
         assert p.method == method
         assert p.value == pytest.approx(scipy.stats.spearmanr(x, y).pvalue, abs=tolerance)
         assert p == spearman_p_value(x, y, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("n", "method"), [(8, "exact"), (9, "monte-carlo"), (29, "monte-carlo"), (30, "t-approximation")]
+)
+def test_which_way_a_p_value_is_found_follows_from_the_pairs(n: int, method: str) -> None:
+    y = np.random.default_rng(0).permutation(n)
+    found = spearman_p_value(np.arange(n), y, rng=np.random.default_rng(0))
+    assert found is not None
+    assert found.method == method
+
+
+def test_a_sampled_p_value_is_never_zero() -> None:
+    x = np.arange(20.0)
+    found = spearman_p_value(x, x, rng=np.random.default_rng(0))
+    assert found is not None
+    assert found.value == pytest.approx(1 / 10_000)
+
+
+def test_there_is_no_p_value_of_two_networks_or_of_equal_means() -> None:
+    rng = np.random.default_rng(0)
+    assert spearman_p_value([1, 1, 2, 2], [1, 2, 3, 4], rng=rng, networks=[0, 0, 1, 1]) is None
+    equal = [1, 3, 2, 2, 3, 1]  # of the pairs of names
+    assert spearman_p_value([1, 2, 3, 4, 5, 6], equal, rng=rng, networks=[0, 0, 1, 1, 2, 2]) is None

@@ -11,6 +11,7 @@ from reports import write_report
 from reports.analysis import analyse
 from reports.costs import measured_costs
 from reports.document import Report
+from reports.guessing import Guesses
 from reports.runs import read_run
 
 
@@ -180,3 +181,18 @@ def test_costs_are_shown_where_there_is_nothing_to_compare_with(
     assert "Agreement" not in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("core-seconds: distilling")]
     assert line.endswith(", proxy 40.0 s")
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_each_split_has_a_largest_class_of_its_own(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path
+) -> None:
+    proxy = [trial(f"a{i}", {"validation_accuracy": 0.1 + i / 50}) for i in range(12)]
+    lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
+    run = info("none", dataset=lopsided, proxy={"validation_images": 900})
+    (caution,) = analyse(read_run(fabricated(proxy, [], run).write(tmp_path / "run"))).cautions
+    assert caution.startswith("2 of 12 proxy accuracies are no better than guessing one of 10 classes (10%, ")
+
+
+def test_half_of_them_is_most() -> None:
+    assert [Guesses(count=count, known=20, sentence="").most for count in (9, 10)] == [False, True]

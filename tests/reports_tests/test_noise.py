@@ -185,3 +185,29 @@ def test_the_pages_and_the_numbers_hold_it(repeat: Make, tmp_path: Path) -> None
     write_report(folders[0], out=tmp_path / "alone")
     assert "How far any ruler" not in (tmp_path / "alone" / "index.html").read_text()
     assert json.loads((tmp_path / "alone" / "report.json").read_text())["noise"] is None
+
+
+SPACE = {"name": "convnet", "options": {}, "size": 720, "fitting": 600}
+DATA = {"name": "digits", "fingerprint": "sha256:ab", "classes": 10, "image_shape": [1, 8, 8]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": DATA | {"name": "mnist"}},
+        {"space": SPACE | {"options": {"width": [32]}}},
+        {"space": SPACE | {"digest": "sha256:cd"}},
+    ],
+    ids=str,
+)
+def test_other_data_and_other_spaces_are_no_repeat(repeat: Make, changes: dict[str, Any]) -> None:
+    assert noise_of([repeat("one", 0), repeat("other", 1, **changes)]) == []
+
+
+@pytest.mark.parametrize("changes", [{"proxy": {"epochs": 40}}, {"score": "validation_loss"}], ids=str)
+def test_of_one_reference_other_proxies_and_scores_are_other_rulers(
+    repeat: Make, changes: dict[str, Any]
+) -> None:
+    (noise,) = noise_of([repeat("one", 0), repeat("other", 1, **changes)])
+    assert noise.references == ["one", "other"]
+    assert noise.proxies == []

@@ -98,6 +98,13 @@ def test_few_pairs_give_no_verdict_however_perfect() -> None:
     assert "at least 10 are needed (Spearman 1.00); to add to a run search with --resume" in verdict.sentence
 
 
+@pytest.mark.parametrize(
+    ("low", "level"), [(-0.1, "reference at chance"), (0.1, "reference at chance"), (0.5, "moderate")]
+)
+def test_an_order_of_luck_gives_no_verdict_but_to_a_ruler_that_agrees_with_it(low: float, level: str) -> None:
+    assert judge(replace(evidence(low), luck="it is luck.")).level == level
+
+
 def test_no_reference_and_no_coefficient() -> None:
     assert judge(None).level == "no reference"
     nothing = Statistic(value=None, n=2, reason="not enough data (n = 2)")
@@ -125,8 +132,9 @@ def test_a_free_ruler_that_does_as_well_is_named() -> None:
     worse = Evidence(**{**vars(evidence(0.5)), "parameters": 0.2})
     assert "counting parameters, at no cost, reaches 0.75" in judge(better).sentence
     assert "parameters" not in judge(worse).sentence
-    lost = Evidence(**{**vars(evidence(0.05)), "parameters": 0.28})
-    assert "parameters" not in judge(lost).sentence  # of 48: no better than guessing
+    lost = replace(evidence(-0.3, high=0.5), parameters=0.28)  # of 48 up to .29 is luck
+    assert "parameters" not in judge(lost).sentence
+    assert "parameters, at no cost, reaches 0.29" in judge(replace(lost, parameters=0.29)).sentence
     few = {**vars(evidence(0.5)), "top": Statistic(value=-0.87, n=3)}
     assert "among the best 20%" not in judge(Evidence(**few)).sentence
     assert "among the best 20%" in judge(Evidence(**few | {"top": Statistic(value=-0.87, n=5)})).sentence
