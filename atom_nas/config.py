@@ -40,7 +40,8 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         loaded = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the config file {path} ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ValueError(f"cannot read the config file {path} ({reason})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is not valid YAML ({reason})") from None

@@ -48,7 +48,7 @@ from distill.formation import decode
 from distill.pictures import as_pictures, grid
 from distill.preprocessing import Preprocessing, Whitening
 from distill.readme import README, readme
-from distill.sources import folder_path, load_dataset
+from distill.sources import folder_path, has_any_size, load_dataset
 
 IMAGES, WHITENING, PICTURE = "synthetic.safetensors", "whitening.safetensors", "images.png"
 SOFT_LABELS = "soft_labels"
@@ -128,10 +128,11 @@ class SyntheticSet:
         Raises:
             ValueError: if it cannot be loaded or its content differs.
         """
-        record = self.card["dataset"]
-        self._refuse_moved(name or record["name"], moved=name is None)
-        _log.info("reading %s", name or record["name"])
-        dataset = load_dataset(name or record["name"], data_dir=data_dir, image_size=record["image_size"])
+        record, where = self.card["dataset"], name or self.card["dataset"]["name"]
+        self._refuse_moved(where, moved=name is None)
+        _log.info("reading %s", where)
+        side = record["image_size"] if has_any_size(where) else None
+        dataset = load_dataset(where, data_dir=data_dir, image_size=side)
         if dataset.fingerprint != record["fingerprint"]:
             raise ValueError(
                 f"{dataset.name} is not the data that {self.path} was distilled from (its fingerprint "
@@ -146,11 +147,10 @@ class SyntheticSet:
         return dataset
 
     def _refuse_moved(self, name: str, *, moved: bool) -> None:
-        folder = folder_path(name) if moved and name.startswith("folder:") else None
-        if folder and not folder.is_dir():
+        if moved and name.startswith("folder:") and not folder_path(name).is_dir():
             raise ValueError(
-                f"{self.path} was distilled from the images in {folder}, which is not there any more: say "
-                "where they are now (--dataset folder:PATH)"
+                f"{self.path} was distilled from the images in {folder_path(name)}, which is not there any "
+                "more: say where they are now (--dataset folder:PATH)"
             )
 
     def split_real(self, dataset: RealDataset) -> tuple[Split, Split]:

@@ -196,10 +196,19 @@ def require_picture(option: str, file: Path) -> None:
     """Check, before the work, that a file is one that can be drawn.
 
     Raises:
-        ValueError: if its suffix names no format of ours, there is no such folder, or it takes no files.
+        ValueError: if its suffix names no format of ours, or it cannot be written.
     """
     if file.suffix not in (".png", ".svg"):
         raise ValueError(f"{option} draws .png or .svg files, not {file.name!r}")
+    require_place(option, file)
+
+
+def require_place(option: str, file: Path) -> None:
+    """Check, before the work, that a file can be written.
+
+    Raises:
+        ValueError: if it is a folder, there is no such folder as it is to be in, or that takes no files.
+    """
     if file.is_dir():
         raise ValueError(f"{option}: {file} is a folder; name a file")
     if not file.parent.is_dir():
@@ -247,6 +256,8 @@ def show_bench(device: str, repeats: int, growth: Path | None, record: Path | No
 
     if growth:
         require_picture("--growth", growth)
+    if record:
+        require_place("--json", record)
     plan = BenchPlan(device=resolve_device(device), repeats=repeats, growth=SMALLEST if growth else None)
     found = bench(plan, tell=lambda text: say(f"measuring {text}"))
     if record:

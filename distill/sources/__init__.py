@@ -52,6 +52,11 @@ def folder_path(name: str) -> Path:
         raise ValueError(f"there is no home folder for {path}; give the whole path") from None
 
 
+def has_any_size(name: str) -> bool:
+    """Whether a dataset's images may have any size, so that `image_size` is of use."""
+    return name == "tinyimagenet" or name.partition(":")[0] == "folder"
+
+
 def load_dataset(name: str, *, data_dir: Path | None = None, image_size: int | None = None) -> "RealDataset":
     """Load a dataset by name.
 
@@ -67,7 +72,7 @@ def load_dataset(name: str, *, data_dir: Path | None = None, image_size: int | N
     entry = DATASETS.get("folder:PATH" if kind == "folder" else name)
     if entry is None or (kind == "folder" and not argument):
         raise ValueError(f"unknown dataset {name!r}; allowed: {', '.join(DATASETS)}")
-    if image_size is not None and entry[0] not in ("folder", "tinyimagenet"):
+    if image_size is not None and not has_any_size(name):
         raise ValueError(f"{name} has images of one size; image_size is for folder:PATH and tinyimagenet")
     if image_size is not None and image_size < 4:
         raise ValueError(f"image_size must be at least 4 pixels, not {image_size}")

@@ -36,7 +36,9 @@ def read(name: str, data_dir: Path, image_size: int | None) -> RealDataset:  # n
     classes = _class_names(training_root or root)
     training = _listing(training_root or root, classes)
     _tell_of_empty(training_root or root, classes)
-    if training_root is None:
+    if training_root:
+        _tell_of_others(training_root)
+    else:
         _refuse_splits_as_classes(root, classes)
     test_root = training_root and (_split_folder(root, _TEST) or _split_folder(root, _VALIDATION))
     if test_root:
@@ -84,8 +86,25 @@ def _tell_of_empty(root: Path, classes: tuple[str, ...]) -> None:
     folders = {path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")}
     empty = sorted(map(printable, folders - set(classes)))
     if empty:
-        named = ", ".join(map(repr, empty[:_NAMED])) + ", ..." * (len(empty) > _NAMED)
-        _log.info("left out, being without images: %s", named)
+        _log.info("left out, being without images: %s", _some(empty))
+
+
+def _tell_of_others(training_root: Path) -> None:
+    """Say which folders beside that of the training split have images which nobody will see."""
+    splits = (*_TRAINING, *_TEST, *_VALIDATION)
+    beside = sorted(path for path in training_root.parent.iterdir() if path.is_dir())
+    left = [path.name for path in beside if path.name.lower() not in splits and not path.name.startswith(".")]
+    seen = [printable(name) for name in left if image_files(training_root.parent / name)]
+    if seen:
+        _log.warning(
+            "left out: %s, since %s/ beside it is taken for the training split; rename that if it is a class",
+            _some(seen),
+            training_root.name,
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_NAMED])) + ", ..." * (len(names) > _NAMED)
 
 
 def _split_folder(root: Path, names: tuple[str, ...]) -> Path | None:
@@ -137,8 +156,10 @@ def _class_names(root: Path) -> tuple[str, ...]:
     names = _filled_folders(root)
     if len(names) < 2:
         found = f"only the class {names[0]!r}" if names else "no class folder with images"
+        split = root.name.lower() in _TRAINING
+        hint = f"; if {root.name}/ is itself a class and no split, rename it" if split else ""
         raise ValueError(
-            f"{root} holds {found}; classification needs at least two folders CLASS/*.png ({_LAYOUTS})"
+            f"{root} holds {found}; classification needs at least two folders CLASS/*.png ({_LAYOUTS}){hint}"
         )
     return names
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atom_nas.terminal import console
-from atom_nas.terminal.stages import require_picture
+from atom_nas.terminal.stages import require_picture, show_bench
 
 
 @pytest.fixture
@@ -125,6 +125,8 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     (tmp_path / "d.png").mkdir()
     with pytest.raises(ValueError, match=r"--picture: .*d\.png is a folder; name a file"):
         require_picture("--picture", tmp_path / "d.png")
+    with pytest.raises(ValueError, match=r"--json: .*d\.png is a folder; name a file"):
+        show_bench("cpu", 1, None, tmp_path / "d.png")
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(ValueError, match=f"--picture: the folder {tmp_path} cannot be written to"):
         require_picture("--picture", tmp_path / "a.png")

@@ -213,6 +213,13 @@ def test_homes_in_the_card_are_found(artifact, tmp_path, monkeypatch):
         distill.load(folder).real_dataset()
 
 
+def test_data_of_another_size_is_refused_as_other_data(artifact, tmp_path):
+    folder = with_card(copied(artifact, tmp_path), "dataset", "image_size", to=16)
+    with pytest.raises(ValueError, match=r"digits is not the data that .* was distilled from") as refused:
+        distill.load(with_card(folder, "dataset", "fingerprint", to="sha256:0")).real_dataset(name="digits")
+    assert "image_size" not in str(refused.value)
+
+
 def rewritten(folder, **tensors):
     """The artifact with other tensors and the digest that goes with them."""
     import hashlib

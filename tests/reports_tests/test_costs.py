@@ -15,7 +15,8 @@ from reports.occupancy import CARD_SECONDS, with_card_seconds
 
 BESIDE = """
 INSERT INTO trials SELECT '{name}', architecture, position, 'done', NULL, {scores},
-{each}, {each}, NULL, 0, seed, device FROM trials WHERE estimator = 'proxy' AND status = 'done' AND position < {first}
+{each}, {each}, NULL, 0, seed, device FROM trials
+WHERE estimator = 'proxy' AND status = 'done' AND position < {first}
 """
 
 
