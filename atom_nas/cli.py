@@ -181,6 +181,7 @@ def search(
     score: opt.Score = "validation_accuracy",
     combine: opt.CombineScores = "",
     validation_images: opt.ValidationImages = None,
+    balanced: opt.Balanced = False,
     confirm: opt.Confirm = None,
     confirm_images: opt.ConfirmImages = None,
     confirm_epochs: opt.ConfirmEpochs = None,

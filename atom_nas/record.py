@@ -14,6 +14,7 @@ from atom_nas.resuming import kept
 from atom_nas.run_folder import RECORD_FORMAT
 from atom_nas.search_plan import SearchPlan
 from distill.environment import describe, other_rounding
+from reports.chance import telling
 from search_spaces.base import Space
 from search_spaces.foreign import NniSpace
 from search_spaces.sources import have_changed
@@ -32,7 +33,8 @@ def first_record(plan: SearchPlan) -> dict[str, Any]:
             "fingerprint": plan.dataset.fingerprint,
             "classes": len(plan.dataset.classes),
             "image_shape": list(plan.dataset.image_shape),
-            "largest_class": _largest_class(plan),
+            "class_names": list(plan.synthetic.classes),
+            **_class_sizes(plan),
         },
         "synthetic": _synthetic(plan),
         "space": _space(plan),
@@ -89,11 +91,14 @@ def environments_before(earlier: Mapping[str, Any], now: Mapping[str, str], out:
     return {"earlier_environments": environments} if environments else {}
 
 
-def _largest_class(plan: SearchPlan) -> dict[str, float]:
-    """The share of the largest class among the images scored on, which naming it always gets right."""
+def _class_sizes(plan: SearchPlan) -> dict[str, Any]:
+    """What guessing gets right of the images scored on depends on how many each class has."""
     chosen = validation_subset(plan.data, plan.settings.validation_images)
     splits = {"test": plan.data.test, "validation": chosen}
-    return {name: int(split.labels.bincount().max()) / len(split) for name, split in splits.items()}
+    counts = {name: split.labels.bincount().tolist() for name, split in splits.items()}
+    if plan.settings.balanced:
+        return {"balanced_images": {name: telling(each) for name, each in counts.items()}}
+    return {"largest_class": {name: max(each) / sum(each) for name, each in counts.items()}}
 
 
 def _trained(plan: SearchPlan, estimator: Estimator) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def prepare(settings: SearchSettings) -> SearchPlan:
     trainings = settle_trainings(settings, len(synthetic.labels), name, device)
     _check_score(settings, trainings.proxy.epochs, halving)
     dataset = synthetic.real_dataset(data_dir=settings.data_dir, name=settings.dataset)
-    data = search_data(synthetic, dataset, unwhiten=settings.unwhiten)
+    data = search_data(synthetic, dataset, unwhiten=settings.unwhiten, balanced=settings.balanced)
     fitting, size = count_fitting(space, data.image_shape)
     first_fitting(space, data.image_shape)
     at_most = _count_drawn(settings, drawn, data.image_shape) if drawn else fitting
@@ -297,11 +297,14 @@ def _strategy_options(settings: SearchSettings) -> Mapping[str, Any]:
     return {**(options or {}), **settings.strategy_options}
 
 
-def search_data(synthetic: SyntheticSet, dataset: RealDataset, *, unwhiten: bool) -> SearchData:
+def search_data(
+    synthetic: SyntheticSet, dataset: RealDataset, *, unwhiten: bool, balanced: bool = False
+) -> SearchData:
     """The images of a synthetic set and of the dataset it came from.
 
     Args:
         unwhiten: undo the whitening of the set, if it is whitened, and leave it out for real images.
+        balanced: accuracies are, see `SearchData`.
     Raises:
         ValueError: the set was distilled without holding out validation images.
     """
@@ -322,6 +325,7 @@ def search_data(synthetic: SyntheticSet, dataset: RealDataset, *, unwhiten: bool
         preprocessing=preprocessing,
         classes=len(synthetic.classes),
         soft_labels=synthetic.soft_labels,
+        balanced=balanced,
     )
 
 

@@ -82,6 +82,8 @@ class SearchSettings:
         unwhiten: of a whitened set train on the images as they were before, and on real ones that are not
             whitened; of other sets it changes nothing.
         validation_images: score on a subset of this many validation images; None: on all.
+        balanced: all accuracies are balanced, the mean over the classes of the share that is right of each:
+            where classes are not of one size, those of few images count as much as the others.
         confirm: train so many of the best on the real images, and keep their weights; None: none.
         confirm_images: train those on a subset of this many real images; None: on all.
         confirm_epochs: of these trainings.
@@ -135,6 +137,7 @@ class SearchSettings:
     repeats: int = _UNSAID
     unwhiten: bool = True
     validation_images: int | None = None
+    balanced: bool = False
     confirm: int | None = None
     confirm_images: int | None = None
     confirm_epochs: int = CONFIRM_EPOCHS

@@ -46,6 +46,7 @@ class Evaluator:
         seed: of initial weights, batches and augmentation, and of the random baseline's draw.
         test: what is tested on; the real test split if None (tuning passes the validation split).
         build: makes a network by name, as `distill.networks.build` does.
+        balanced: accuracies are the mean over classes, not images.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Evaluator:
         device: torch.device,
         test: Split | None = None,
         build: Build = networks.build,
+        balanced: bool = False,
     ) -> None:
         self._synthetic, self._dataset, self._config = synthetic, dataset, config
-        self._build = build
+        self._build, self._balanced = build, balanced
         self._seed, self._device = seed, device
         self._test = dataset.test if test is None else test
         if not len(self._test):
@@ -94,14 +96,15 @@ class Evaluator:
             device=self._device,
             on_epoch=on_epoch,
         )
-        return evaluate(
+        tested = evaluate(
             fresh,
             self._test.images,
             self._test.labels,
             device=self._device,
             preprocessing=self._synthetic.preprocessing,
             precision=self._config.precision,
-        ).accuracy
+        )
+        return tested.balanced if self._balanced else tested.accuracy
 
     def _training_set(self, subject: str, repeat: int) -> tuple[Tensor, Tensor]:
         """Images in model space and their labels, or probabilities."""

@@ -4,6 +4,7 @@ Letters: N images, C channels, H x W pixels.
 """
 
 import functools
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -120,11 +121,24 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """accuracy in [0, 1] and mean cross-entropy over n images."""
+    """How a network does on n images.
+
+    Attributes:
+        accuracy: the share of the images that it is right on.
+        loss: mean cross-entropy.
+        n: how many images there are.
+        by_class: of the images of each class, the share that it is right on; None where there are none.
+    """
 
     accuracy: float
     loss: float
     n: int
+    by_class: tuple[float | None, ...]
+
+    @property
+    def balanced(self) -> float:
+        """Balanced accuracy: the mean over the classes that there are images of."""
+        return statistics.fmean(share for share in self.by_class if share is not None)
 
 
 def train(
@@ -345,7 +359,7 @@ def evaluate(
     size = batch_size or (125 if device.type == "cpu" else max(125, 500 * 32**2 // images[0, 0].numel()))
     compute = accelerated(network.eval(), device)
     preprocessing = preprocessing.to(device) if preprocessing else None
-    correct = torch.zeros((), device=device, dtype=torch.int64)
+    matches: list[Tensor] = []
     loss = torch.zeros((), device=device, dtype=torch.float64)
     for batch, target in zip(images.split(size), labels.split(size), strict=True):
         inputs, target = batch.to(device), target.to(device)
@@ -353,6 +367,9 @@ def evaluate(
             inputs = preprocessing(inputs)
         with autocast(device, precision):
             logits = compute(inputs.contiguous(memory_format=torch.channels_last)).float()
-        correct += (logits.argmax(dim=1) == target).sum()
+        matches.append(logits.argmax(dim=1) == target)
         loss += F.cross_entropy(logits, target, reduction="sum").double()
-    return Evaluation(int(correct) / len(images), float(loss) / len(images), len(images))
+    right, labels = torch.cat(matches).cpu(), labels.cpu()
+    counts = (found.bincount(minlength=logits.shape[1]).tolist() for found in (labels[right], labels))
+    by_class = tuple(hits / n if n else None for hits, n in zip(*counts, strict=True))
+    return Evaluation(int(right.sum()) / len(images), float(loss) / len(images), len(images), by_class)

@@ -1,6 +1,7 @@
 """What guessing gets right."""
 
 import math
+from collections.abc import Sequence
 
 LOPSIDED = 1.5
 """The largest class is this many times its even share: naming it always is then the better guess."""
@@ -17,7 +18,34 @@ def how_to_guess(largest: float, classes: int) -> str:
     return f"{way} of {classes} classes"
 
 
-def with_luck(chance: float, images: int) -> float:
+def advice(largest: float, classes: int) -> str | None:
+    """What to do where classes are far from one size; None where they are not.
+
+    Args:
+        largest: the largest class's share.
+        classes: how many there are.
+    """
+    if largest <= LOPSIDED / classes:
+        return None
+    return (
+        f"the largest class has {100 * largest:.0f}% of the images that accuracies are of, an even share "
+        f"would be {100 / classes:.0f}%: by --balanced all classes count as much"
+    )
+
+
+def telling(counts: Sequence[int]) -> float:
+    """As many images of classes of one size would tell as much by balanced accuracy as so many of each do.
+
+    The mean of K shares, each of n_k images, has a variance of p (1 - p) (1 / n_1 + ... + 1 / n_K) / K^2.
+
+    Args:
+        counts: of each class; classes without images do not count.
+    """
+    there = [count for count in counts if count]
+    return len(there) ** 2 / sum(1 / count for count in there)
+
+
+def with_luck(chance: float, images: float) -> float:
     """The share of images that guessing still gets right with luck, two standard deviations of it; 1 where
     there are too few images for anything else.
 

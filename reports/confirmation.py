@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from reports.confirmed import how_to_load, merit, weights_file
+from reports.confirmed import by_class, how_to_load, merit, weights_file
 from reports.document import Confirmed, ConfirmedRow
 from reports.ranking import ranking_table
 from reports.runs import Run
@@ -45,12 +45,21 @@ def _row(
         architecture=name,
         validation_accuracy=_score(trial, "validation_accuracy") if done else None,
         test_accuracy=_score(trial, "test_accuracy") if done else None,
+        lowest_class=_lowest(run, trial) if done else None,
         seconds=trial["seconds"],
         cpu_seconds=trial["cpu_seconds"],
         weights=weights_file(name) if kept else None,
         load=how_to_load(str(run.folder), place if whole else name, run.info.space.name) if kept else None,
         reason=trial["reason"] if isinstance(trial["reason"], str) else None,
     )
+
+
+def _lowest(run: Run, trial: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The class of the lowest accuracy on its test images, with that; None where it is not known."""
+    names = run.info.dataset.class_names
+    shares = by_class({column.removeprefix("score:"): value for column, value in trial.items()})
+    known = [(names[k], share) for k, share in shares.items() if k < len(names) and not math.isnan(share)]
+    return min(known, key=lambda entry: entry[1], default=None)
 
 
 def _is_kept(run: Run, trial: Mapping[str, Any]) -> bool:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 ESTIMATOR = "confirm"
 """The name under which the trials are stored."""
 FOLDER = "confirmed"
 """Of a run: weights and cards."""
 _LONGEST = 60
+_OF_CLASS = "class_accuracy:"
 
 
 def stem(architecture: str) -> str:
@@ -36,6 +38,25 @@ def merit(validation_accuracy: float, validation_loss: float | None) -> tuple[fl
     The test split has no say. Of equals the one proposed first is first.
     """
     return -validation_accuracy, float("inf") if validation_loss is None else validation_loss
+
+
+def of_class(number: int) -> str:
+    """The score that is the accuracy on the test images of a class, by its number."""
+    return f"{_OF_CLASS}{number}"
+
+
+def of_all(scores: Mapping[str, float]) -> dict[str, float]:
+    """The other scores."""
+    return {name: value for name, value in scores.items() if not name.startswith(_OF_CLASS)}
+
+
+def by_class(scores: Mapping[str, float]) -> dict[int, float]:
+    """Those of the scores, by the class's number."""
+    return {
+        int(name.removeprefix(_OF_CLASS)): value
+        for name, value in scores.items()
+        if name.startswith(_OF_CLASS)
+    }
 
 
 def how_to_load(folder: str, which: int | str, space: str) -> str:

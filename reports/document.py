@@ -108,6 +108,7 @@ class ConfirmedRow(_Part):
     """One architecture trained on the real images.
 
     rank: among them, by validation accuracy; null if the training failed. proxy_rank: in the run's ranking.
+    lowest_class: the class of the lowest accuracy on its test images, and that; null where it is not known.
     weights: the file, below the run's folder; null if it is not there. load: the Python that loads it.
     """
 
@@ -116,6 +117,7 @@ class ConfirmedRow(_Part):
     architecture: str
     validation_accuracy: float | None
     test_accuracy: float | None
+    lowest_class: tuple[str, float] | None
     seconds: float
     cpu_seconds: float
     weights: str | None

@@ -76,6 +76,11 @@ def accuracy(value: float | None) -> str:
     return UNKNOWN if value is None else score_value(value, fraction=True)
 
 
+def accuracy_of(known: tuple[str, float] | None) -> str:
+    """bird 61.3%; a dash where unknown."""
+    return UNKNOWN if known is None else f"{known[0]} {accuracy(known[1])}"
+
+
 def interval(low: float | None, high: float | None, places: int = 2) -> str:
     """0.52 to 0.83."""
     if low is None or high is None:

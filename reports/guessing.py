@@ -63,7 +63,7 @@ def _guesses(
         return None
     largest = run.info.dataset.largest_class.get(split, 0.0)
     chance = max(1 / classes, largest)
-    luck = with_luck(chance, images)
+    luck = with_luck(chance, run.info.dataset.balanced_images.get(split, images))
     low = int((known <= luck).sum())
     if not low:
         return None

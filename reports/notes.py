@@ -6,6 +6,7 @@ import math
 from textwrap import shorten
 
 from reports.bootstrap import HOLDS_FROM, Interval
+from reports.chance import advice
 from reports.document import Counts, SpearmanReport
 from reports.formatting import break_even, by_count, decimals, estimate, plural, seconds
 from reports.guessing import confirmed_guesses, proxy_guesses, reference_guesses
@@ -55,6 +56,7 @@ def write_notes(
         _ties(run, counts),
         _early_stopping(run),
         _minibatches(run),
+        _lopsided(run),
         _noise(run),
         _repeats(repeats, reached),
         _without_set(savings),
@@ -231,6 +233,13 @@ def _minibatches(run: Run) -> str | None:
     return f"Training-free scores look at {_MINIBATCH} synthetic images each, but for {parts}."
 
 
+def _lopsided(run: Run) -> str | None:
+    """Said where accuracies count images of classes that are far from one size."""
+    largest, classes = run.info.dataset.largest_class.values(), run.info.dataset.classes
+    said = advice(max(largest), classes) if largest and classes else None
+    return said and f"{said[0].upper()}{said[1:]}."
+
+
 def _noise(run: Run) -> str | None:
     """Said where the luck of few validation images is a tenth or more of what tells architectures apart."""
     images = run.info.proxy.validation_images
@@ -241,7 +250,8 @@ def _noise(run: Run) -> str | None:
     if len(accuracies) < 3:
         return None
     chances = accuracies.clip(0.0, 1.0)
-    error = math.sqrt(float((chances * (1 - chances)).mean()) / images)
+    even = run.info.dataset.balanced_images.get("validation", images)
+    error = math.sqrt(float((chances * (1 - chances)).mean()) / even)
     deviation = float(accuracies.std())
     if error < SMALL_NOISE * deviation:
         return None

@@ -77,6 +77,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
         factor=formatting.factor,
         quantity=formatting.quantity,
         accuracy=formatting.accuracy,
+        accuracy_of=formatting.accuracy_of,
         cell=formatting.markdown_cell,
         code=formatting.markdown_code,
     )

@@ -33,14 +33,20 @@ class _Part(BaseModel):
 
 
 class DatasetInfo(_Part):
-    """The real dataset: name, content hash, number of classes, (C, H, W); `largest_class` is the share of the
-    largest class among the images of each split that are scored on, where classes are not of one size."""
+    """The real dataset: name, content hash, number and names of the classes, (C, H, W).
+
+    `largest_class` is the share of the largest class among the images of each split that are scored on, where
+    classes are not of one size. `balanced_images`: accuracies are balanced, of each split on as many images
+    as `reports.chance.telling` has it.
+    """
 
     name: str
     fingerprint: str = ""
     classes: Count | None = None
     image_shape: tuple[int, ...] = ()
+    class_names: tuple[str, ...] = ()
     largest_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    balanced_images: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 
 class SyntheticInfo(_Part):

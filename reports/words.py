@@ -102,7 +102,7 @@ def subtitle(sections: Sequence[Section]) -> str:
 def facts(section: Section) -> Iterator[tuple[str, str]]:
     """What was run: pairs of name and value, leaving out what is not known."""
     run = section.report.run
-    yield "Dataset", run.dataset.name
+    yield "Dataset", run.dataset.name + ", balanced accuracies" * bool(run.dataset.balanced_images)
     yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
     yield "Strategy", _strategy(run.strategy)

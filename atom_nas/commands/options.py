@@ -314,6 +314,14 @@ Unwhiten = Annotated[
     ),
 ]
 ValidationImages = Annotated[int | None, count("Real images to score on.  [default: all held out]")]
+Balanced = Annotated[
+    bool,
+    typer.Option(
+        "--balanced",
+        help="Balanced accuracies: the mean over classes of the share that is right of each, so that classes "
+        "of few images count as much as the others.",
+    ),
+]
 TrialLimit = Annotated[
     float | None,
     typer.Option(

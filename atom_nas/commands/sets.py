@@ -79,6 +79,7 @@ def evaluate(
     epochs: opt.TrainingEpochs = None,
     split: opt.SplitName = "test",
     baseline: opt.Baseline = True,
+    balanced: opt.Balanced = False,
     set_: opt.Set = None,
     workers: opt.TrainingWorkers = None,
     seed: opt.Seed = 0,
@@ -106,6 +107,7 @@ def evaluate(
         training={**given(epochs=epochs), **assigned(set_, {"epochs": epochs})},
         split=split,
         baseline=baseline,
+        balanced=balanced,
         seed=seed,
         device=device,
     )

@@ -24,7 +24,7 @@ from distill.files import is_temporary, remove_stale_temporaries
 from distill.leg import Kept, Leg, glance, trained_network
 from distill.synthetic import save_preprocessing
 from reports.combinations import ranked
-from reports.confirmed import ESTIMATOR, FOLDER
+from reports.confirmed import ESTIMATOR, FOLDER, by_class, of_all
 from search_spaces.foreign import NniSpace
 
 if TYPE_CHECKING:
@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 
 _OF_SPACE = ("name", "options", "digest", "file", "code", "sources")
 _IMAGES = ("training_images", "validation_images", "test_images")
-_OTHERS = ("version", "training_fingerprint", "validation_fingerprint", "test_fingerprint", "preprocessing")
+_OTHERS = (
+    "version",
+    "training_fingerprint",
+    "validation_fingerprint",
+    "test_fingerprint",
+    "preprocessing",
+    "balanced",
+)
 TITLE = "confirm (epochs)"
 
 
@@ -78,7 +85,7 @@ def _training(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: settings[name] for name in _IMAGES},
         "recipe": settings["training"],
-        "settings": {name: settings[name] for name in _OTHERS},
+        "settings": {name: settings[name] for name in _OTHERS if name in settings},
     }
 
 
@@ -164,7 +171,7 @@ class Confirmation:
             if is_temporary(path):
                 path.unlink()
         for trial in self._run.store.trials(ESTIMATOR):
-            if not (trial.done and is_whole(self._models, trial.architecture, trial.scores)):
+            if not (trial.done and is_whole(self._models, trial.architecture, of_all(trial.scores))):
                 self._run.store.discard(ESTIMATOR, trial.architecture)
         self._preprocessing = save_preprocessing(self._models, self._plan.data.preprocessing)
 
@@ -187,7 +194,7 @@ class Confirmation:
         return whole
 
     def _card(self, trial: Trial) -> dict[str, Any]:
-        plan, record = self._plan, self._run.record
+        plan, record, classes = self._plan, self._run.record, list(self._plan.synthetic.classes)
         return {
             "architecture": trial.architecture,
             "position": trial.position,
@@ -195,9 +202,10 @@ class Confirmation:
             "dataset": {"name": plan.dataset.name, "fingerprint": plan.dataset.fingerprint},
             "image_shape": plan.data.image_shape,
             "grey_bits": plan.dataset.grey_bits,
-            "classes": list(plan.synthetic.classes),
+            "classes": classes,
             "preprocessing": self._preprocessing,
-            **trial.scores,
+            **of_all(trial.scores),
+            "class_accuracy": {classes[k]: share for k, share in by_class(trial.scores).items()},
             **_training(self._settings),
             "seed": trial.seed,
             "device": trial.device,

@@ -66,6 +66,7 @@ class SearchData:
         test: the real test images; read by reference scores only.
         preprocessing: from the pixels of the three real splits to model space.
         classes: how many there are.
+        balanced: accuracies are balanced: every class counts as much, however few images it has.
     """
 
     synthetic_images: Tensor
@@ -76,6 +77,7 @@ class SearchData:
     preprocessing: Preprocessing
     classes: int
     soft_labels: Tensor | None = None
+    balanced: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -96,6 +98,7 @@ def train_and_score(
     device: torch.device,
     leg: Leg | None = None,
     images_an_epoch: int | None = None,
+    balanced: bool = False,
 ) -> dict[str, float]:
     """Train on `images`, then read everything that is free: training losses, validation accuracy and loss.
 
@@ -110,6 +113,7 @@ def train_and_score(
         device: where to compute.
         leg: the part of the training to do now; None: all of it.
         images_an_epoch: look at so many of the images in an epoch; None: at all.
+        balanced: the accuracy is the mean over classes, not images.
     Raises:
         FloatingPointError: the training loss is not finite.
     """
@@ -128,7 +132,9 @@ def train_and_score(
     )
     if leg and clock:
         keep(leg, network, record, clock.spent())
-    return read_scores(network, record, validation=validation, preprocessing=preprocessing, device=device)
+    return read_scores(
+        network, record, validation=validation, preprocessing=preprocessing, device=device, balanced=balanced
+    )
 
 
 def read_scores(
@@ -138,13 +144,14 @@ def read_scores(
     validation: Split,
     preprocessing: Preprocessing,
     device: torch.device,
+    balanced: bool,
 ) -> dict[str, float]:
     """What is free once a network is trained: its training losses, validation accuracy and loss."""
     held_out = evaluate(
         network, validation.images, validation.labels, device=device, preprocessing=preprocessing
     )
     return {
-        "validation_accuracy": held_out.accuracy,
+        "validation_accuracy": held_out.balanced if balanced else held_out.accuracy,
         "validation_loss": held_out.loss,
         "final_training_loss": record.final_loss,
         "summed_training_loss": record.summed_loss,
@@ -174,6 +181,11 @@ def subset(split: Split, classes: int, count: int | None, *key: int | str) -> Sp
 def validation_subset(data: "SearchData", count: int | None, seed: int = 0) -> Split:
     """The validation images that the proxy, and whatever is compared with it, scores on."""
     return subset(data.validation, data.classes, count, seed, "validation subset")
+
+
+def metric_settings(data: "SearchData") -> dict[str, Any]:
+    """What settings say of how accuracies count; nothing of the share of images, which was there first."""
+    return {"balanced": True} if data.balanced else {}
 
 
 def fingerprint(*tensors: Tensor) -> str:

@@ -15,6 +15,7 @@ from atom_nas.estimators.base import SearchData, configure, read_scores
 from atom_nas.estimators.real import RECIPE, RealConfig, RealEstimator
 from distill.leg import Clock, Leg, train_kept
 from distill.training import TrainingConfig, TrainingRecord, train
+from reports.confirmed import of_class
 
 EPOCHS = 100
 CHECKPOINT_SECONDS = 30.0
@@ -42,12 +43,22 @@ class ConfirmEstimator(RealEstimator):
     def score(
         self, network: nn.Module, *, seed: int, device: torch.device, leg: Leg | None = None
     ) -> dict[str, float]:
-        """See `RealEstimator.score`; with a leg, its checkpoint is renewed every `CHECKPOINT_SECONDS`."""
+        """See `RealEstimator.score`; with a leg, its checkpoint is renewed every `CHECKPOINT_SECONDS`.
+
+        Adds the test accuracy of each class that has test images, by the names that `of_class` gives.
+        """
         record = self._train(network, seed, device, leg)
         scores = read_scores(
-            network, record, validation=self._validation, preprocessing=self._preprocessing, device=device
+            network,
+            record,
+            validation=self._validation,
+            preprocessing=self._preprocessing,
+            device=device,
+            balanced=self._balanced,
         )
-        return scores | self._tested(network, device)
+        tested = self._test_of(network, device)
+        by_class = {of_class(k): share for k, share in enumerate(tested.by_class) if share is not None}
+        return scores | {"test_accuracy": self._accuracy(tested)} | by_class
 
     def _train(self, network: nn.Module, seed: int, device: torch.device, leg: Leg | None) -> TrainingRecord:
         if leg is None:

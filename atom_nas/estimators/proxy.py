@@ -11,6 +11,7 @@ from atom_nas.estimators.base import (
     SearchData,
     configure,
     fingerprint,
+    metric_settings,
     preprocessing_fingerprint,
     train_and_score,
     validation_subset,
@@ -63,6 +64,7 @@ class ProxyEstimator:
         self._labels = data.synthetic_labels if data.soft_labels is None else data.soft_labels
         self._images_an_epoch: int | None = None
         self._preprocessing = data.preprocessing
+        self._balanced, self._metric = data.balanced, metric_settings(data)
         self._validation = validation_subset(data, config.validation_images, config.subset_seed)
 
     def settings(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class ProxyEstimator:
             "validation_images": len(self._validation),
             "validation_fingerprint": fingerprint(self._validation.images, self._validation.labels),
             "preprocessing": preprocessing_fingerprint(self._preprocessing),
+            **self._metric,
         }
 
     def score(
@@ -93,6 +96,7 @@ class ProxyEstimator:
             device=device,
             leg=leg,
             images_an_epoch=self._images_an_epoch,
+            balanced=self._balanced,
         )
 
 

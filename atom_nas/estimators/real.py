@@ -12,13 +12,14 @@ from atom_nas.estimators.base import (
     SearchData,
     configure,
     fingerprint,
+    metric_settings,
     preprocessing_fingerprint,
     subset,
     train_and_score,
     validation_subset,
 )
 from distill.leg import Leg
-from distill.training import TrainingConfig, evaluate
+from distill.training import Evaluation, TrainingConfig, evaluate
 
 EPOCHS = 30
 RECIPE: Mapping[str, Any] = {"batch_size": 32, "learning_rate": 0.02, "schedule": "onecycle"}
@@ -56,6 +57,7 @@ class RealEstimator:
         """
         self.config = config
         self._test, self._preprocessing = data.test, data.preprocessing
+        self._balanced, self._metric = data.balanced, metric_settings(data)
         seed, classes = config.subset_seed, data.classes
         self._fit = subset(data.fit, classes, config.train_images, seed, "training subset")
         self._validation = validation_subset(data, config.validation_images, seed)
@@ -74,6 +76,7 @@ class RealEstimator:
             "test_images": len(test),
             "test_fingerprint": fingerprint(test.images, test.labels),
             "preprocessing": preprocessing_fingerprint(self._preprocessing),
+            **self._metric,
         }
 
     def score(
@@ -90,14 +93,18 @@ class RealEstimator:
             seed=seed,
             device=device,
             leg=leg,
+            balanced=self._balanced,
         )
-        return scores | self._tested(network, device)
+        tested = self._test_of(network, device)
+        return scores | {"test_accuracy": self._accuracy(tested)}
 
-    def _tested(self, network: nn.Module, device: torch.device) -> dict[str, float]:
-        tested = evaluate(
+    def _test_of(self, network: nn.Module, device: torch.device) -> Evaluation:
+        return evaluate(
             network, self._test.images, self._test.labels, device=device, preprocessing=self._preprocessing
         )
-        return {"test_accuracy": tested.accuracy}
+
+    def _accuracy(self, tested: Evaluation) -> float:
+        return tested.balanced if self._balanced else tested.accuracy
 
 
 def estimator(data: SearchData, **options: Any) -> RealEstimator:

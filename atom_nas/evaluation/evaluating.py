@@ -26,6 +26,7 @@ class _Given:
     training: dict[str, Any]
     split: str
     baseline: bool
+    balanced: bool
     seed: int
     device: str
     dataset: str | None
@@ -47,6 +48,7 @@ def evaluate(
     training: Mapping[str, Any] | TrainingConfig | None = None,
     split: str = "test",
     baseline: bool = True,
+    balanced: bool = False,
     seed: int = 0,
     device: str = "auto",
     dataset: str | None = None,
@@ -68,6 +70,7 @@ def evaluate(
         training: a `TrainingConfig`, or keys of it, e.g. epochs; the others are its defaults.
         split: test, or validation for the held-out images.
         baseline: whether to train on random real images as well.
+        balanced: accuracies are the mean over classes of the share that is right of each, not over images.
         seed: of the networks' weights, their training, and the choice of random images.
         device: auto (a GPU if there is one), cpu, cuda or cuda:N.
         dataset, data_dir: where the real dataset is, see `SyntheticSet.real_dataset`.
@@ -80,7 +83,7 @@ def evaluate(
         EngineError: if the processes cannot start.
     """
     config = training.as_dict() if isinstance(training, TrainingConfig) else training
-    options = {"repeats": repeats, "split": split, "baseline": baseline, "seed": seed}
+    options = {"repeats": repeats, "split": split, "baseline": baseline, "balanced": balanced, "seed": seed}
     config = {} if config is None else config
     others = {"networks": networks, "training": config, "device": str(device)}
     carrying = {

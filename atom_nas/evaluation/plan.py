@@ -58,6 +58,7 @@ class EvaluationPlan:
         baseline: whether to train on random real images as well.
         split: of `SPLITS`.
         own: networks of the user's by their titles.
+        balanced: accuracies are the mean over classes, not images.
     Raises:
         ValueError: if the sets cannot be compared, a network cannot take their images, or
             there is nothing to repeat.
@@ -72,6 +73,7 @@ class EvaluationPlan:
     baseline: bool = True
     split: str = "test"
     own: Mapping[str, OwnNetwork] = field(default_factory=dict)
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         choose("split", self.split, SPLITS)
@@ -145,11 +147,16 @@ class EvaluationPlan:
 
     @property
     def guess_key(self) -> str:
-        """Where the record keeps what naming the largest class gets right, as canonical JSON."""
+        """Where the record keeps what naming the largest class gets right, as canonical JSON; of balanced
+        accuracies, to which naming one class is as good as another, what `reports.chance.telling` says."""
         dataset = self.sets[0].card["dataset"]
         held_out = [dataset["validation_fraction"], dataset["validation_seed"]]
         parts = {"guess": self.split, "validation": held_out if self.split == "validation" else None}
-        return json.dumps(parts, sort_keys=True)
+        return json.dumps({**parts, **self._metric}, sort_keys=True)
+
+    @property
+    def _metric(self) -> dict[str, Any]:
+        return {"balanced": True} if self.balanced else {}
 
     def key(self, subject: Subject, network: str, repeat: int) -> str:
         """What a training's result depends on, as canonical JSON."""
@@ -161,6 +168,7 @@ class EvaluationPlan:
             "repeat": repeat,
             "seed": self.seed,
             "split": self.split,
+            **self._metric,
             "training": self.config.as_dict(),
             "device": self.device.type,
             "kernels": kernels.way() if self.device.type == "cpu" else None,

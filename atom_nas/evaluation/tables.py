@@ -24,7 +24,8 @@ def title(plan: EvaluationPlan) -> str:
     else:
         share = f"{100 * dataset['validation_fraction']:.3g}%"
         images = f"the validation split, {share} of the real training images"
-    return f"Accuracy on {images}, after {plural(plan.config.epochs, 'epoch')} (%)"
+    accuracy = "Balanced accuracy" if plan.balanced else "Accuracy"
+    return f"{accuracy} on {images}, after {plural(plan.config.epochs, 'epoch')} (%)"
 
 
 def table(found: Found) -> tuple[list[str], list[list[str]]]:
@@ -67,7 +68,7 @@ def at_chance(found: Found) -> dict[str, list[str]]:
     """The networks that do no better than guessing a class with luck: the sets that they were trained on,
     none where that is so of all. No network where there are too few images to tell."""
     sets = {subject: of for subject, of in found.accuracies.items() if subject.kind == "synthetic"}
-    luck = with_luck(found.guess, found.plan.images)
+    luck = with_luck(found.guess, found.images)
     if luck >= 1:
         return {}
     idle: dict[str, list[str]] = {}
@@ -81,16 +82,18 @@ def at_chance(found: Found) -> dict[str, list[str]]:
 def as_record(found: Found) -> Entry:
     """What `--json` prints.
 
-    dataset, and split, which it was tested on; training, every setting of the trainings, and seed, of which
-    they are drawn; sets and random_baselines, a list each of what was trained on; seeds, of sets that differ
-    in the seed alone: all their accuracies together, and the deviation of the sets' means; reused, how many
-    trainings were done before. Where there is one set its accuracies are at hand as well: networks, NAME to
-    mean, std, n and values; random_baseline, the same, pooled and by network.
+    dataset, and split, which it was tested on; balanced, whether accuracies are; training, every setting of
+    the trainings, and seed, of which they are drawn; sets and random_baselines, a list each of what was
+    trained on; seeds, of sets that differ in the seed alone: all their accuracies together, and the deviation
+    of the sets' means; reused, how many trainings were done before. Where there is one set its accuracies are
+    at hand as well: networks, NAME to mean, std, n and values; random_baseline, the same, pooled and by
+    network.
     """
     plan = found.plan
     how = {
         "dataset": plan.sets[0].card["dataset"]["name"],
         "split": plan.split,
+        "balanced": plan.balanced,
         "training": plan.config.as_dict(),
         "seed": plan.seed,
     }

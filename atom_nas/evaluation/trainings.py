@@ -22,6 +22,7 @@ from distill import kernels
 from distill.data import RealDataset, Split
 from distill.environment import usable_cores
 from distill.evaluation import Accuracy, Evaluator
+from reports.chance import telling
 from reports.formatting import plural
 
 
@@ -34,12 +35,14 @@ class Found:
         accuracies: of every subject, by network.
         reused: how many trainings were done before.
         guess: the accuracy of always naming the largest class.
+        images: how many are tested on; of balanced accuracies see `reports.chance.telling`.
     """
 
     plan: EvaluationPlan
     accuracies: Mapping[Subject, Mapping[str, Accuracy]]
     reused: int
     guess: float
+    images: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +116,7 @@ def carry_out(
     named = dataset is not None or data_dir is not None
     real = plan.sets[0].real_dataset(data_dir=data_dir, name=dataset) if left or named else None
     if real is not None and plan.guess_key not in known:
-        known[plan.guess_key] = _largest_class(plan, real)
+        known[plan.guess_key] = _of_guessing(plan, real)
         _append(plan.record, {**json.loads(plan.guess_key), "accuracy": known[plan.guess_key]})
     if real is not None and left:
         spared = reused * plan.config.epochs
@@ -130,16 +133,16 @@ def carry_out(
     if on_epoch:
         on_epoch(plan.total_epochs)
     accuracies = {job: known[key] for job, key in keys.items()}
-    return Found(
-        plan, _gathered(plan, accuracies), reused, known.get(plan.guess_key, 1 / len(plan.sets[0].classes))
-    )
+    even, own = 1 / len(plan.sets[0].classes), known.get(plan.guess_key)
+    guess, images = (even, own) if plan.balanced else (own, plan.images)
+    return Found(plan, _gathered(plan, accuracies), reused, guess or even, images or plan.images)
 
 
-def _largest_class(plan: EvaluationPlan, real: RealDataset) -> float:
-    """Its share of the images that are tested on."""
+def _of_guessing(plan: EvaluationPlan, real: RealDataset) -> float:
+    """The largest class's share of the images that are tested on, or, see `guess_key`, how many tell."""
     held_out = _held_out(plan, real)
-    labels = (real.test if held_out is None else held_out).labels
-    return int(labels.bincount().max()) / len(labels)
+    counts = (real.test if held_out is None else held_out).labels.bincount().tolist()
+    return telling(counts) if plan.balanced else max(counts) / sum(counts)
 
 
 def _trainings(plan: EvaluationPlan) -> list[Training]:
@@ -181,6 +184,7 @@ def _evaluators(plan: EvaluationPlan, real: RealDataset) -> list[Evaluator]:
             device=plan.device,
             test=held_out,
             build=plan.build,
+            balanced=plan.balanced,
         )
         for each in plan.sets
     ]

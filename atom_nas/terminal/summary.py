@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from atom_nas.names import harmless
 from atom_nas.terminal.console import shortened, stdout, table
 from reports import planning
 from reports.confirmed import how_to_load
-from reports.formatting import UNKNOWN, accuracy, by_count, decimals, interval, plural, seconds
+from reports.formatting import UNKNOWN, accuracy, accuracy_of, by_count, decimals, interval, plural, seconds
 
 if TYPE_CHECKING:
     from reports.document import Report, ScoreReport
@@ -146,11 +147,12 @@ def _show_confirmed(section: "Section") -> None:
             str(row.proxy_rank or UNKNOWN),
             accuracy(row.validation_accuracy),
             accuracy(row.test_accuracy),
+            shortened(harmless(accuracy_of(row.lowest_class))),
             seconds(row.seconds),
         ]
         for row in confirmed.rows
     ]
-    header = ["rank", "architecture", "by proxy", "validation", "test", "seconds"]
+    header = ["rank", "architecture", "by proxy", "validation", "test", "lowest class", "seconds"]
     table("Confirmed on real data", header, rows)
     for row in confirmed.rows:
         if not row.weights:

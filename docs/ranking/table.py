@@ -28,7 +28,7 @@ BEST = 0.2
 
 @dataclass(frozen=True)
 class Ruler:
-    """Oriented scores by architecture, and core-seconds an architecture of the trainings behind them."""
+    """Oriented scores by architecture, and core-seconds of the trainings behind them, all together."""
 
     scores: pd.Series
     seconds: float | None
@@ -47,7 +47,7 @@ def read(text: str) -> Ruler:
         sign = -1.0 if score.endswith(LOWER_IS_BETTER) else 1.0
         parts.append(Ruler(sign * table[score], None))
         if "loss" in score or score == "validation_accuracy":  # read off the same training
-            seconds[file] = float(table["cpu_seconds"].mean())
+            seconds[file] = float(table["cpu_seconds"].sum())
     total = sum(seconds.values()) or None
     if len(parts) == 1:
         return Ruler(parts[0].scores, total)
@@ -109,7 +109,8 @@ def row(name: str, ruler: Ruler, published: pd.Series, first: Ruler) -> str:
     networks = networks_of(own)
     once = spearman_text(by_network(own), by_network(target), f"{name} once")
     less = "–" if ruler is first else difference(name, own, first.scores, target, networks)
-    seconds = "–" if ruler.seconds is None else f"{ruler.seconds:.1f}"
+    # Other names of a network are not trained again.
+    seconds = "–" if ruler.seconds is None else f"{ruler.seconds / len(by_network(ruler.scores)):.1f}"
     value = spearman_text(own, target, name, networks)
     return f"| {name} | {value} | {among_best(own, target, networks)} | {once} | {less} | {seconds} |"
 
@@ -124,7 +125,7 @@ def main(published_file: str, *given: str) -> None:
         rulers["12 epochs on all images (published)"] = Ruler(table[SHORT].reindex(scored), None)
     cells = first.scores.index
     print(f"{len(cells)} cells, {len(by_network(first.scores))} different networks\n")
-    print("| ruler | Spearman | best 20% | each network once | less the first's | core-seconds a cell |")
+    print("| ruler | Spearman | best 20% | each network once | less the first's | core-seconds a network |")
     print("|---|---|---|---|---|---|")
     for name, ruler in rulers.items():
         print(row(name, ruler, table[PUBLISHED], first))

@@ -212,7 +212,7 @@ def found(given: EvaluationPlan) -> Found:
         subject: {name: Accuracy((0.5 + place / 10, 0.7 + place / 10)) for name in given.networks}
         for place, subject in enumerate(given.subjects)
     }
-    return Found(given, accuracies, reused=1, guess=0.1)
+    return Found(given, accuracies, reused=1, guess=0.1, images=given.images)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,8 @@ def test_networks_that_do_no_better_than_guessing_are_named(
     by_subject = {
         subject: {"convnet2": Accuracy((mean,))} for subject, mean in zip(given.subjects, means, strict=True)
     }
-    assert at_chance(Found(given, by_subject, reused=0, guess=guess)) == idle
+    found_it = Found(given, by_subject, reused=0, guess=guess, images=given.images)
+    assert at_chance(found_it) == idle
 
 
 def seeded(synthetic: SyntheticSet, path: str, seed: int, **settings: Any) -> SyntheticSet:

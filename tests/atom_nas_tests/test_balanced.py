@@ -1,0 +1,155 @@
+"""Balanced accuracies, of classes that are far from one size: in every stage the mean over classes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from trial_helpers import stored
+
+import atom_nas
+from atom_nas.run_folder import read_record
+from atom_nas.search import run_search
+from atom_nas.settings import SearchSettings
+from distill.data import Split
+from distill.run import distill
+from distill.settings import DistillSettings
+from reports import write_report
+
+IMAGES = {0: 160, 1: 40, 2: 40}
+
+
+@pytest.fixture(scope="module")
+def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random set of a folder of digits, of which two thirds are zeros."""
+    root = tmp_path_factory.mktemp("lopsided")
+    digits = load_digits()
+    for digit, count in IMAGES.items():
+        (root / "images" / f"digit{digit}").mkdir(parents=True)
+        for number, pixels in enumerate(digits.images[digits.target == digit][:count]):
+            image = Image.fromarray((pixels * 15).astype("uint8"))
+            image.save(root / "images" / f"digit{digit}" / f"{number}.png")
+    distill(
+        DistillSettings(
+            dataset=f"folder:{root / 'images'}",
+            method="random",
+            ipc=3,
+            validation_fraction=0.3,
+            out=root / "set",
+        )
+    )
+    return root / "set"
+
+
+@pytest.fixture
+def settings(quick: SearchSettings, lopsided: Path) -> SearchSettings:
+    return replace(
+        quick,
+        synthetic=lopsided,
+        samples=3,
+        validation_images=None,
+        confirm=2,
+        confirm_epochs=1,
+        estimators=("early-stopping",),
+        balanced=True,
+    )
+
+
+def accuracies(folder: Path, split: Split, *, balanced: bool) -> dict[str, float]:
+    """What scikit-learn makes of what the kept networks say."""
+    measure = balanced_accuracy_score if balanced else accuracy_score
+    found = {}
+    for rank in (1, 2):
+        model = atom_nas.load_architecture(folder, rank)
+        with torch.no_grad():
+            said = model.network(model.preprocessing(split.images)).argmax(dim=1)
+        found[model.card["architecture"]] = float(measure(split.labels, said))
+    return found
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.parametrize("balanced", [True, False])
+def test_all_accuracies_of_a_search_are_of_one_kind(settings: SearchSettings, balanced: bool) -> None:
+    run_search(replace(settings, balanced=balanced))
+    synthetic = atom_nas.load(settings.synthetic)
+    dataset = synthetic.real_dataset()
+    held_out = synthetic.split_real(dataset)[1]
+    kept = {each.architecture: each.scores for each in stored(settings.out, "confirm")}
+    for split, score in ((dataset.test, "test_accuracy"), (held_out, "validation_accuracy")):
+        assert accuracies(settings.out, split, balanced=balanced) == pytest.approx(
+            {name: scores[score] for name, scores in kept.items()}
+        )
+        assert accuracies(settings.out, split, balanced=not balanced) != pytest.approx(
+            {name: scores[score] for name, scores in kept.items()}
+        )
+    for estimator in ("proxy", "early-stopping", "real"):
+        scored = [trial.scores for trial in stored(settings.out, estimator)]
+        right = [scores["validation_accuracy"] * len(held_out) for scores in scored]
+        # By images it is a whole number of them; of all three by classes that would be luck.
+        assert all(abs(each - round(each)) < 1e-6 for each in right) is not balanced, estimator
+
+
+@pytest.mark.usefixtures("ran")
+def test_the_record_and_the_report_say_so(settings: SearchSettings) -> None:
+    run_search(settings)
+    record = read_record(settings.out)
+    dataset = record["dataset"]
+    counts = atom_nas.load(settings.synthetic).real_dataset().test.labels.bincount()
+    assert dataset["balanced_images"]["test"] == pytest.approx(9 / float((1 / counts).sum()))
+    assert dataset["class_names"] == ["digit0", "digit1", "digit2"]
+    assert "largest_class" not in dataset
+    stages = [record["proxy"], record["reference"]["settings"], record["confirm"]["settings"]]
+    assert [each["balanced"] for each in stages] == [True] * 3
+    write_report(settings.out)
+    page = (settings.out / "report" / "report.md").read_text()
+    assert ", balanced accuracies" in page
+    assert "--balanced" not in page
+
+
+@pytest.mark.usefixtures("ran")
+def test_where_classes_are_of_other_sizes_the_report_says_what_to_do(settings: SearchSettings) -> None:
+    run_search(replace(settings, balanced=False))
+    written = write_report(settings.out).report
+    said = (
+        "The largest class has 67% of the images that accuracies are of, an even share would be 33%: by --bal"
+    )
+    assert [note for note in written.notes if note.startswith(said)]
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_run_keeps_its_kind(settings: SearchSettings) -> None:
+    run_search(settings)
+    with pytest.raises(ValueError, match=r"with other settings: .*balanced was True"):
+        run_search(replace(settings, balanced=False, resume=True, samples=4))
+
+
+@pytest.mark.usefixtures("ran")
+def test_each_class_of_a_final_model_has_its_accuracy(settings: SearchSettings) -> None:
+    run_search(settings)
+    best = atom_nas.load_architecture(settings.out)
+    shares = best.card["class_accuracy"]
+    test = atom_nas.load(settings.synthetic).real_dataset().test
+    with torch.no_grad():
+        said = best.network(best.preprocessing(test.images)).argmax(dim=1)
+    for k, name in enumerate(best.classes):
+        assert shares[name] == float((said[test.labels == k] == k).double().mean())
+    assert best.card["test_accuracy"] == pytest.approx(sum(shares.values()) / 3)
+    confirmed = write_report(settings.out).report.confirmed
+    assert confirmed is not None
+    lowest = min(shares, key=lambda name: shares[name])
+    assert confirmed.rows[0].lowest_class == (lowest, shares[lowest])
+
+
+def test_sets_are_evaluated_by_it(lopsided: Path) -> None:
+    how = {"repeats": 2, "training": {"epochs": 2}, "baseline": False, "workers": 1}
+    by_images, by_classes, again = (
+        atom_nas.evaluate(lopsided, balanced=balanced, **how) for balanced in (False, True, True)
+    )
+    assert (by_images["balanced"], by_classes["balanced"]) == (False, True)
+    assert by_images["sets"] != by_classes["sets"] == again["sets"]
+    assert [each["reused"] for each in (by_images, by_classes, again)] == [0, 0, 2]
+    assert json.loads(json.dumps(by_classes)) == by_classes
