@@ -56,7 +56,6 @@ def write_notes(
         _ties(run, counts),
         _early_stopping(run),
         _minibatches(run),
-        _lopsided(run),
         _noise(run),
         _repeats(repeats, reached),
         _without_set(savings),
@@ -74,8 +73,8 @@ def write_cautions(run: Run, savings: Savings, *, by_proxy: bool, said: str | No
     """
     all_guesses = (reference_guesses(run), proxy_guesses(run) if by_proxy else None, confirmed_guesses(run))
     found = [guesses.sentence for guesses in all_guesses if guesses]
-    slower = _slower(savings)
-    return [caution for caution in (*found, *([slower] if slower else [])) if caution != said]
+    others = (_lopsided(run), _slower(savings))
+    return [caution for caution in (*found, *filter(None, others)) if caution != said]
 
 
 def _slower(savings: Savings) -> str | None:
@@ -235,8 +234,10 @@ def _minibatches(run: Run) -> str | None:
 
 def _lopsided(run: Run) -> str | None:
     """Said where accuracies count images of classes that are far from one size."""
-    largest, classes = run.info.dataset.largest_class.values(), run.info.dataset.classes
-    said = advice(max(largest), classes) if largest and classes else None
+    of_split, classes = run.info.dataset.largest_class, run.info.dataset.classes
+    tested = run.info.reference.kind == "real" or run.info.confirm is not None
+    largest = max(of_split.get("validation", 0.0), of_split.get("test", 0.0) if tested else 0.0)
+    said = advice(largest, classes) if classes else None
     return said and f"{said[0].upper()}{said[1:]}."
 
 

@@ -148,11 +148,10 @@ def _show_confirmed(section: "Section") -> None:
             accuracy(row.validation_accuracy),
             accuracy(row.test_accuracy),
             shortened(harmless(accuracy_of(row.lowest_class))),
-            seconds(row.seconds),
         ]
         for row in confirmed.rows
     ]
-    header = ["rank", "architecture", "by proxy", "validation", "test", "lowest class", "seconds"]
+    header = ["rank", "architecture", "by proxy", "validation", "test", "lowest class"]
     table("Confirmed on real data", header, rows)
     for row in confirmed.rows:
         if not row.weights:

@@ -117,7 +117,7 @@ def test_where_classes_are_of_other_sizes_the_report_says_what_to_do(settings: S
     said = (
         "The largest class has 67% of the images that accuracies are of, an even share would be 33%: by --bal"
     )
-    assert [note for note in written.notes if note.startswith(said)]
+    assert [caution for caution in written.cautions if caution.startswith(said)]
 
 
 @pytest.mark.usefixtures("ran")

@@ -4,11 +4,13 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from atom_nas.terminal.summary import show_essence
 from reports import write_report
 from reports.analysis import analyse
+from reports.chance import telling
 from reports.costs import measured_costs
 from reports.document import Report
 from reports.guessing import Guesses
@@ -192,6 +194,45 @@ def test_each_split_has_a_largest_class_of_its_own(
     run = info("none", dataset=lopsided, proxy={"validation_images": 900})
     (caution,) = analyse(read_run(fabricated(proxy, [], run).write(tmp_path / "run"))).cautions
     assert caution.startswith("2 of 12 proxy accuracies are no better than guessing one of 10 classes (10%, ")
+
+
+@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.parametrize(("reference", "said"), [("none", False), ("real", True)])
+def test_classes_far_from_one_size_are_told_of_where_images_of_theirs_count(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path, reference: str, said: bool
+) -> None:
+    proxy = [trial(f"a{i}", {"validation_accuracy": 0.5 + i / 50}) for i in range(12)]
+    lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
+    run = info(reference, dataset=lopsided)
+    cautions = analyse(read_run(fabricated(proxy, [], run).write(tmp_path / "run"))).cautions
+    assert (
+        cautions
+        == [
+            "The largest class has 28% of the images that accuracies are of, an even share would be 10%: by "
+            "--balanced all classes count as much."
+        ]
+        * said
+    )
+
+
+@pytest.mark.usefixtures("without_drawing")
+def test_luck_of_balanced_accuracies_is_that_of_the_rare_classes(
+    fabricated: Any, trial: Any, info: Any, tmp_path: Path
+) -> None:
+    """Twice the deviation of what guessing gets of few images: here what 900 of classes of one size tell."""
+    proxy = [trial(f"a{i}", {"validation_accuracy": x}) for i, x in enumerate([0.119, 0.1201, *[0.3] * 10])]
+    dataset = {"name": "digits", "classes": 10, "balanced_images": {"validation": 900}}
+    run = info("none", dataset=dataset, proxy={"validation_images": 5000})
+    (caution,) = analyse(read_run(fabricated(proxy, [], run).write(tmp_path / "run"))).cautions
+    assert caution.startswith("1 of 12 proxy accuracies is no better than guessing one of 10 classes (10%, ")
+
+
+def test_unequal_classes_tell_as_much_as_fewer_images_of_equal_ones() -> None:
+    assert telling([90] * 10) == pytest.approx(900)
+    rng = np.random.default_rng(0)
+    counts = [400, 25, 50, 0]
+    balanced = np.mean([rng.binomial(n, 0.25, 40_000) / n for n in counts if n], axis=0)
+    assert np.var(balanced) == pytest.approx(0.25 * 0.75 / telling(counts), rel=0.03)
 
 
 def test_half_of_them_is_most() -> None:
