@@ -1,6 +1,7 @@
 """A run's folder: run.json, the trial store, and the rules for starting and resuming."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,18 +131,26 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
     return folder
 
 
-def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
-    """Refuse what `open_run` would refuse, before any work; the earlier run's record, or an empty one."""
+def check_place(path: Path, *, resume: bool) -> bool:
+    """Refuse a folder that `open_run` would refuse whatever the run; whether there is something in it."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: give a folder for the run")
     if resume and not path.exists():
         raise ValueError(f"there is no run to resume at {path}: check the path, or start it without --resume")
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise ValueError(f"{path} cannot be written, because of {there}: choose another --out")
     taken = path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir())
     if taken and not resume:
         raise ValueError(
             f"{path} is not empty: go on with the run in it by --resume, or choose another --out"
         )
-    if not taken:
+    return taken
+
+
+def check_run(path: Path, record: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+    """Refuse what `open_run` would refuse, before any work; the earlier run's record, or an empty one."""
+    if not check_place(path, resume=resume):
         return {}
     refuse_links(path, _WRITTEN_TO)
     earlier = read_record(path)

@@ -26,7 +26,7 @@ from atom_nas.halving import Halving, Rung, Rungs
 from atom_nas.record import code_before, environments_before, first_record
 from atom_nas.references import ReferenceCache
 from atom_nas.repeating import spent_on
-from atom_nas.run_folder import RunFolder, check_run, open_run
+from atom_nas.run_folder import RunFolder, check_place, check_run, open_run
 from atom_nas.same_networks import SameNetworks
 from atom_nas.search_plan import SearchPlan, prepare
 from atom_nas.search_summary import SearchSummary, summarised
@@ -71,6 +71,7 @@ def run_search(settings: SearchSettings, *, progress: Report | None = None) -> S
         raise ValueError(
             f"run_search takes SearchSettings, not {settings!r}: resumed(RUN) gives those of a run"
         )
+    check_place(settings.out, resume=settings.resume)
     plan = prepare(settings)
     record = first_record(plan)
     earlier = check_run(settings.out, record, resume=settings.resume)

@@ -181,6 +181,8 @@ def _read(folder: Path, kind: type[AnyCard]) -> AnyCard:
 
 def _instead(folder: Path) -> str:
     """What a folder without a card is, if it is one of ours."""
+    if folder.is_file():
+        return f"; it is a file: name its folder, {folder.parent}"
     if (folder / CARD).is_file():
         return "; it is a whole synthetic set, which needs no merging"
     if (folder / SHARD).is_file():

@@ -9,6 +9,8 @@ import pytest
 from trial_helpers import trial
 
 from atom_nas.run_folder import first_difference, open_run, read_record
+from atom_nas.search import run_search
+from atom_nas.settings import SearchSettings
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -57,6 +59,14 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="run is a file"):
         start(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"a/b cannot be written, because of .*run: choose another"):
+        start(tmp_path / "run" / "a" / "b")
+
+
+def test_the_place_is_looked_at_before_the_set_is_read(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty: go on with the run in it by --resume"):
+        run_search(SearchSettings(synthetic=tmp_path / "absent", out=tmp_path))
 
 
 def test_nothing_cannot_be_resumed(tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ def test_folders_without_a_card_are_told_for_what_they_are(tmp_path):
         distill.load(tmp_path / "begun")
     with pytest.raises(ValueError, match="run of a search: name the set"):
         distill.load(tmp_path / "search")
+    with pytest.raises(ValueError, match=r"card\.json there\); it is a file: name its folder, "):
+        distill.load(tmp_path / "search" / "run.json")
 
 
 def rewhitened(folder, **tensors):
