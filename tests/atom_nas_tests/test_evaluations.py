@@ -81,6 +81,21 @@ def test_splits_are_kept_apart(synthetic: SyntheticSet) -> None:
     assert as_record(carry_out(final))["split"] == "test"
 
 
+def test_what_bears_on_a_training_tells_it_from_others(synthetic: SyntheticSet) -> None:
+    plans = [
+        plan(synthetic),
+        plan(synthetic, seed=4),
+        plan(synthetic, split="validation"),
+        plan(synthetic, balanced=True),
+        plan(synthetic, config=replace(CONFIG, learning_rate=0.02)),
+        plan(changed(synthetic, "b", images_sha256="sha256:0", ipc=9)),
+    ]
+    keys = [each.key(subject, "convnet2", 0) for each in plans for subject in each.subjects]
+    itself = plans[0].subjects[0]
+    keys += [plans[0].key(itself, "convnet2", 1), plans[0].key(itself, "convnet3", 0)]
+    assert len(set(keys)) == len(keys) == 2 * len(plans) + 2
+
+
 def test_what_a_compiler_complains_of_does_not_tell_trainings_apart(
     synthetic: SyntheticSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
