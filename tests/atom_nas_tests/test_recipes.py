@@ -94,7 +94,7 @@ def test_from_python_it_is_taken_by_name(tmp_path: Path) -> None:
         atom_nas.resumed(tmp_path, recipe=True)
 
 
-@pytest.mark.parametrize("space", ["convnet", "hub:mobilenetv3", "my_spaces.py:Blocks"])
+@pytest.mark.parametrize("space", ["hub:darts", "hub:mobilenetv3", "my_spaces.py:Blocks"])
 def test_spaces_without_a_recipe_of_their_own_share_one(
     space: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

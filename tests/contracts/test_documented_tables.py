@@ -15,6 +15,8 @@ HALVED, FEWER_HALVED = (
 RECIPE = (
     "loss decay five times, validation accuracy, SynFlow, NASWOT, Jacobian covariance, ZiCo: mean of ranks"
 )
+FOUR = "the recipe: validation accuracy, final training loss, SynFlow, Jacobian covariance, mean of ranks"
+FOUR_PARTS = (ACCURACY, "final_training_loss", "synflow", "jacov")
 
 
 def rows(script: str, *arguments: str) -> list[str]:
@@ -38,12 +40,18 @@ def documented(name: str) -> str:
     "rulers",
     [
         {
+            FOUR: "+".join(f"convnets-random.csv:{part}" for part in FOUR_PARTS),
             "random, validation accuracy": f"convnets-random.csv:{ACCURACY}",
             "ATOM, not whitened, validation accuracy": f"convnets-atom-no-zca.csv:{ACCURACY}",
             "early stopping, validation accuracy": f"convnets-random.csv:early_stopping_{ACCURACY}",
             "CAFE, not whitened, validation accuracy": f"convnets-cafe-no-zca.csv:{ACCURACY}",
             "SynFlow": "convnets-random.csv:synflow",
             "parameters": "convnets-random.csv:parameters",
+        },
+        {
+            FOUR: "+".join(f"convnets-narrow.csv:{part}" for part in FOUR_PARTS),
+            "validation accuracy": f"convnets-narrow.csv:{ACCURACY}",
+            "NASWOT": "convnets-narrow.csv:naswot",
         },
         {
             "100 random": f"convnets-random-10.csv:{ACCURACY}",
