@@ -56,6 +56,9 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
         # The command has values where nothing was said, too; groups of settings have in them what was said.
         unsaid = BY_RECIPES - _GROUPS - set(said)
         whole = {name: value for name, value in values.items() if name not in unsaid}
+    for group, stage in (("reference_training", "reference"), ("confirm_training", "confirm")):
+        if group in before:
+            whole[group] = {**_trained_by(record, stage), **(whole.get(group) or {})}
     if record and "unwhiten" not in {*said, *before}:
         whole["unwhiten"] = False  # as all searches before there was the choice
     whole["command"] = _continued(record.get("command"), values["command"])
@@ -82,6 +85,16 @@ def _restored(before: Mapping[str, Any], values: Mapping[str, Any], said: Collec
         restored["estimators"] = [name for name in theirs if not (isinstance(name, str) and is_own(name))]
     groups = {name: _merged(before.get(name), values.get(name)) for name in _GROUPS & set(said)}
     return {**values, **groups, **restored}
+
+
+def _trained_by(record: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """What a run's reference or final models were trained by where defaults are others by now."""
+    from atom_nas.estimators.real import RECIPE
+
+    found: Any = record
+    for part in (stage, "settings", "training"):
+        found = found.get(part) if isinstance(found, dict) else None
+    return {name: found[name] for name in RECIPE if name in found} if isinstance(found, dict) else {}
 
 
 def _leave_column(restored: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -122,7 +122,7 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)
         for name in _scored_anew(before if isinstance(before, dict) else {}, record, path):
-            store.discard_all(name)  # of code that failed
+            store.discard_all(name)
     except BaseException:
         lock.close()
         raise
@@ -133,14 +133,16 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
 
 def check_place(path: Path, *, resume: bool) -> bool:
     """Refuse a folder that `open_run` would refuse whatever the run; whether there is something in it."""
-    if path.exists() and not path.is_dir():
+    if path.is_file():
         raise ValueError(f"{path} is a file: give a folder for the run")
-    if resume and not path.exists():
+    if resume and not path.is_dir():
         raise ValueError(f"there is no run to resume at {path}: check the path, or start it without --resume")
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise ValueError(f"{path} cannot be written, because of {there}: choose another --out")
-    taken = path.exists() and any(not entry.name.startswith(".") for entry in path.iterdir())
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise ValueError(f"{path} cannot be made, as {there} is no folder: choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be written, as {there} may not be: choose another --out")
+    taken = path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir())
     if taken and not resume:
         raise ValueError(
             f"{path} is not empty: go on with the run in it by --resume, or choose another --out"
@@ -232,7 +234,8 @@ def _whitening_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
-    """The user's own estimators whose code has changed and that have no score by the earlier code.
+    """Estimators that score anew: the user's own whose code has changed and that have no score by the
+    earlier code, and ours whose measure is another by now, which takes little.
 
     Raises:
         ValueError: one has such scores, with which those by the code of now cannot be mixed.
@@ -243,8 +246,13 @@ def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
         for name, of in known.items()
         if name in settings and settings[name].get("code") != of.get("code")
     ]
+    other = [
+        name
+        for name, of in known.items()
+        if name in settings and settings[name].get("measure") != of.get("measure")
+    ]
     if not changed or not (path / STORE).is_file():
-        return changed
+        return [*changed, *other]
     with TrialStore.open(path / STORE) as trials:
         for name in changed:
             if any(trial.done for trial in trials.trials(name)):
@@ -252,7 +260,7 @@ def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -
                     f"the code of {name} has changed since {path} was scored by it: put it back, or rename "
                     "the function to score by what it is now as well"
                 )
-    return changed
+    return [*changed, *other]
 
 
 def _require_same_list(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

@@ -87,7 +87,7 @@ class SearchSettings:
         confirm: train so many of the best on the real images, and keep their weights; None: none.
         confirm_images: train those on a subset of this many real images; None: on all.
         confirm_epochs: of these trainings.
-        confirm_training: other fields of their `TrainingConfig`; left out, they are the reference's.
+        confirm_training: fields of their `TrainingConfig` in place of `estimators.real.RECIPE`'s.
         estimators: names of estimators to score with beside the proxy, see `atom_nas.estimators.beside`.
         training_free: fields of `atom_nas.estimators._untrained.UntrainedConfig`: which minibatch the
             training-free ones of them look at.

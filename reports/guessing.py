@@ -67,7 +67,8 @@ def _guesses(
     low = int((known <= luck).sum())
     if not low:
         return None
-    these = plural(len(known), f"{what} accuracy", f"{what} accuracies")
+    kind = f"balanced {what}" if run.info.dataset.balanced_images else what
+    these = plural(len(known), f"{kind} accuracy", f"{kind} accuracies")
     guess = how_to_guess(largest, classes)
     if luck >= 1:
         few = (

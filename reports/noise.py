@@ -138,7 +138,7 @@ def _one_a_seed(members: Iterable[_Member]) -> list[_Member]:
 def _reference_key(member: _Member) -> Any:
     info = member.run.info
     return (
-        info.dataset,
+        info.dataset.model_copy(update={"class_names": ()}),  # which earlier versions did not record
         info.space.name,
         info.space.options,
         info.space.digest,

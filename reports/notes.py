@@ -254,10 +254,11 @@ def _noise(run: Run) -> str | None:
     even = run.info.dataset.balanced_images.get("validation", images)
     error = math.sqrt(float((chances * (1 - chances)).mean()) / even)
     deviation = float(accuracies.std())
+    an = "A balanced" if run.info.dataset.balanced_images else "An"
     if error < SMALL_NOISE * deviation:
         return None
     return (
-        f"An accuracy on {plural(images, 'validation image')} has a standard error of {100 * error:.1f} "
+        f"{an} accuracy on {plural(images, 'validation image')} has a standard error of {100 * error:.1f} "
         f"points, and the architectures' accuracies a deviation of {100 * deviation:.1f}: part of their "
         "order is luck."
     )
@@ -321,8 +322,8 @@ def _subset(savings: Savings) -> str | None:
         plural(savings.reference_trials, "reference trial"),
     )
     return (
-        f"Speed-up and break-even are measured on the {plural(savings.pairs, 'network')} that succeeded "
-        f"in both ways ({proxy}, {reference})."
+        f"Speed-up and break-even are measured on the {plural(savings.pairs, 'network')} with both "
+        f"({proxy}, {reference})."
     )
 
 

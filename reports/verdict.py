@@ -128,8 +128,8 @@ def _too_little(evidence: Evidence) -> str:
     these = f", {formatting.plural(different, 'network')} by several names," if different < n else ""
     return (
         f"No verdict: not enough data, {pairs}{these} {have} both a score and a reference score and at least "
-        f"{MIN_NETWORKS}{' different ones' if these else ''} are needed{found}; to add to a run search with "
-        "--resume and more --samples or --reference-samples."
+        f"{MIN_NETWORKS}{' different ones' if these else ''} are needed{found}; a run is added to by "
+        "searching with --resume and more --samples, or more --reference-samples where they are fewer."
     )
 
 

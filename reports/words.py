@@ -18,6 +18,7 @@ from reports.verdict import MODERATE_FROM, STRONG_FROM
 
 _UNREADABLE = 10**12
 """A number of architectures from which its magnitude says more than its digits."""
+BALANCED = "accuracies are balanced: means over the classes"
 AGREEMENT_DEFINITIONS = (
     "Spearman is Pearson's correlation of the ranks, ties sharing their average rank: 1 is the same order,"
     " 0 none, -1 the reverse. Its 95% interval is the percentile bootstrap over architectures "
@@ -102,7 +103,7 @@ def subtitle(sections: Sequence[Section]) -> str:
 def facts(section: Section) -> Iterator[tuple[str, str]]:
     """What was run: pairs of name and value, leaving out what is not known."""
     run = section.report.run
-    yield "Dataset", run.dataset.name + ", balanced accuracies" * bool(run.dataset.balanced_images)
+    yield "Dataset", run.dataset.name + f"; {BALANCED}" * bool(run.dataset.balanced_images)
     yield "Synthetic set", _set_of(section) + _count(",", run.synthetic.iterations, "iteration")
     yield "Space", _space(run)
     yield "Strategy", _strategy(run.strategy)
@@ -179,13 +180,14 @@ def ranking_caption(section: Section) -> tuple[str, str]:
 
 def confirmed_caption(confirmed: Confirmed) -> str:
     """How the confirmed were trained and chosen among, above their table."""
+    kind = "balanced " if (confirmed.settings.model_extra or {}).get("balanced") is True else ""
     settings = confirmed.settings
     held, tested = settings.validation_images, settings.test_images
     trained = plural(settings.training_images, "image") if settings.training_images else "images"
     epochs = _count(" for", settings.training.epochs if settings.training else None, "epoch")
     on_test = f" ({plural(tested, 'image')})" if tested else ""
     return (
-        f"Trained on {trained} of the real data{epochs}; the best first, by accuracy on "
+        f"Trained on {trained} of the real data{epochs}; the best first, by {kind}accuracy on "
         f"{plural(held, 'held-out validation image') if held else 'held-out validation images'}. The test "
         f"accuracy{on_test} is read for this report and decides nothing: quote that of the first row."
     )

@@ -205,6 +205,7 @@ class Confirmation:
             "classes": classes,
             "preprocessing": self._preprocessing,
             **of_all(trial.scores),
+            **({"balanced": True} if plan.data.balanced else {}),
             "class_accuracy": {classes[k]: share for k, share in by_class(trial.scores).items()},
             **_training(self._settings),
             "seed": trial.seed,

@@ -102,7 +102,8 @@ class LoadedArchitecture:
 
     def __repr__(self) -> str:
         known = {name: self.card.get(name) for name in ("validation_accuracy", "test_accuracy")}
-        scores = [f", {name} {value:.4f}" for name, value in known.items() if value is not None]
+        kind = "balanced " if self.card.get("balanced") is True else ""
+        scores = [f", {kind}{name} {value:.4f}" for name, value in known.items() if value is not None]
         return (
             f"LoadedArchitecture({self.card['architecture']}, {len(self.classes)} classes{''.join(scores)})"
         )

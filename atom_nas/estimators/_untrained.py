@@ -57,11 +57,15 @@ class Untrained:
         measure: the measure.
         data: where the minibatch is drawn from.
         config: how.
+        version: of the measure, from 1 on: scores by an earlier one are forgotten where a run goes on.
     """
 
-    def __init__(self, name: str, measure: Measure, data: SearchData, config: UntrainedConfig) -> None:
+    def __init__(
+        self, name: str, measure: Measure, data: SearchData, config: UntrainedConfig, version: int = 1
+    ) -> None:
         self.name = name
         self.config = config
+        self._version = {"measure": version} if version > 1 else {}
         self._measure = measure
         real = config.images == "real"
         labels = data.fit.labels if real else data.synthetic_labels
@@ -78,6 +82,7 @@ class Untrained:
             **asdict(self.config),
             "fingerprint": fingerprint(self._images, self._labels),
             "preprocessing": self._preprocessing,
+            **self._version,
         }
 
     def score(
@@ -100,9 +105,11 @@ class Untrained:
         return {self.name: value}
 
 
-def untrained(name: str, measure: Measure, data: SearchData, options: dict[str, Any]) -> Untrained:
+def untrained(
+    name: str, measure: Measure, data: SearchData, options: dict[str, Any], version: int = 1
+) -> Untrained:
     """The estimator with an `UntrainedConfig` of the given options."""
-    return Untrained(name, measure, data, configure(UntrainedConfig, name, options))
+    return Untrained(name, measure, data, configure(UntrainedConfig, name, options), version)
 
 
 def in_turns(labels: Tensor, classes: int, config: UntrainedConfig) -> Tensor:

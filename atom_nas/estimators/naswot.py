@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from atom_nas.estimators._untrained import Untrained, untrained, watched_activations
 from atom_nas.estimators.base import SearchData
 
+VERSION = 2
+"""The first counted all units."""
+
 
 def measure(network: nn.Module, images: Tensor, labels: Tensor) -> float:  # noqa: ARG001
     """Over all activation layers that the output depends on.
@@ -24,8 +27,11 @@ def measure(network: nn.Module, images: Tensor, labels: Tensor) -> float:  # noq
     with watched_activations(network) as seen:
         # Of the images, so that what depends on them alone has a history, too.
         steps = _history(network(images.clone().requires_grad_()))
+    counted = [inputs.detach() for inputs, output in seen if output.grad_fn in steps]
+    if not counted:
+        raise ValueError("the network's output depends on no activation layer")
     kernel = images.new_zeros((len(images), len(images)), dtype=torch.float64)
-    for inputs in (inputs.detach() for inputs, output in seen if output.grad_fn in steps):
+    for inputs in counted:
         if not bool(inputs.isfinite().all()):
             return float("nan")
         code = (inputs.flatten(1) > 0).double()
@@ -49,4 +55,4 @@ def _history(result: Tensor) -> set[Any]:
 
 def estimator(data: SearchData, **options: Any) -> Untrained:
     """The estimator with an `UntrainedConfig` of the given options."""
-    return untrained("naswot", measure, data, options)
+    return untrained("naswot", measure, data, options, VERSION)

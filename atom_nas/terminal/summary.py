@@ -24,8 +24,11 @@ _NARROW = 0.05
 def show_essence(written: "WrittenReport") -> None:
     """Print the best architectures of one run, or each run's agreement, and the verdicts."""
     from reports.comparison import describe_tasks
+    from reports.words import BALANCED
 
     if len(written.sections) == 1:
+        if written.report.run.dataset.balanced_images:
+            stdout.print(BALANCED)
         _show_ranking(written.sections[0])
         _show_scores(written.report)
         _show_costs(written.report)

@@ -12,12 +12,15 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from trial_helpers import stored
 
 import atom_nas
+from atom_nas.evaluation.plan import EvaluationPlan
+from atom_nas.evaluation.trainings import carry_out
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
 from atom_nas.settings import SearchSettings
 from distill.data import Split
 from distill.run import distill
 from distill.settings import DistillSettings
+from distill.training import TrainingConfig
 from reports import write_report
 
 IMAGES = {0: 160, 1: 40, 2: 40}
@@ -106,7 +109,9 @@ def test_the_record_and_the_report_say_so(settings: SearchSettings) -> None:
     assert [each["balanced"] for each in stages] == [True] * 3
     write_report(settings.out)
     page = (settings.out / "report" / "report.md").read_text()
-    assert ", balanced accuracies" in page
+    assert "; accuracies are balanced: means over the classes" in page
+    assert "the best first, by balanced accuracy on" in page
+    assert "balanced test_accuracy 0." in repr(atom_nas.load_architecture(settings.out))
     assert "--balanced" not in page
 
 
@@ -121,10 +126,11 @@ def test_where_classes_are_of_other_sizes_the_report_says_what_to_do(settings: S
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_run_keeps_its_kind(settings: SearchSettings) -> None:
-    run_search(settings)
-    with pytest.raises(ValueError, match=r"with other settings: .*balanced was True"):
-        run_search(replace(settings, balanced=False, resume=True, samples=4))
+@pytest.mark.parametrize(("balanced", "was"), [(True, "was True"), (False, "was not set")])
+def test_a_run_keeps_its_kind(settings: SearchSettings, balanced: bool, was: str) -> None:
+    run_search(replace(settings, balanced=balanced))
+    with pytest.raises(ValueError, match=rf"with other settings: .*balanced {was}"):
+        run_search(replace(settings, balanced=not balanced, resume=True, samples=4))
 
 
 @pytest.mark.usefixtures("ran")
@@ -153,3 +159,25 @@ def test_sets_are_evaluated_by_it(lopsided: Path) -> None:
     assert by_images["sets"] != by_classes["sets"] == again["sets"]
     assert [each["reused"] for each in (by_images, by_classes, again)] == [0, 0, 2]
     assert json.loads(json.dumps(by_classes)) == by_classes
+
+
+def test_what_guessing_gets_of_balanced_accuracies(lopsided: Path) -> None:
+    synthetic = atom_nas.load(lopsided)
+    counts = synthetic.real_dataset().test.labels.bincount().double()
+    config = TrainingConfig(epochs=1)
+    given = EvaluationPlan(
+        sets=(synthetic,),
+        networks=("convnet2",),
+        repeats=1,
+        config=config,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    guesses = []
+    for balanced in (True, False):
+        found = carry_out(replace(given, balanced=balanced), workers=1)
+        again = carry_out(replace(given, balanced=balanced), workers=1)
+        assert (found.guess, found.images) == (again.guess, again.images)
+        guesses += [found.guess, found.images]
+    even = 9 / float((1 / counts).sum())
+    assert guesses == pytest.approx([1 / 3, even, float(counts.max() / counts.sum()), float(counts.sum())])

@@ -74,6 +74,21 @@ def test_what_is_said_wins(begun: SearchSettings) -> None:
     assert resumed(begun, "confirm_epochs", confirm_epochs=9).confirm_epochs == 9
 
 
+def test_trainings_go_on_as_they_were_when_defaults_are_others_by_now(begun: SearchSettings) -> None:
+    record = read_record(begun.out)
+    before = {"batch_size": 256, "learning_rate": 0.01, "schedule": "step"}
+    for stage in ("reference", "confirm"):
+        record[stage] = {"settings": {"training": {**before, "epochs": 30, "momentum": 0.9}}}
+    write(begun, record)
+    found = resumed(begun)
+    assert (found.reference_training, found.confirm_training) == (before, before)
+    said = resumed(begun, "confirm_training", confirm_training={"learning_rate": 0.05})
+    assert said.confirm_training == {**before, "learning_rate": 0.05}
+    for damaged in (None, [], {"settings": []}, {"settings": {"training": 5}}):
+        write(begun, {**record, "reference": damaged})
+        assert resumed(begun).reference_training == {}
+
+
 def test_the_column_of_a_table_is_not_that_of_another_reference(begun: SearchSettings) -> None:
     write(begun, {"settings": kept(replace(begun, reference_column="late"))})
     assert resumed(begun).reference_column == "late"
@@ -138,7 +153,7 @@ def test_no_reference_is_not_told_how_to_train(tmp_path: Path, name: str) -> Non
 
 def test_minibatches_of_no_estimator_are_refused(tmp_path: Path) -> None:
     given: dict[str, Any] = {"synthetic": tmp_path, "out": tmp_path, "resume": False, "command": ""}
-    given["training_free"] = {"images": "real"}
+    given |= {"training_free": {"images": "real"}, "space": "hub:darts"}
     for none in ((), ("early-stopping",)):
         with pytest.raises(ValueError, match=r"--set-training-free says what .* --estimators synflow,naswot"):
             search_settings({"training_free", "estimators"}, **given, estimators=none)

@@ -2,6 +2,8 @@
 
 import json
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from trial_helpers import trial
 from atom_nas.run_folder import first_difference, open_run, read_record
 from atom_nas.search import run_search
 from atom_nas.settings import SearchSettings
+from atom_nas.trials import TrialStore
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -55,12 +58,15 @@ def test_a_taken_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_what_cannot_hold_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="run is a file"):
         start(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"a/b cannot be written, because of .*run: choose another"):
+    with pytest.raises(ValueError, match=r"a/b cannot be made, as .*run is no folder: choose another"):
         start(tmp_path / "run" / "a" / "b")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(ValueError, match=f"new cannot be written, as {tmp_path} may not be: choose another"):
+        start(tmp_path / "new")
 
 
 def test_the_place_is_looked_at_before_the_set_is_read(tmp_path: Path) -> None:
@@ -217,3 +223,14 @@ def test_trials_of_an_interrupted_session_are_there(tmp_path: Path) -> None:
         folder.store.add(trial("a"))
     with open_run(path, record(), resume=True) as folder:
         assert folder.store.trials("proxy") == [trial("a")]
+
+
+def test_scores_by_an_earlier_measure_are_forgotten_and_no_others(tmp_path: Path) -> None:
+    start(tmp_path, estimators={"naswot": {"version": 3}, "snip": {"version": 3}})
+    now = {"naswot": {"version": 3, "measure": 2}, "snip": {"version": 3}}
+    for expected in (["snip"], ["naswot", "snip"]):  # the second time both are as the record has them
+        with TrialStore.open(tmp_path / "trials.sqlite") as store:
+            for name in now:
+                store.add(replace(trial(), estimator=name))
+        with closing(open_run(tmp_path, record(estimators=now), resume=True)) as folder:
+            assert [name for name in now if folder.store.trials(name)] == expected

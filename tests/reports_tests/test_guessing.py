@@ -224,7 +224,7 @@ def test_luck_of_balanced_accuracies_is_that_of_the_rare_classes(
     dataset = {"name": "digits", "classes": 10, "balanced_images": {"validation": 900}}
     run = info("none", dataset=dataset, proxy={"validation_images": 5000})
     (caution,) = analyse(read_run(fabricated(proxy, [], run).write(tmp_path / "run"))).cautions
-    assert caution.startswith("1 of 12 proxy accuracies is no better than guessing one of 10 classes (10%, ")
+    assert caution.startswith("1 of 12 balanced proxy accuracies is no better than guessing one of 10 ")
 
 
 def test_unequal_classes_tell_as_much_as_fewer_images_of_equal_ones() -> None:

@@ -95,7 +95,7 @@ def test_few_pairs_give_no_verdict_however_perfect() -> None:
     verdict = judge(evidence(1.0, high=1.0, n=9))
     assert verdict.level == "not enough data"
     assert "only 9 architectures have both a score and a reference score" in verdict.sentence
-    assert "at least 10 are needed (Spearman 1.00); to add to a run search with --resume" in verdict.sentence
+    assert "at least 10 are needed (Spearman 1.00); a run is added to by searching" in verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,8 @@ def test_no_reference_and_no_coefficient() -> None:
     assert verdict.level == "not enough data"
     assert verdict.sentence == (
         "No verdict: not enough data, only 2 architectures have both a score and a reference score and at "
-        "least 10 are needed; to add to a run search with --resume and more --samples or --reference-samples."
+        "least 10 are needed; a run is added to by searching with --resume and more --samples, or more "
+        "--reference-samples where they are fewer."
     )
     alone = Statistic(value=None, n=1, reason="not enough data (n = 1)")
     one = judge(Evidence(spearman=alone, interval=None, p_value=None, top=alone, pick=None))
