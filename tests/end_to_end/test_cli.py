@@ -21,13 +21,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 def run(synthetic):
     out = synthetic.parent / "run"
     listed = synthetic.parent / "list.csv"
-    names = [
-        "w32-d1-none-relu-none",
-        "w32-d2-batch-relu-max",
-        "w32-d1-layer-sigmoid-avg",
-        "w32-d2-none-sigmoid-avg",
-    ]
-    listed.write_text("architecture\n" + "\n".join(names) + "\n")
+    names = ("d1-none-relu-none", "d2-batch-relu-max", "d1-layer-sigmoid-avg", "d2-none-sigmoid-avg")
+    listed.write_text("architecture\n" + "".join(f"w32-{name}\n" for name in names))
     done("search", synthetic, "--architectures", listed, "--epochs", 5, "--reference-epochs", 1,
          "--reference-images", 100, "--validation-images", 50, "--workers", 2, "--out", out)  # fmt: skip
     return out
@@ -90,8 +85,8 @@ def test_several_runs_are_reported_side_by_side(run, synthetic):
         "report", run, "--combine", "paramters,flops"
     )
     assert "names no score" in refused("report", run, "--combine", ",")
-    alone = done("report", run, "--combine", "none", "--score", "validation_accuracy")
-    assert "combination" not in alone.stdout
+    plain = done("report", run, "--combine", "none", "--score", "validation_accuracy")
+    assert "combination" not in plain.stdout
     alone = (run / "report" / "index.html").read_bytes()
     beside = run.parent / "new" / "compared"
     assert str(beside / "index.html") in done("report", run, other, "--out", beside).stdout
