@@ -96,15 +96,14 @@ class Evaluator:
             device=self._device,
             on_epoch=on_epoch,
         )
-        tested = evaluate(
+        return evaluate(
             fresh,
             self._test.images,
             self._test.labels,
             device=self._device,
             preprocessing=self._synthetic.preprocessing,
             precision=self._config.precision,
-        )
-        return tested.balanced if self._balanced else tested.accuracy
+        ).accuracy_by(balanced=self._balanced)
 
     def _training_set(self, subject: str, repeat: int) -> tuple[Tensor, Tensor]:
         """Images in model space and their labels, or probabilities."""

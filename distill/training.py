@@ -140,6 +140,10 @@ class Evaluation:
         """Balanced accuracy: the mean over the classes that there are images of."""
         return statistics.fmean(share for share in self.by_class if share is not None)
 
+    def accuracy_by(self, *, balanced: bool) -> float:
+        """The balanced accuracy, or the plain one."""
+        return self.balanced if balanced else self.accuracy
+
 
 def train(
     network: nn.Module,

@@ -52,11 +52,8 @@ def of_all(scores: Mapping[str, float]) -> dict[str, float]:
 
 def by_class(scores: Mapping[str, float]) -> dict[int, float]:
     """Those of the scores, by the class's number."""
-    return {
-        int(name.removeprefix(_OF_CLASS)): value
-        for name, value in scores.items()
-        if name.startswith(_OF_CLASS)
-    }
+    numbers = {name: name.removeprefix(_OF_CLASS) for name in scores if name.startswith(_OF_CLASS)}
+    return {int(number): scores[name] for name, number in numbers.items() if number.isdecimal()}
 
 
 def how_to_load(folder: str, which: int | str, space: str) -> str:

@@ -151,7 +151,7 @@ def read_scores(
         network, validation.images, validation.labels, device=device, preprocessing=preprocessing
     )
     return {
-        "validation_accuracy": held_out.balanced if balanced else held_out.accuracy,
+        "validation_accuracy": held_out.accuracy_by(balanced=balanced),
         "validation_loss": held_out.loss,
         "final_training_loss": record.final_loss,
         "summed_training_loss": record.summed_loss,

@@ -58,7 +58,7 @@ class ConfirmEstimator(RealEstimator):
         )
         tested = self._test_of(network, device)
         by_class = {of_class(k): share for k, share in enumerate(tested.by_class) if share is not None}
-        return scores | {"test_accuracy": self._accuracy(tested)} | by_class
+        return scores | {"test_accuracy": tested.accuracy_by(balanced=self._balanced)} | by_class
 
     def _train(self, network: nn.Module, seed: int, device: torch.device, leg: Leg | None) -> TrainingRecord:
         if leg is None:

@@ -96,15 +96,12 @@ class RealEstimator:
             balanced=self._balanced,
         )
         tested = self._test_of(network, device)
-        return scores | {"test_accuracy": self._accuracy(tested)}
+        return scores | {"test_accuracy": tested.accuracy_by(balanced=self._balanced)}
 
     def _test_of(self, network: nn.Module, device: torch.device) -> Evaluation:
         return evaluate(
             network, self._test.images, self._test.labels, device=device, preprocessing=self._preprocessing
         )
-
-    def _accuracy(self, tested: Evaluation) -> float:
-        return tested.balanced if self._balanced else tested.accuracy
 
 
 def estimator(data: SearchData, **options: Any) -> RealEstimator:
