@@ -36,16 +36,24 @@ class Race:
         config: how many go on, and the number of slots.
         epochs: done at the end of each rung.
         networks: in the order in which they begin.
+        worths: from the results of a rung, by network, to what they are compared by, higher is better; those
+            left out that have nothing. As they are where it is left out.
     """
 
-    def __init__(self, config: AshaConfig, epochs: Sequence[int], networks: Sequence[str]) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: AshaConfig,
+        epochs: Sequence[int],
+        networks: Sequence[str],
+        worths: Callable[[Mapping[str, Any]], Mapping[str, float]] = dict,
+    ) -> None:
+        self._config, self._worths = config, worths
         self.lengths = [after - before for before, after in zip((0, *epochs), epochs, strict=False)]
         self._waiting = deque(networks)
         self._order = {network: number for number, network in enumerate(networks)}
         self._running: list[tuple[int, int, Step]] = []
         self._begun, self._now = 0, 0
-        self._values: list[dict[str, float]] = [{} for _ in epochs]
+        self._results: list[dict[str, Any]] = [{} for _ in epochs]
         self._gone_on: list[set[str]] = [set() for _ in epochs]
 
     def begin(self) -> list[Step]:
@@ -61,11 +69,11 @@ class Race:
         """Whose result counts next; None once there is nothing left to do."""
         return self._running[0][2] if self._running else None
 
-    def end(self, value: float | None) -> None:
-        """Let the result that is awaited count: higher is better, None if it failed."""
+    def end(self, result: Any) -> None:
+        """Let the result that is awaited count; None if it failed."""
         self._now, _, step = heapq.heappop(self._running)
-        if value is not None:
-            self._values[step.rung][step.network] = value
+        if result is not None:
+            self._results[step.rung][step.network] = result
 
     def _next(self) -> Step | None:
         """The furthest that may go on, or the next that begins."""
@@ -86,7 +94,7 @@ class Race:
 
         One in eta may so far, and rounded up, as in successive halving, when the rung is over.
         """
-        values = self._values[rung]
+        values = self._worths(self._results[rung])
         ranked = sorted(values, key=lambda network: (-values[network], self._order[network]))
         may = self._config.promoted(len(values)) if over else len(values) // self._config.eta
         return next((network for network in ranked[:may] if network not in self._gone_on[rung]), None)
@@ -108,14 +116,15 @@ class Asha(Rungs):
     def _train(
         self, names: Sequence[str], networks: Mapping[str, Sequence[str]]
     ) -> list[Mapping[str, Trial]]:
-        race = Race(self._slots, [rung.epochs for rung in self._rungs], list(networks))
+        epochs = [rung.epochs for rung in self._rungs]
+        race = Race(self._slots, epochs, list(networks), self.worths)
         bar = _Bar(race.lengths, self._at_least(len(names), race.lengths), self._tell)
         stages = [
             self.stage(rung, len(names), on_trial=partial(bar.told, number))
             for number, rung in enumerate(self._rungs)
         ]
         positions = {name: position for position, name in enumerate(names)}
-        reached = _Course(race, stages, bar, self.values).run(positions, networks)
+        reached = _Course(race, stages, bar, self.known).run(positions, networks)
         return [self.stored(rung, there) for rung, there in zip(self._rungs, reached, strict=True)]
 
     def _at_least(self, count: int, lengths: Sequence[int]) -> int:
@@ -131,7 +140,7 @@ class _Course:
 
     Args:
         stages: one a rung.
-        values: what trials are compared by.
+        known: the scores of trials.
     """
 
     def __init__(
@@ -139,9 +148,9 @@ class _Course:
         race: Race,
         stages: Sequence[Stage],
         bar: "_Bar",
-        values: Callable[[Mapping[str, Trial]], dict[str, float]],
+        known: Callable[[Mapping[str, Trial]], dict[str, dict[str, float]]],
     ) -> None:
-        self._race, self._stages, self._bar, self._values = race, stages, bar, values
+        self._race, self._stages, self._bar, self._known = race, stages, bar, known
         self._left: dict[Step, list[str]] = {}
         self._steps: dict[TrialJob, Step] = {}
         self._new: list[TrialJob] = []
@@ -168,7 +177,7 @@ class _Course:
             awaited = self._race.awaited()
             if awaited is None or self._left[awaited]:
                 return
-            self._race.end(self._value(awaited))
+            self._race.end(self._result(awaited))
 
     def _begin(self, step: Step) -> None:
         names, stage = self._networks[step.network], self._stages[step.rung]
@@ -190,10 +199,11 @@ class _Course:
         new, self._new = self._new, []
         return new
 
-    def _value(self, step: Step) -> float | None:
+    def _result(self, step: Step) -> Mapping[str, float] | None:
+        """The scores of a network, by whichever of its names has them: they are the same for all."""
         stage, names = self._stages[step.rung], self._networks[step.network]
         trials = {name: trial for name in names if (trial := stage.store.get(stage.name, name))}
-        return max(self._values(trials).values(), default=None)
+        return next(iter(self._known(trials).values()), None)
 
 
 class _Bar:

@@ -22,7 +22,9 @@ from atom_nas.strategies import HalvingConfig
 from atom_nas.trials import Trial, TrialStore
 from distill.leg import Leg
 from reports.rungs import places as places_by_rung
+from reports.rungs import worths as worths_at_rung
 from reports.scores import HALVING
+from reports.weights import weights_of
 from search_spaces.base import Architecture
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Rungs:
     Args:
         config: how many go on.
         epochs: of a whole training.
-        score: the recorded score by which they go on.
+        score, combined: by what they go on, see `reports.rungs.worths`.
         folder: of the run.
         store: its trials.
         stage: see `MakeStage`.
@@ -71,12 +73,15 @@ class Rungs:
         *,
         epochs: int,
         score: str,
+        combined: Sequence[str] = (),
         folder: Path,
         store: TrialStore,
         stage: MakeStage,
         same_as: Callable[[str], str] = str,
     ) -> None:
-        self.config, self._score, self._store, self._make_stage = config, score, store, stage
+        self.config, self._store, self._make_stage = config, store, stage
+        self.worths = partial(worths_at_rung, criterion=score, combined=combined)
+        self._beside = list(weights_of(combined))
         self._same_as = same_as
         self._networks: dict[str, list[str]] = {}
         self._rungs = [Rung(each) for each in config.epochs(epochs)]
@@ -117,9 +122,21 @@ class Rungs:
         return places
 
     def values(self, trials: Mapping[str, Trial]) -> dict[str, float]:
-        """By which trials are compared, higher is better; those left out that have no score."""
-        worths = {name: trial.worth(self._score) for name, trial in trials.items()}
-        return {name: worth for name, worth in worths.items() if worth is not None}
+        """By which a rung's trials are compared, higher is better; those left out that lack a score."""
+        return self.worths(self.known(trials))
+
+    def known(self, trials: Mapping[str, Trial]) -> dict[str, dict[str, float]]:
+        """The scores of a rung's trials, with those that need no training; without those that failed."""
+        return {
+            name: {**self._untrained(name), **trial.scores} for name, trial in trials.items() if trial.done
+        }
+
+    def _untrained(self, name: str) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for estimator in self._beside:
+            trial = self._store.get(estimator, name)
+            found |= trial.scores if trial is not None else {}
+        return found
 
     def _leg(self, rung: Rung, name: str) -> Leg:
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]

@@ -146,7 +146,8 @@ def _space(plan: SearchPlan) -> dict[str, Any]:
 def _strategy(plan: SearchPlan) -> dict[str, Any]:
     settings, listed = plan.settings, plan.listed
     # By what architectures go on, where trainings are stopped early.
-    criterion = {"criterion": settings.criterion} if plan.halving else {}
+    criterion: dict[str, Any] = {"criterion": settings.score} if plan.halving else {}
+    criterion |= {"combined": list(settings.combined)} if plan.halving and settings.combined else {}
     if listed is None or plan.drawn:
         among = {"among": _fingerprint(sorted(listed.architectures))} if listed else {}
         options = plan.strategy_options

@@ -59,6 +59,8 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     for group, stage in (("reference_training", "reference"), ("confirm_training", "confirm")):
         if group in before:
             whole[group] = {**_trained_by(record, stage), **(whole.get(group) or {})}
+    if "score" not in said and (criterion := _went_on_by(record)):
+        whole["score"] = criterion
     if record and "unwhiten" not in {*said, *before}:
         whole["unwhiten"] = False  # as all searches before there was the choice
     whole["command"] = _continued(record.get("command"), values["command"])
@@ -95,6 +97,14 @@ def _trained_by(record: Mapping[str, Any], stage: str) -> dict[str, Any]:
     for part in (stage, "settings", "training"):
         found = found.get(part) if isinstance(found, dict) else None
     return {name: found[name] for name in RECIPE if name in found} if isinstance(found, dict) else {}
+
+
+def _went_on_by(record: Mapping[str, Any]) -> str | None:
+    """By what score a run's architectures go on, where trainings are stopped early: once it was never a mean
+    of ranks, whatever ranks."""
+    strategy = record.get("strategy")
+    criterion = strategy.get("criterion") if isinstance(strategy, dict) else None
+    return criterion if isinstance(criterion, str) else None
 
 
 def _leave_column(restored: dict[str, Any], values: Mapping[str, Any]) -> None:

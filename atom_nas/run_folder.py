@@ -36,6 +36,7 @@ _FIXED = (
     "strategy.name",
     "strategy.options",
     "strategy.criterion",
+    "strategy.combined",
 )
 _FIXED_LAST = ("device", "proxy")
 _HEEDLESS = ("random", "grid", "list")

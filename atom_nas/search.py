@@ -7,7 +7,7 @@ and ends as if it had never been interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,7 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.formatting import plural
+from reports.weights import weights_of
 from search_spaces.base import Architecture, Repeating, Space
 from search_spaces.foreign import NniSpace
 
@@ -173,9 +174,14 @@ class _Session:
         costs = expected_costs(trials, halved=bool(self._plan.halving))
         for estimator in self._plan.others:
             trains = estimator.name in TRAINED_BESIDE
-            score = self._settings.criterion if trains else estimator.name
             with self._folder.timing("beside_wall_seconds" if trains else "search_wall_seconds"):
-                self._stage(estimator.name, estimator, score, len(positions), costs=costs).ensure(positions)
+                self._score_beside(estimator, positions, costs=costs)
+
+    def _score_beside(
+        self, estimator: Estimator, positions: Mapping[str, int], **special: Unpack[Special]
+    ) -> None:
+        score = self._settings.criterion if estimator.name in TRAINED_BESIDE else estimator.name
+        self._stage(estimator.name, estimator, score, len(positions), **special).ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
         """What answers the strategy's proposals."""
@@ -187,15 +193,29 @@ class _Session:
             ).evaluate
         asynchronous = isinstance(plan.halving, AshaConfig)
         halved: Callable[..., Rungs] = partial(Asha, tell=self._tell) if asynchronous else Halving
-        return halved(
+        rungs = halved(
             plan.halving,
             epochs=plan.epochs,
-            score=score,
+            score=self._settings.score,
+            combined=self._settings.combined,
             folder=self._folder.path,
             store=self._folder.store,
             stage=self._rung,
             same_as=self._same.representative,
-        ).evaluate
+        )
+
+        def evaluate(proposed: Sequence[Architecture]) -> list[float | None]:
+            self._score_untrained(proposed)
+            return rungs.evaluate(proposed)
+
+        return evaluate
+
+    def _score_untrained(self, proposed: Sequence[Architecture]) -> None:
+        """Measure those scores that decide who trains on and need no training."""
+        positions = {name: number for number, name in enumerate(dict.fromkeys(map(str, proposed)))}
+        for estimator in self._plan.others:
+            if estimator.name in weights_of(self._settings.combined):
+                self._score_beside(estimator, positions)
 
     def _rung(self, rung: Rung, total: int, **special: Unpack[Special]) -> Stage:
         title, criterion = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion

@@ -15,7 +15,7 @@ from atom_nas.names import choose
 from atom_nas.tables import SCORE
 from distill.synthetic import SyntheticSet
 from distill.validation import require_types
-from reports.scores import MEAN_OF_RANKS
+from reports.scores import COMBINED, MEAN_OF_RANKS
 from reports.weights import weights_of
 
 _UNSAID: Any = None
@@ -93,7 +93,8 @@ class SearchSettings:
             training-free ones of them look at.
         score: the score that ranks, and that strategies learn from; with successive halving, the one by which
             architectures go on. `mean_of_ranks` ranks by the mean of an architecture's ranks by each of
-            `combine`, known only once all are scored: strategies learn from `criterion` then.
+            `combine`, known only once all are scored: strategies learn from `criterion` then. With successive
+            halving these are the ranks among those that trained as long.
         combine: the scores of which `mean_of_ranks` is made: of the proxy, and of training-free estimators,
             which are then scored with as well; NAME=WEIGHT counts one more or less than the others. Empty: as
             `reports.combinations` has it.
@@ -226,11 +227,19 @@ class SearchSettings:
 
     @property
     def criterion(self) -> str:
-        """The score of each training that is shown, that strategies learn from, and by which halving goes."""
+        """The score of each training that is shown, and that strategies learn from."""
         if self.score != MEAN_OF_RANKS:
             return self.score
         combined = weights_of(self.combine)
         return next((name for name in combined if name in estimators.OF_TRAINING), "validation_accuracy")
+
+    @property
+    def combined(self) -> tuple[str, ...]:
+        """The scores of which the one that ranks is a mean of ranks; none where it is no mean."""
+        if self.score != MEAN_OF_RANKS:
+            return ()
+        measured = {*estimators.OF_TRAINING, *self.estimators}
+        return self.combine or tuple(name for name in COMBINED if name in measured)
 
     @property
     def reference_kind(self) -> str:

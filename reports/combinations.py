@@ -12,15 +12,12 @@ from reports.combining import FEWEST, mean_of_ranks, out_of_fold
 from reports.correlation import count_networks, usable
 from reports.ranking import no_score, reference_scores, ruler_names, ruler_scores
 from reports.runs import Run, read_run
-from reports.scores import COUNTED, FITTED, MEAN_OF_RANKS, describe_score, mean_of, repeat_of
+from reports.scores import COMBINED, COUNTED, FITTED, MEAN_OF_RANKS, describe_score, mean_of, repeat_of
 from reports.weights import told, weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COMBINED = ("final_training_loss", "validation_accuracy", "synflow", "naswot")
-"""One score a kind of evidence: how fast a network learns, what it has learnt, and two that look at it
-untrained. Only scores whose better side is the same in every space: what is counted is not among them."""
 FITTED_TOO = COUNTED
 """A fit finds out by itself which side is better."""
 

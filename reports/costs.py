@@ -9,7 +9,8 @@ from reports.document import RulerCosts, StageSeconds
 from reports.occupancy import CARD_SECONDS
 from reports.runs import Run
 from reports.savings import Costs
-from reports.scores import COUNTED, EARLY_STOPPING, SEES_NO_IMAGE
+from reports.scores import COUNTED, EARLY_STOPPING, HALVING, SEES_NO_IMAGE
+from reports.weights import weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +27,9 @@ def seconds_each(run: Run, score: str) -> float | None:
     A combination takes what its scores take together, each estimator once; a fitted one the reference too,
     for some architectures or all, so that there is no one number.
     """
-    combined = next((each for each in run.combinations if each.name == score), None)
-    if combined is None:
-        sources = {_source(run, score)}
-    elif combined.fitted:
+    if any(each.name == score and each.fitted for each in run.combinations):
         return None
-    else:
-        sources = {_source(run, component) for component in combined.components}
+    sources = {_source(run, part) for part in _parts(run, score)}
     spent, _ = compute_seconds(run)
     columns = [spent + source for source in sources if source is not None]
     total = sum(float(by_network(run, run.trials, column).mean()) for column in columns)
@@ -73,9 +70,16 @@ def ranking_seconds(run: Run, score: str, spent: str) -> pd.Series:
 
 def _sources(run: Run, score: str) -> list[str]:
     """How the columns end of all that it takes to rank by a score."""
-    combined = next((each for each in run.combinations if each.name == score and not each.fitted), None)
-    parts = combined.components if combined else [score]
-    return sorted({source for part in parts if (source := _source(run, part)) is not None} or {""})
+    sources = {_source(run, part) for part in _parts(run, score)}
+    return sorted(source for source in sources if source is not None) or [""]
+
+
+def _parts(run: Run, score: str) -> list[str]:
+    """What a score is made of: of a place by rung what architectures went on by, too."""
+    if score == HALVING:
+        return [score, *weights_of(run.info.strategy.combined)]
+    made = next((each for each in run.combinations if each.name == score and not each.fitted), None)
+    return made.components if made else [score]
 
 
 def ranked_by(run: Run, score: str) -> list[str]:

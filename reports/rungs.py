@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from reports.scores import HALVING, describe_score
+from reports.combining import mean_of_ranks
+from reports.scores import HALVING, MEAN_OF_RANKS, describe_score
+from reports.weights import weights_of
 
 Row = Mapping[str, Any]
 _Value = TypeVar("_Value", float, tuple[float, ...])
 _STORED_AS = re.compile("proxy after ([0-9]{1,9}) epochs")
+
+
+def worths(
+    scores: Mapping[str, Mapping[str, float]], criterion: str, combined: Sequence[str] = ()
+) -> dict[str, float]:
+    """What architectures are compared by that did a rung, higher is better; those left out that lack a score.
+
+    Args:
+        scores: of each architecture, by name.
+        criterion: the score by which they go on; `MEAN_OF_RANKS` is the mean of their ranks, among
+            themselves, by each score of `combined`.
+    """
+    parts = weights_of(combined) if criterion == MEAN_OF_RANKS else {criterion: 1.0}
+    whole = {name: own for name, own in scores.items() if parts.keys() <= own.keys()}
+    columns = [[describe_score(part).sign * own[part] for own in whole.values()] for part in parts]
+    if criterion != MEAN_OF_RANKS:
+        return dict(zip(whole, *columns, strict=True))
+    means = zip(whole, mean_of_ranks(columns, list(parts.values())).tolist(), strict=True)
+    return {name: mean for name, mean in means if not math.isnan(mean)}
 
 
 def places(rungs: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -60,7 +82,7 @@ def _beaten(values: Mapping[str, _Value]) -> dict[str, float]:
     return {name: bisect_left(in_order, value) / len(in_order) for name, value in values.items()}
 
 
-def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
+def ranked_so_far(rows: Sequence[Row], criterion: str, combined: Sequence[str] = ()) -> list[dict[str, Any]]:
     """A row an architecture that has done a rung and has no place yet: its last trial, and what all took.
 
     Its place is what the search would store if it ended now, among all that did a rung: a search that is
@@ -68,19 +90,23 @@ def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
 
     Args:
         rows: of a trial store in the order proposed, see `reports.store.read_rows`.
-        criterion: the score by which architectures go on.
+        criterion, combined: by what architectures go on, see `worths`.
     """
     ranked = {row["architecture"] for row in rows if row["estimator"] == "proxy"}
     order = {row["architecture"]: number for number, row in reversed(list(enumerate(rows)))}
     rungs: dict[int, dict[str, Row]] = {}
+    beside: dict[str, dict[str, float]] = {}
     for row in rows:
         stored_as = _STORED_AS.fullmatch(str(row["estimator"]))
         if stored_as:
             rungs.setdefault(int(stored_as[1]), {})[row["architecture"]] = row
+        elif row["estimator"] in weights_of(combined) and row["status"] == "done":
+            beside.setdefault(row["architecture"], {}).update(row["scores"])
     found: dict[str, dict[str, Any]] = {}
-    worths = [_worths(rungs[epochs], criterion) for epochs in sorted(rungs)]
-    place = places(worths)
-    for epochs, worth in zip(sorted(rungs), worths, strict=True):
+    known = [_known(rungs[epochs], beside) for epochs in sorted(rungs)]
+    worth_at = [worths(scores, criterion, combined) for scores in known]
+    place = places(worth_at)
+    for epochs, worth in zip(sorted(rungs), worth_at, strict=True):
         for name, row in rungs[epochs].items():
             if name in ranked:
                 continue
@@ -89,11 +115,10 @@ def ranked_so_far(rows: Sequence[Row], criterion: str) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: order[row["architecture"]])
 
 
-def _worths(rung: Mapping[str, Row], criterion: str) -> dict[str, float]:
-    """By which a rung's trials are compared, higher is better; those left out that have no score."""
-    sign = describe_score(criterion).sign
+def _known(rung: Mapping[str, Row], beside: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """The scores of what did a rung, with those that need no training."""
     done = {name: row["scores"] for name, row in rung.items() if row["status"] == "done"}
-    return {name: sign * scores[criterion] for name, scores in done.items() if criterion in scores}
+    return {name: {**beside.get(name, {}), **scores} for name, scores in done.items()}
 
 
 def _with_costs(row: Row, before: Row | None, own: Mapping[str, float]) -> dict[str, Any]:

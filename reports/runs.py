@@ -88,7 +88,7 @@ def read_run(folder: Path | str) -> Run:
     info = read_info(folder / "run.json")
     rows = read_rows(folder / "trials.sqlite")
     if info.score == HALVING and not info.complete:
-        rows += ranked_so_far(rows, info.strategy.criterion or "")
+        rows += ranked_so_far(rows, info.strategy.criterion or "", info.strategy.combined)
     trials = _frame([row for row in rows if row["estimator"] == "proxy"])
     for name in info.estimators:
         if name in RANKING_COLUMNS:

@@ -93,11 +93,16 @@ _OF_A_LIST = ("fingerprint", "duplicates", "among", "halving")
 
 
 class StrategyInfo(_Part):
-    """Who proposed the architectures, and how many were asked for."""
+    """Who proposed the architectures, and how many were asked for.
+
+    `combined`: the scores of which the criterion is a mean of ranks, by which architectures go on where
+    trainings are stopped early.
+    """
 
     name: str
     options: dict[str, Any] = {}
     samples: Count | None = None
+    combined: Annotated[tuple[str, ...], AfterValidator(_weighted)] = ()
 
     @property
     def halving(self) -> str | None:
@@ -116,6 +121,8 @@ class StrategyInfo(_Part):
     def how(self) -> dict[str, Any]:
         """The options and whatever else is recorded, less what tells the list of a confined search."""
         said = {**self.options, **(self.model_extra or {})}
+        if self.combined:
+            said["criterion"] = f"{self.criterion} of {', '.join(self.combined)}"
         return {name: value for name, value in said.items() if name not in _OF_A_LIST}
 
 

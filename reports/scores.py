@@ -57,6 +57,10 @@ MEASUREMENTS = ("seconds", "peak_memory_mb")
 
 MEAN_OF_RANKS, FITTED = "mean_of_ranks", "fitted_combination"
 """Made of recorded scores, see `reports.combinations`."""
+COMBINED = ("final_training_loss", "validation_accuracy", "synflow", "naswot")
+"""What a mean of ranks is made of where nobody says, one score a kind of evidence: how fast a network learns,
+what it has learnt, and two that look at it untrained. Only scores whose better side is the same in every
+space: what is counted is not among them."""
 EARLY_STOPPING = "early-stopping"
 """The estimator that trains as the proxy does, on real images."""
 

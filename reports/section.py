@@ -14,6 +14,7 @@ from reports.document import Report
 from reports.ranking import ranking_table, reference_scores, ruler_scores
 from reports.runs import Run
 from reports.scores import HALVING, Score, describe_score
+from reports.weights import weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +88,9 @@ class Section:
         """Scores that explain the one that ranks: of a place by rung the epochs, and what was compared."""
         if self.report.score != HALVING:
             return {}
-        names = ("trained_epochs", self.report.run.strategy.criterion or "")
+        strategy = self.report.run.strategy
+        first = next(iter(weights_of(strategy.combined)), strategy.criterion or "")
+        names = ("trained_epochs", first)
         return {name: describe_score(name) for name in names if name in self.ranking.columns}
 
     def sizes(self) -> list[Size]:

@@ -2,7 +2,7 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,17 @@ def test_results_count_by_the_clock_of_epochs() -> None:
     race.end(1.5)
     assert race.begin() == [Step(0, "d")]
     assert race.awaited() == Step(0, "d")
+
+
+def test_results_are_compared_anew_with_every_one() -> None:
+    def worths(results: Mapping[str, float]) -> Mapping[str, float]:
+        """Turned round once c is there."""
+        return {name: -value if "c" in results else value for name, value in results.items()}
+
+    race = Race(AshaConfig(eta=2, slots=1), (1, 2), list("abcd"), worths)
+    values = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    steps = finished(race, lambda step: values[step.network])
+    assert "".join(f"{step.network}{step.rung}" for step in steps) == "a0b0b1c0a1d0"
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5, 16, 100])

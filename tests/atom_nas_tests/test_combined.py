@@ -137,15 +137,6 @@ def test_strategies_learn_from_the_first_score_of_a_training(settings: SearchSet
     assert proposed[0] == proposed[1]
 
 
-@pytest.mark.usefixtures("ran")
-def test_halving_goes_by_it_too_and_ranks_by_place(settings: SearchSettings) -> None:
-    run_search(replace(settings, strategy="successive-halving", epochs=4, strategy_options={"rungs": 2}))
-    record = read_record(settings.out)
-    assert (record["score"], record["strategy"]["criterion"]) == ("halving_place", "validation_loss")
-    assert record["combine"] == list(PARTS)
-    assert stored(settings.out, "synflow")
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
