@@ -98,7 +98,10 @@ def _class_sizes(plan: SearchPlan) -> dict[str, Any]:
     counts = {name: split.labels.bincount().tolist() for name, split in splits.items()}
     if plan.settings.balanced:
         return {"balanced_images": {name: telling(each) for name, each in counts.items()}}
-    return {"largest_class": {name: max(each) / sum(each) for name, each in counts.items()}}
+    return {
+        "largest_class": {name: max(each) / sum(each) for name, each in counts.items()},
+        "smallest_class": {name: min(filter(None, each)) / sum(each) for name, each in counts.items()},
+    }
 
 
 def _trained(plan: SearchPlan, estimator: Estimator) -> dict[str, Any]:

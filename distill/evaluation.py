@@ -14,7 +14,7 @@ from distill.methods.base import Problem
 from distill.seeding import derive_seed, stream
 from distill.session import Session
 from distill.synthetic import SyntheticSet
-from distill.training import TrainingConfig, evaluate, train
+from distill.training import Evaluation, TrainingConfig, evaluate, train
 
 Build = Callable[[str, tuple[int, int, int], int, torch.Generator], nn.Module]
 
@@ -46,7 +46,6 @@ class Evaluator:
         seed: of initial weights, batches and augmentation, and of the random baseline's draw.
         test: what is tested on; the real test split if None (tuning passes the validation split).
         build: makes a network by name, as `distill.networks.build` does.
-        balanced: accuracies are the mean over classes, not images.
     """
 
     def __init__(
@@ -59,10 +58,9 @@ class Evaluator:
         device: torch.device,
         test: Split | None = None,
         build: Build = networks.build,
-        balanced: bool = False,
     ) -> None:
         self._synthetic, self._dataset, self._config = synthetic, dataset, config
-        self._build, self._balanced = build, balanced
+        self._build = build
         self._seed, self._device = seed, device
         self._test = dataset.test if test is None else test
         if not len(self._test):
@@ -71,7 +69,13 @@ class Evaluator:
     def accuracy(
         self, subject: str, network: str, repeat: int, on_epoch: Callable[[int], None] | None = None
     ) -> float:
-        """Of one network, on the test images.
+        """Of one network, on the test images; see `evaluation`."""
+        return self.evaluation(subject, network, repeat, on_epoch).accuracy
+
+    def evaluation(
+        self, subject: str, network: str, repeat: int, on_epoch: Callable[[int], None] | None = None
+    ) -> Evaluation:
+        """How one network does on the test images.
 
         Args:
             subject: `synthetic` for the set itself; `random` for a draw of as many real images per class,
@@ -103,7 +107,7 @@ class Evaluator:
             device=self._device,
             preprocessing=self._synthetic.preprocessing,
             precision=self._config.precision,
-        ).accuracy_by(balanced=self._balanced)
+        )
 
     def _training_set(self, subject: str, repeat: int) -> tuple[Tensor, Tensor]:
         """Images in model space and their labels, or probabilities."""

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 LOPSIDED = 1.5
 """The largest class is this many times its even share: naming it always is then the better guess."""
+IMBALANCED = 2.0
+"""The largest class has more than so many times the images of the smallest: accuracies that count images can
+then hide that the rare classes are not known."""
 
 
 def how_to_guess(largest: float, classes: int) -> str:
@@ -18,18 +21,17 @@ def how_to_guess(largest: float, classes: int) -> str:
     return f"{way} of {classes} classes"
 
 
-def advice(largest: float, classes: int) -> str | None:
-    """What to do where classes are far from one size; None where they are not.
+def imbalance(largest: float, smallest: float) -> str | None:
+    """That classes are far from one size, in words; None where they are not.
 
     Args:
-        largest: the largest class's share.
-        classes: how many there are.
+        largest, smallest: the shares of the largest class and of the smallest, > 0.
     """
-    if largest <= LOPSIDED / classes:
+    if largest <= IMBALANCED * smallest:
         return None
     return (
-        f"the largest class has {100 * largest:.0f}% of the images that accuracies are of, an even share "
-        f"would be {100 / classes:.0f}%: by --balanced all classes count as much"
+        f"classes are imbalanced: the largest has {100 * largest:.3g}% of the images that accuracies are of, "
+        f"the smallest {100 * smallest:.3g}%"
     )
 
 

@@ -6,7 +6,7 @@ import math
 from textwrap import shorten
 
 from reports.bootstrap import HOLDS_FROM, Interval
-from reports.chance import advice
+from reports.chance import imbalance
 from reports.document import Counts, SpearmanReport
 from reports.formatting import break_even, by_count, decimals, estimate, plural, seconds
 from reports.guessing import confirmed_guesses, proxy_guesses, reference_guesses
@@ -234,11 +234,11 @@ def _minibatches(run: Run) -> str | None:
 
 def _lopsided(run: Run) -> str | None:
     """Said where accuracies count images of classes that are far from one size."""
-    of_split, classes = run.info.dataset.largest_class, run.info.dataset.classes
+    largest, smallest = run.info.dataset.largest_class, run.info.dataset.smallest_class
     tested = run.info.reference.kind == "real" or run.info.confirm is not None
-    largest = max(of_split.get("validation", 0.0), of_split.get("test", 0.0) if tested else 0.0)
-    said = advice(largest, classes) if classes else None
-    return said and f"{said[0].upper()}{said[1:]}."
+    splits = [each for each in ("validation", *["test"] * tested) if each in largest and each in smallest]
+    said = next(filter(None, (imbalance(largest[each], smallest[each]) for each in splits)), None)
+    return said and f"{said[0].upper()}{said[1:]}; a new search with --balanced counts all classes alike."
 
 
 def _noise(run: Run) -> str | None:

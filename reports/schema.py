@@ -18,6 +18,7 @@ Images = Annotated[int, Field(ge=0, le=10**15)]
 """A number of images, small enough for floating-point arithmetic; spaces may be larger."""
 Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
 Limit = Annotated[float, Field(ge=1, le=LARGEST)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
@@ -35,9 +36,9 @@ class _Part(BaseModel):
 class DatasetInfo(_Part):
     """The real dataset: name, content hash, number and names of the classes, (C, H, W).
 
-    `largest_class` is the share of the largest class among the images of each split that are scored on, where
-    classes are not of one size. `balanced_images`: accuracies are balanced, of each split on as many images
-    as `reports.chance.telling` has it.
+    `largest_class`, `smallest_class`: their shares of the images of each split that are scored on.
+    `balanced_images`: accuracies are balanced, of each split on as many images as `reports.chance.telling`
+    has it.
     """
 
     name: str
@@ -45,7 +46,8 @@ class DatasetInfo(_Part):
     classes: Count | None = None
     image_shape: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
-    largest_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    largest_class: dict[str, Share] = {}
+    smallest_class: dict[str, Share] = {}
     balanced_images: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 

@@ -147,16 +147,11 @@ class EvaluationPlan:
 
     @property
     def guess_key(self) -> str:
-        """Where the record keeps what naming the largest class gets right, as canonical JSON; of balanced
-        accuracies, to which naming one class is as good as another, what `reports.chance.telling` says."""
+        """Where the record keeps what guessing gets right, as canonical JSON."""
         dataset = self.sets[0].card["dataset"]
         held_out = [dataset["validation_fraction"], dataset["validation_seed"]]
         parts = {"guess": self.split, "validation": held_out if self.split == "validation" else None}
-        return json.dumps({**parts, **self._metric}, sort_keys=True)
-
-    @property
-    def _metric(self) -> dict[str, Any]:
-        return {"balanced": True} if self.balanced else {}
+        return json.dumps(parts, sort_keys=True)
 
     def key(self, subject: Subject, network: str, repeat: int) -> str:
         """What a training's result depends on, as canonical JSON."""
@@ -168,7 +163,6 @@ class EvaluationPlan:
             "repeat": repeat,
             "seed": self.seed,
             "split": self.split,
-            **self._metric,
             "training": self.config.as_dict(),
             "device": self.device.type,
             "kernels": kernels.way() if self.device.type == "cpu" else None,

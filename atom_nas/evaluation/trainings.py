@@ -25,6 +25,12 @@ from distill.evaluation import Accuracy, Evaluator
 from reports.chance import telling
 from reports.formatting import plural
 
+ACCURACY, BALANCED = "accuracy", "balanced_accuracy"
+TELLING = "telling_images"
+"""As many images as tell by balanced accuracy, see `reports.chance.telling`."""
+SMALLEST = "smallest_class"
+_MEASURED = (ACCURACY, BALANCED, TELLING, SMALLEST)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -35,6 +41,7 @@ class Found:
         accuracies: of every subject, by network.
         reused: how many trainings were done before.
         guess: the accuracy of always naming the largest class.
+        smallest: the share of the smallest class.
         images: how many are tested on; of balanced accuracies see `reports.chance.telling`.
     """
 
@@ -42,6 +49,7 @@ class Found:
     accuracies: Mapping[Subject, Mapping[str, Accuracy]]
     reused: int
     guess: float
+    smallest: float
     images: float
 
 
@@ -78,13 +86,14 @@ class EvaluationWork:
         """Nothing is slow at first but torch itself."""
 
     def scores(self, job: Training, device: torch.device) -> dict[str, float]:  # noqa: ARG002
-        """The accuracy of one fresh network, on the device that the evaluators name."""
+        """The accuracies of one fresh network, on the device that the evaluators name."""
 
         def tick(done: int) -> None:
             self.epochs[job.place] = done
 
         evaluator = self.evaluators[job.subject.place]
-        return {"accuracy": evaluator.accuracy(job.subject.kind, job.network, job.repeat, tick)}
+        found = evaluator.evaluation(job.subject.kind, job.network, job.repeat, tick)
+        return {ACCURACY: found.accuracy, BALANCED: found.balanced}
 
 
 def carry_out(
@@ -110,14 +119,15 @@ def carry_out(
     """
     known = {} if fresh else _read(plan.record)
     keys = {job: plan.key(job.subject, job.network, job.repeat) for job in _trainings(plan)}
-    left = [job for job, key in keys.items() if key not in known]
+    measure = BALANCED if plan.balanced else ACCURACY
+    left = [job for job, key in keys.items() if measure not in known.get(key, {})]
     reused = len(keys) - len(left)
     # A dataset that is named is checked even where nothing is left to do on it.
     named = dataset is not None or data_dir is not None
     real = plan.sets[0].real_dataset(data_dir=data_dir, name=dataset) if left or named else None
-    if real is not None and plan.guess_key not in known:
-        known[plan.guess_key] = _of_guessing(plan, real)
-        _append(plan.record, {**json.loads(plan.guess_key), "accuracy": known[plan.guess_key]})
+    if real is not None and TELLING not in known.get(plan.guess_key, {}):
+        known[plan.guess_key] = _sizes(plan, real)
+        _append(plan.record, {**json.loads(plan.guess_key), **known[plan.guess_key]})
     if real is not None and left:
         spared = reused * plan.config.epochs
         tell = (lambda done: on_epoch(spared + done)) if on_epoch else None
@@ -127,22 +137,30 @@ def carry_out(
                 failed.append(outcome)
                 continue
             key = keys[outcome.job]
-            known[key] = outcome.scores["accuracy"]
-            _append(plan.record, {**json.loads(key), "accuracy": known[key]})
+            known[key] = outcome.scores
+            _append(plan.record, {**json.loads(key), **known[key]})
         _raise_failures(sorted(failed, key=lambda outcome: outcome.job.place), len(keys))
     if on_epoch:
         on_epoch(plan.total_epochs)
-    accuracies = {job: known[key] for job, key in keys.items()}
-    even, own = 1 / len(plan.sets[0].classes), known.get(plan.guess_key)
-    guess, images = (even, own) if plan.balanced else (own, plan.images)
-    return Found(plan, _gathered(plan, accuracies), reused, guess or even, images or plan.images)
+    accuracies = {job: known[key][measure] for job, key in keys.items()}
+    even, images, sizes = 1 / len(plan.sets[0].classes), plan.images, known.get(plan.guess_key, {})
+    return Found(
+        plan,
+        _gathered(plan, accuracies),
+        reused,
+        guess=even if plan.balanced else sizes.get(ACCURACY, even),
+        smallest=sizes.get(SMALLEST, even),
+        images=sizes.get(TELLING, images) if plan.balanced else images,
+    )
 
 
-def _of_guessing(plan: EvaluationPlan, real: RealDataset) -> float:
-    """The largest class's share of the images that are tested on, or, see `guess_key`, how many tell."""
+def _sizes(plan: EvaluationPlan, real: RealDataset) -> dict[str, float]:
+    """Of the images that are tested on: what naming the largest class always gets right, how many of them
+    tell, and the share of the smallest class."""
     held_out = _held_out(plan, real)
     counts = (real.test if held_out is None else held_out).labels.bincount().tolist()
-    return telling(counts) if plan.balanced else max(counts) / sum(counts)
+    largest, smallest = max(counts) / sum(counts), min(filter(None, counts)) / sum(counts)
+    return {ACCURACY: largest, TELLING: telling(counts), SMALLEST: smallest}
 
 
 def _trainings(plan: EvaluationPlan) -> list[Training]:
@@ -184,7 +202,6 @@ def _evaluators(plan: EvaluationPlan, real: RealDataset) -> list[Evaluator]:
             device=plan.device,
             test=held_out,
             build=plan.build,
-            balanced=plan.balanced,
         )
         for each in plan.sets
     ]
@@ -233,16 +250,17 @@ def _append(path: Path, entry: Mapping[str, Any]) -> None:
         warnings.warn(f"finished trainings are not kept: {error}", stacklevel=2)
 
 
-def _read(path: Path) -> dict[str, float]:
-    """Finished trainings by key; a line that a kill cut short is no result."""
-    known = {}
+def _read(path: Path) -> dict[str, Mapping[str, float]]:
+    """What was measured, by key; a line that a kill cut short is no result."""
+    known: dict[str, Mapping[str, float]] = {}
     for line in _lines(path):
         try:
             entry = json.loads(line)
-            accuracy = float(entry.pop("accuracy"))
-        except (ValueError, KeyError, AttributeError, TypeError):
+            measured = {name: float(entry.pop(name)) for name in _MEASURED if name in entry}
+        except (ValueError, AttributeError, TypeError):
             continue
-        known[json.dumps(entry, sort_keys=True)] = accuracy
+        if measured:
+            known[json.dumps(entry, sort_keys=True)] = measured
     return known
 
 

@@ -225,7 +225,7 @@ def show_evaluation(plan: "EvaluationPlan", output: EvaluationOutput, **options:
     from atom_nas.names import harmless
     from atom_nas.terminal.console import table
     from distill import kernels
-    from reports.chance import advice, how_to_guess
+    from reports.chance import how_to_guess, imbalance
 
     with progress_bar("evaluate (epochs)", plan.total_epochs) as bar:
         found = carry_out(plan, on_epoch=bar, **options)
@@ -234,8 +234,8 @@ def show_evaluation(plan: "EvaluationPlan", output: EvaluationOutput, **options:
         say(f"done before, and not repeated: {done} (--fresh trains again)")
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     classes = len(plan.sets[0].classes)
-    if said := advice(found.guess, classes):
-        say(said)
+    if not plan.balanced and (said := imbalance(found.guess, found.smallest)):
+        say(f"{said}; --balanced counts all classes alike, and trains nothing again")
     guessing = how_to_guess(found.guess, classes)
     for name, sets in at_chance(found).items():
         on = f", trained on {', '.join(map(harmless, sets))}," * bool(sets)

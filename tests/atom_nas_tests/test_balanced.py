@@ -17,11 +17,13 @@ from atom_nas.evaluation.trainings import carry_out
 from atom_nas.run_folder import read_record
 from atom_nas.search import run_search
 from atom_nas.settings import SearchSettings
+from atom_nas.terminal.stages import EvaluationOutput, show_evaluation
 from distill.data import Split
 from distill.run import distill
 from distill.settings import DistillSettings
 from distill.training import TrainingConfig
 from reports import write_report
+from reports.chance import imbalance
 
 IMAGES = {0: 160, 1: 40, 2: 40}
 
@@ -46,6 +48,19 @@ def lopsided(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return root / "set"
+
+
+@pytest.fixture
+def evaluation(lopsided: Path) -> EvaluationPlan:
+    return EvaluationPlan(
+        sets=(atom_nas.load(lopsided),),
+        networks=("convnet2",),
+        repeats=1,
+        config=TrainingConfig(epochs=1),
+        seed=0,
+        device=torch.device("cpu"),
+        baseline=False,
+    )
 
 
 @pytest.fixture
@@ -119,10 +134,9 @@ def test_the_record_and_the_report_say_so(settings: SearchSettings) -> None:
 def test_where_classes_are_of_other_sizes_the_report_says_what_to_do(settings: SearchSettings) -> None:
     run_search(replace(settings, balanced=False))
     written = write_report(settings.out).report
-    said = (
-        "The largest class has 67% of the images that accuracies are of, an even share would be 33%: by --bal"
-    )
-    assert [caution for caution in written.cautions if caution.startswith(said)]
+    (said,) = [caution for caution in written.cautions if "imbalanced" in caution]
+    assert said.startswith("Classes are imbalanced: the largest has 65.5% of the images ")
+    assert said.endswith("the smallest 17.2%; a new search with --balanced counts all classes alike.")
 
 
 @pytest.mark.usefixtures("ran")
@@ -157,26 +171,51 @@ def test_sets_are_evaluated_by_it(lopsided: Path) -> None:
     )
     assert (by_images["balanced"], by_classes["balanced"]) == (False, True)
     assert by_images["sets"] != by_classes["sets"] == again["sets"]
-    assert [each["reused"] for each in (by_images, by_classes, again)] == [0, 0, 2]
+    assert [each["reused"] for each in (by_images, by_classes, again)] == [0, 2, 2]
     assert json.loads(json.dumps(by_classes)) == by_classes
 
 
-def test_what_guessing_gets_of_balanced_accuracies(lopsided: Path) -> None:
-    synthetic = atom_nas.load(lopsided)
-    counts = synthetic.real_dataset().test.labels.bincount().double()
-    config = TrainingConfig(epochs=1)
-    given = EvaluationPlan(
-        sets=(synthetic,),
-        networks=("convnet2",),
-        repeats=1,
-        config=config,
-        seed=0,
-        device=torch.device("cpu"),
+def test_an_evaluation_says_what_to_do(
+    evaluation: EvaluationPlan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_evaluation(evaluation, EvaluationOutput(as_json=True), workers=1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "classes are imbalanced: the largest has 66.7% of the images that accuracies are of, the smal" in said
     )
+    show_evaluation(replace(evaluation, balanced=True), EvaluationOutput(as_json=True))
+    shown = capsys.readouterr()
+    assert "imbalanced" not in shown.err
+    assert json.loads(shown.out)["balanced"] is True
+
+
+@pytest.mark.parametrize(
+    ("largest", "smallest", "said"),
+    [(0.74, 0.26, True), (0.6, 0.4, False), (0.105, 0.005, True), (0.5, 0.25, False), (0.1, 0.1, False)],
+)
+def test_classes_are_imbalanced_by_the_smallest(largest: float, smallest: float, said: bool) -> None:
+    assert (imbalance(largest, smallest) is not None) == said
+
+
+def test_what_was_measured_by_one_accuracy_alone_is_measured_anew(evaluation: EvaluationPlan) -> None:
+    given = evaluation
+    whole = carry_out(replace(given, balanced=True), workers=1, fresh=True)
+    lines = [json.loads(line) for line in given.record.read_text().splitlines()]
+    plain = [{name: each[name] for name in each if name != "balanced_accuracy"} for each in lines]
+    given.record.write_text("".join(json.dumps(each) + "\n" for each in plain))
+    assert carry_out(given).reused == 1
+    again = carry_out(replace(given, balanced=True), workers=1)
+    assert again.reused == 0
+    assert again.accuracies == whole.accuracies
+    assert carry_out(replace(given, balanced=True)).reused == 1
+
+
+def test_what_guessing_gets_of_balanced_accuracies(evaluation: EvaluationPlan) -> None:
+    counts = evaluation.sets[0].real_dataset().test.labels.bincount().double()
     guesses = []
     for balanced in (True, False):
-        found = carry_out(replace(given, balanced=balanced), workers=1)
-        again = carry_out(replace(given, balanced=balanced), workers=1)
+        found = carry_out(replace(evaluation, balanced=balanced), workers=1)
+        again = carry_out(replace(evaluation, balanced=balanced), workers=1)
         assert (found.guess, found.images) == (again.guess, again.images)
         guesses += [found.guess, found.images]
     even = 9 / float((1 / counts).sum())

@@ -86,7 +86,6 @@ def test_what_bears_on_a_training_tells_it_from_others(synthetic: SyntheticSet) 
         plan(synthetic),
         plan(synthetic, seed=4),
         plan(synthetic, split="validation"),
-        plan(synthetic, balanced=True),
         plan(synthetic, config=replace(CONFIG, learning_rate=0.02)),
         plan(changed(synthetic, "b", images_sha256="sha256:0", ipc=9)),
     ]
@@ -227,7 +226,7 @@ def found(given: EvaluationPlan) -> Found:
         subject: {name: Accuracy((0.5 + place / 10, 0.7 + place / 10)) for name in given.networks}
         for place, subject in enumerate(given.subjects)
     }
-    return Found(given, accuracies, reused=1, guess=0.1, images=given.images)
+    return Found(given, accuracies, reused=1, guess=0.1, smallest=0.1, images=given.images)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +248,7 @@ def test_networks_that_do_no_better_than_guessing_are_named(
     by_subject = {
         subject: {"convnet2": Accuracy((mean,))} for subject, mean in zip(given.subjects, means, strict=True)
     }
-    found_it = Found(given, by_subject, reused=0, guess=guess, images=given.images)
+    found_it = Found(given, by_subject, reused=0, guess=guess, smallest=0.1, images=given.images)
     assert at_chance(found_it) == idle
 
 

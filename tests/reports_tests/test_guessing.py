@@ -202,14 +202,19 @@ def test_classes_far_from_one_size_are_told_of_where_images_of_theirs_count(
     fabricated: Any, trial: Any, info: Any, tmp_path: Path, reference: str, said: bool
 ) -> None:
     proxy = [trial(f"a{i}", {"validation_accuracy": 0.5 + i / 50}) for i in range(12)]
-    lopsided = {"name": "digits", "classes": 10, "largest_class": {"test": 0.28, "validation": 0.1}}
+    lopsided = {
+        "name": "digits",
+        "classes": 10,
+        "largest_class": {"test": 0.28, "validation": 0.1},
+        "smallest_class": {"test": 0.08, "validation": 0.1},
+    }
     run = info(reference, dataset=lopsided)
     cautions = analyse(read_run(fabricated(proxy, [], run).write(tmp_path / "run"))).cautions
     assert (
         cautions
         == [
-            "The largest class has 28% of the images that accuracies are of, an even share would be 10%: by "
-            "--balanced all classes count as much."
+            "Classes are imbalanced: the largest has 28% of the images that accuracies are of, the smallest "
+            "8%; a new search with --balanced counts all classes alike."
         ]
         * said
     )
