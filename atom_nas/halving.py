@@ -142,6 +142,13 @@ class Rungs:
         digest = hashlib.sha256(name.encode()).hexdigest()[:24]
         return Leg(until=rung.epochs, checkpoint=self._checkpoints / f"{digest}.safetensors")
 
+    def _forget(self, rung: Rung, names: Sequence[str]) -> None:
+        """Drop what trainings that are over would go on from: of thousands it would fill a disk."""
+        for name in names:
+            checkpoint = self._leg(rung, name).checkpoint
+            for path in checkpoint.parent.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):
+                path.unlink(missing_ok=True)
+
     def _used(self, rung: Rung, network: str) -> float:
         """Seconds that a network took up to a rung, by whichever of its names it was trained there."""
         before = [each.stored_as for each in self._rungs if each.epochs < rung.epochs]
@@ -195,6 +202,8 @@ class Halving(Rungs):
             reached.append(self.stored(rung, running))
             best = _of_networks(self.values(reached[-1]), networks)
             brackets = [self._best(bracket, best) for bracket in brackets]
+            go_on = {name for bracket in brackets for network in bracket for name in networks[network]}
+            self._forget(rung, [name for name in running if name not in go_on])
         return reached
 
     def _best(self, bracket: Sequence[str], values: Mapping[str, float]) -> list[str]:

@@ -231,6 +231,21 @@ def test_what_a_killed_session_trained_but_did_not_store_is_counted(
         assert again <= trial.seconds < again + told / 2
 
 
+@pytest.mark.parametrize(("strategy", "seen"), [("successive-halving", [3, 2]), ("hyperband", [1, 2])])
+def test_checkpoints_of_what_is_stopped_are_dropped(
+    settings: SearchSettings, ran: Ran, strategy: str, seen: list[int]
+) -> None:
+    """What goes on has two each, of as many trainings; of hyperband's brackets some begin later."""
+    kept = []
+
+    def look(progress: Any) -> None:
+        if progress.architecture is None and progress.stage in ("proxy, 2 epochs", "proxy, 4 epochs"):
+            kept.append(len(list((settings.out / CHECKPOINTS).iterdir())))
+
+    run_search(replace(settings, strategy=strategy, repeats=2), progress=look)
+    assert kept == [2 * each for each in seen]
+
+
 def test_a_lost_checkpoint_costs_time_only(settings: SearchSettings, ran: Ran) -> None:
     other = settings.out.with_name("whole")
     run_search(replace(settings, out=other))
