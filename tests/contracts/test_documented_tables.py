@@ -60,13 +60,18 @@ def documented(name: str) -> str:
             "400 small random": f"convnets-random-10-f2.csv:{ACCURACY}",
         },
         {
-            "all to the end": f"convnets-random.csv:{ACCURACY}",
-            "`successive-halving`": f"{HALVED}_place",
-            "`successive-halving`, rate by steps": f"{HALVED}_step_place",
-            "`successive-halving`, rate by a cosine": f"{HALVED}_cosine_place",
-            "`asha`": "convnets-halved.csv:asha_place",
-            "`hyperband`": "convnets-halved.csv:hyperband_place",
-            "100 images, all to the end": f"convnets-random-10.csv:{ACCURACY}",
+            "all to the end": "+".join(f"convnets-random.csv:{part}" for part in FOUR_PARTS),
+            "`successive-halving`": f"{HALVED}_recipe_place",
+            "`asha`": "convnets-halved.csv:asha_recipe_place",
+            "`hyperband`": "convnets-halved.csv:hyperband_recipe_place",
+            "100 images, all to the end": "+".join(
+                f"convnets-random{'' if part in ('synflow', 'jacov') else '-10'}.csv:{part}"
+                for part in FOUR_PARTS
+            ),
+            "all to the end, by validation accuracy alone": f"convnets-random.csv:{ACCURACY}",
+            "`successive-halving`, by validation accuracy alone": f"{HALVED}_place",
+            "`asha`, by validation accuracy alone": "convnets-halved.csv:asha_place",
+            "`hyperband`, by validation accuracy alone": "convnets-halved.csv:hyperband_place",
         },
         {
             "all to the end": "convnets-trainings.csv:random50_epochs20_batch32_rate0.02",
