@@ -68,6 +68,7 @@ def documented(name: str) -> str:
                 f"convnets-random{'' if part in ('synflow', 'jacov') else '-10'}.csv:{part}"
                 for part in FOUR_PARTS
             ),
+            "`successive-halving` on 100 images": f"{HALVED}_100_recipe_place",
             "all to the end, by validation accuracy alone": f"convnets-random.csv:{ACCURACY}",
             "`successive-halving`, by validation accuracy alone": f"{HALVED}_place",
             "`asha`, by validation accuracy alone": "convnets-halved.csv:asha_place",
