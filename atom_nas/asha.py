@@ -54,6 +54,7 @@ class Race:
         self._running: list[tuple[int, int, Step]] = []
         self._begun, self._now = 0, 0
         self._results: list[dict[str, Any]] = [{} for _ in epochs]
+        self._ranked: list[list[str] | None] = [None for _ in epochs]
         self._gone_on: list[set[str]] = [set() for _ in epochs]
 
     def begin(self) -> list[Step]:
@@ -74,6 +75,7 @@ class Race:
         self._now, _, step = heapq.heappop(self._running)
         if result is not None:
             self._results[step.rung][step.network] = result
+            self._ranked[step.rung] = None
 
     def _next(self) -> Step | None:
         """The furthest that may go on, or the next that begins."""
@@ -94,10 +96,17 @@ class Race:
 
         One in eta may so far, and rounded up, as in successive halving, when the rung is over.
         """
-        values = self._worths(self._results[rung])
-        ranked = sorted(values, key=lambda network: (-values[network], self._order[network]))
-        may = self._config.promoted(len(values)) if over else len(values) // self._config.eta
+        ranked = self._best_first(rung)
+        may = self._config.promoted(len(ranked)) if over else len(ranked) // self._config.eta
         return next((network for network in ranked[:may] if network not in self._gone_on[rung]), None)
+
+    def _best_first(self, rung: int) -> list[str]:
+        ranked = self._ranked[rung]
+        if ranked is None:
+            values = self._worths(self._results[rung])
+            ranked = sorted(values, key=lambda network: (-values[network], self._order[network]))
+            self._ranked[rung] = ranked
+        return ranked
 
 
 class Asha(Rungs):
@@ -200,10 +209,10 @@ class _Course:
         return new
 
     def _result(self, step: Step) -> Mapping[str, float] | None:
-        """The scores of a network, by whichever of its names has them: they are the same for all."""
+        """The scores of a network, by the first of its names that has most of them."""
         stage, names = self._stages[step.rung], self._networks[step.network]
         trials = {name: trial for name in names if (trial := stage.store.get(stage.name, name))}
-        return next(iter(self._known(trials).values()), None)
+        return max(self._known(trials).values(), key=len, default=None)
 
 
 class _Bar:

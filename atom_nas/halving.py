@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -34,6 +34,7 @@ PLACE = HALVING
 """The score that ranks: the rung an architecture reached, and the share of that rung's that it beat there, of
 whatever bracket."""
 EPOCHS = "trained_epochs"
+_DIGITS = 24
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Rungs:
         same_as: Callable[[str], str] = str,
     ) -> None:
         self.config, self._store, self._make_stage = config, store, stage
-        self.worths = partial(worths_at_rung, criterion=score, combined=combined)
+        self.worths = partial(worths_at_rung, criterion=score, combined=combined, same_as=same_as)
         self._beside = list(weights_of(combined))
         self._same_as = same_as
         self._networks: dict[str, list[str]] = {}
@@ -139,14 +140,13 @@ class Rungs:
         return found
 
     def _leg(self, rung: Rung, name: str) -> Leg:
-        digest = hashlib.sha256(name.encode()).hexdigest()[:24]
-        return Leg(until=rung.epochs, checkpoint=self._checkpoints / f"{digest}.safetensors")
+        return Leg(until=rung.epochs, checkpoint=self._checkpoints / f"{_stem(name)}.safetensors")
 
-    def _forget(self, rung: Rung, names: Sequence[str]) -> None:
-        """Drop what trainings that are over would go on from: of thousands it would fill a disk."""
-        for name in names:
-            checkpoint = self._leg(rung, name).checkpoint
-            for path in checkpoint.parent.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):
+    def _keep_checkpoints(self, networks: Iterable[str]) -> None:
+        """Those of these networks; of trainings that are over, of thousands, they would fill a disk."""
+        kept = {_stem(network) for network in networks}
+        for path in self._checkpoints.glob("*"):
+            if path.name[:_DIGITS] not in kept:
                 path.unlink(missing_ok=True)
 
     def _used(self, rung: Rung, network: str) -> float:
@@ -202,8 +202,7 @@ class Halving(Rungs):
             reached.append(self.stored(rung, running))
             best = _of_networks(self.values(reached[-1]), networks)
             brackets = [self._best(bracket, best) for bracket in brackets]
-            go_on = {name for bracket in brackets for network in bracket for name in networks[network]}
-            self._forget(rung, [name for name in running if name not in go_on])
+            self._keep_checkpoints(network for bracket in brackets for network in bracket)
         return reached
 
     def _best(self, bracket: Sequence[str], values: Mapping[str, float]) -> list[str]:
@@ -214,11 +213,15 @@ class Halving(Rungs):
         return [network for network in scored if network in chosen]
 
 
+def _stem(network: str) -> str:
+    """How the names of a network's checkpoints begin."""
+    return hashlib.sha256(network.encode()).hexdigest()[:_DIGITS]
+
+
 def _of_networks(values: Mapping[str, float], networks: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """The value of each network that some name has one of; all its names have the same."""
-    found = {}
+    found: dict[str, float] = {}
     for network, names in networks.items():
-        own = [values[name] for name in names if name in values]
-        if own:
-            found[network] = max(own)
+        own = next((values[name] for name in names if name in values), None)
+        found |= {} if own is None else {network: own}
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from atom_nas.config import construct, given
 from atom_nas.estimators import TRAINED_BESIDE, score_of_own
 from atom_nas.run_folder import RECORD, read_record
+from reports.scores import MEAN_OF_RANKS
 from reports.weights import weights_of
 from search_spaces import is_own
 
@@ -59,8 +60,7 @@ def search_settings(said: Collection[str], /, **values: Any) -> "SearchSettings"
     for group, stage in (("reference_training", "reference"), ("confirm_training", "confirm")):
         if group in before:
             whole[group] = {**_trained_by(record, stage), **(whole.get(group) or {})}
-    if "score" not in said and (criterion := _went_on_by(record)):
-        whole["score"] = criterion
+    whole |= _went_on_by(record, whole, said)
     if record and "unwhiten" not in {*said, *before}:
         whole["unwhiten"] = False  # as all searches before there was the choice
     whole["command"] = _continued(record.get("command"), values["command"])
@@ -99,12 +99,21 @@ def _trained_by(record: Mapping[str, Any], stage: str) -> dict[str, Any]:
     return {name: found[name] for name in RECIPE if name in found} if isinstance(found, dict) else {}
 
 
-def _went_on_by(record: Mapping[str, Any]) -> str | None:
-    """By what score a run's architectures go on, where trainings are stopped early: once it was never a mean
-    of ranks, whatever ranks."""
+def _went_on_by(record: Mapping[str, Any], whole: Mapping[str, Any], said: Collection[str]) -> dict[str, Any]:
+    """The score by which a run's architectures go on, and what it is made of, where trainings are stopped
+    early: once it was never a mean of ranks, whatever the settings said, and the same command goes on so."""
     strategy = record.get("strategy")
-    criterion = strategy.get("criterion") if isinstance(strategy, dict) else None
-    return criterion if isinstance(criterion, str) else None
+    strategy = strategy if isinstance(strategy, dict) else {}
+    found: dict[str, Any] = {}
+    criterion, parts = strategy.get("criterion"), strategy.get("combined")
+    as_once = criterion != MEAN_OF_RANKS == whole.get("score")
+    if isinstance(criterion, str) and (as_once or "score" not in said):
+        found["score"] = criterion
+    if "score" in found and "score" in said:
+        warnings.warn(f"this run began by letting go on by {criterion}, and so it goes on", stacklevel=3)
+    if isinstance(parts, list) and "combine" not in said:
+        found["combine"] = tuple(map(str, parts))
+    return found
 
 
 def _leave_column(restored: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from atom_nas.trials import TrialStore
 from distill.files import lock_folder, read_regular, refuse_links, write_text
 from reports.confirmed import FOLDER
 from reports.scores import MEAN_OF_RANKS
+from reports.weights import weights_of
 
 RECORD_FORMAT = 1
 LARGEST_RECORD = 64 * 2**20
@@ -122,7 +123,7 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         # The record first: a folder with a record and no store resumes, one with a store alone could not.
         write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)
-        for name in _scored_anew(before if isinstance(before, dict) else {}, record, path):
+        for name in _scored_anew(before if isinstance(before, dict) else {}, earlier, record, path):
             store.discard_all(name)
     except BaseException:
         lock.close()
@@ -202,7 +203,7 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
             raise ValueError(_OTHERWISE.format(path, found))
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
-    anew = _scored_anew(known, now, path)
+    anew = _scored_anew(known, earlier, now, path)
     both = tuple(
         f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known and name not in anew
     )
@@ -234,24 +235,30 @@ def _whitening_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) ->
     return f"its whitened set was trained on by {how}"
 
 
-def _scored_anew(known: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
+def _decided(earlier: Mapping[str, Any], path: Path) -> set[str]:
+    """Estimators whose scores have decided which architectures were trained on."""
+    parts = _entry(earlier, "strategy.combined")
+    if not isinstance(parts, list) or not (path / STORE).is_file():
+        return set()
+    with TrialStore.open(path / STORE) as trials:
+        begun = any(name.startswith("proxy") for name in trials.estimators())
+    return set(weights_of(map(str, parts))) if begun else set()
+
+
+def _scored_anew(
+    known: Mapping[str, Any], earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
+) -> list[str]:
     """Estimators that score anew: the user's own whose code has changed and that have no score by the
-    earlier code, and ours whose measure is another by now, which takes little.
+    earlier code, and ours whose measure is another by now, which takes little; none that has decided
+    already which architectures train on.
 
     Raises:
         ValueError: one has such scores, with which those by the code of now cannot be mixed.
     """
-    settings = _entry(now, "estimators") or {}
-    changed = [
-        name
-        for name, of in known.items()
-        if name in settings and settings[name].get("code") != of.get("code")
-    ]
-    other = [
-        name
-        for name, of in known.items()
-        if name in settings and settings[name].get("measure") != of.get("measure")
-    ]
+    settings, decided = _entry(now, "estimators") or {}, _decided(earlier, path)
+    both = {name: of for name, of in known.items() if name in settings and name not in decided}
+    changed = [name for name, of in both.items() if settings[name].get("code") != of.get("code")]
+    other = [name for name, of in both.items() if settings[name].get("measure") != of.get("measure")]
     if not changed or not (path / STORE).is_file():
         return [*changed, *other]
     with TrialStore.open(path / STORE) as trials:

@@ -181,6 +181,7 @@ class _Session:
         self, estimator: Estimator, positions: Mapping[str, int], **special: Unpack[Special]
     ) -> None:
         score = self._settings.criterion if estimator.name in TRAINED_BESIDE else estimator.name
+        special |= {"final": self._decides(estimator) and self._has_trained()}
         self._stage(estimator.name, estimator, score, len(positions), **special).ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
@@ -214,8 +215,22 @@ class _Session:
         """Measure those scores that decide who trains on and need no training."""
         positions = {name: number for number, name in enumerate(dict.fromkeys(map(str, proposed)))}
         for estimator in self._plan.others:
-            if estimator.name in weights_of(self._settings.combined):
+            if self._decides(estimator):
                 self._score_beside(estimator, positions)
+                trials = self._folder.store.trials(estimator.name)
+                if not any(trial.done for trial in trials):
+                    raise ValueError(
+                        f"{estimator.name} failed for all {len(trials)} architectures (e.g. "
+                        f"{trials[0].reason}), and who trains on is decided by it too: leave it out of "
+                        "--combine, or mend it"
+                    )
+
+    def _decides(self, estimator: Estimator) -> bool:
+        """Whether its scores say who trains on."""
+        return self._plan.halving is not None and estimator.name in weights_of(self._settings.combined)
+
+    def _has_trained(self) -> bool:
+        return any(name.startswith(self._plan.proxy.name) for name in self._folder.store.estimators())
 
     def _rung(self, rung: Rung, total: int, **special: Unpack[Special]) -> Stage:
         title, criterion = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion

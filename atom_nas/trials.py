@@ -170,6 +170,11 @@ class TrialStore:
         rows = self._run(lambda: self._connection.execute(query, (estimator,)).fetchall())
         return [_trial(row, self.path) for row in rows]
 
+    def estimators(self) -> list[str]:
+        """Whose trials there are."""
+        rows = self._run(lambda: self._connection.execute("SELECT DISTINCT estimator FROM trials").fetchall())
+        return [str(name) for (name,) in rows]
+
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
         self._connection.close()

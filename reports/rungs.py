@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reports.combining import mean_of_ranks
@@ -18,7 +18,11 @@ _STORED_AS = re.compile("proxy after ([0-9]{1,9}) epochs")
 
 
 def worths(
-    scores: Mapping[str, Mapping[str, float]], criterion: str, combined: Sequence[str] = ()
+    scores: Mapping[str, Mapping[str, float]],
+    criterion: str,
+    combined: Sequence[str] = (),
+    *,
+    same_as: Callable[[str], str] = str,
 ) -> dict[str, float]:
     """What architectures are compared by that did a rung, higher is better; those left out that lack a score.
 
@@ -26,14 +30,21 @@ def worths(
         scores: of each architecture, by name.
         criterion: the score by which they go on; `MEAN_OF_RANKS` is the mean of their ranks, among
             themselves, by each score of `combined`.
+        same_as: an architecture -> what stands for all that are the same network: they count as one, by the
+            first of their names that has all scores.
     """
     parts = weights_of(combined) if criterion == MEAN_OF_RANKS else {criterion: 1.0}
-    whole = {name: own for name, own in scores.items() if parts.keys() <= own.keys()}
-    columns = [[describe_score(part).sign * own[part] for own in whole.values()] for part in parts]
-    if criterion != MEAN_OF_RANKS:
-        return dict(zip(whole, *columns, strict=True))
-    means = zip(whole, mean_of_ranks(columns, list(parts.values())).tolist(), strict=True)
-    return {name: mean for name, mean in means if not math.isnan(mean)}
+    networks: dict[str, Mapping[str, float]] = {}
+    for name, own in scores.items():
+        if parts.keys() <= own.keys():
+            networks.setdefault(same_as(name), own)
+    signs = {part: describe_score(part).sign for part in parts}
+    columns = [[sign * own[part] for own in networks.values()] for part, sign in signs.items()]
+    values = columns[0]
+    if criterion == MEAN_OF_RANKS:
+        values = mean_of_ranks(columns, list(parts.values())).tolist()
+    found = {network: value for network, value in zip(networks, values, strict=True) if not math.isnan(value)}
+    return {name: found[same_as(name)] for name in scores if same_as(name) in found}
 
 
 def places(rungs: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -82,7 +93,13 @@ def _beaten(values: Mapping[str, _Value]) -> dict[str, float]:
     return {name: bisect_left(in_order, value) / len(in_order) for name, value in values.items()}
 
 
-def ranked_so_far(rows: Sequence[Row], criterion: str, combined: Sequence[str] = ()) -> list[dict[str, Any]]:
+def ranked_so_far(
+    rows: Sequence[Row],
+    criterion: str,
+    combined: Sequence[str] = (),
+    *,
+    same: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
     """A row an architecture that has done a rung and has no place yet: its last trial, and what all took.
 
     Its place is what the search would store if it ended now, among all that did a rung: a search that is
@@ -91,7 +108,9 @@ def ranked_so_far(rows: Sequence[Row], criterion: str, combined: Sequence[str] =
     Args:
         rows: of a trial store in the order proposed, see `reports.store.read_rows`.
         criterion, combined: by what architectures go on, see `worths`.
+        same: of those that are the same network as an earlier one, the first of these.
     """
+    untrained = weights_of(combined)
     ranked = {row["architecture"] for row in rows if row["estimator"] == "proxy"}
     order = {row["architecture"]: number for number, row in reversed(list(enumerate(rows)))}
     rungs: dict[int, dict[str, Row]] = {}
@@ -100,11 +119,14 @@ def ranked_so_far(rows: Sequence[Row], criterion: str, combined: Sequence[str] =
         stored_as = _STORED_AS.fullmatch(str(row["estimator"]))
         if stored_as:
             rungs.setdefault(int(stored_as[1]), {})[row["architecture"]] = row
-        elif row["estimator"] in weights_of(combined) and row["status"] == "done":
+        elif row["estimator"] in untrained and row["status"] == "done":
             beside.setdefault(row["architecture"], {}).update(row["scores"])
     found: dict[str, dict[str, Any]] = {}
     known = [_known(rungs[epochs], beside) for epochs in sorted(rungs)]
-    worth_at = [worths(scores, criterion, combined) for scores in known]
+    one = {} if same is None else same
+    worth_at = [
+        worths(scores, criterion, combined, same_as=lambda name: one.get(name, name)) for scores in known
+    ]
     place = places(worth_at)
     for epochs, worth in zip(sorted(rungs), worth_at, strict=True):
         for name, row in rungs[epochs].items():

@@ -302,7 +302,8 @@ CombineScores = Annotated[
         metavar="A,B,...",
         help="Scores of which --score mean_of_ranks takes the mean of an architecture's ranks, NAME=3 to "
         "count one three times; training-free ones are measured then, your own if --estimators names them. "
-        "Strategies learn from the first that comes of training.",
+        "Strategies learn from the first that comes of training; those that stop trainings early go on by "
+        "the mean.",
     ),
 ]
 Unwhiten = Annotated[

@@ -41,7 +41,7 @@ class Found:
         accuracies: of every subject, by network.
         reused: how many trainings were done before.
         guess: the accuracy of always naming the largest class.
-        smallest: the share of the smallest class.
+        smallest: the share of the smallest class; None where it is not known.
         images: how many are tested on; of balanced accuracies see `reports.chance.telling`.
     """
 
@@ -49,7 +49,7 @@ class Found:
     accuracies: Mapping[Subject, Mapping[str, Accuracy]]
     reused: int
     guess: float
-    smallest: float
+    smallest: float | None
     images: float
 
 
@@ -125,7 +125,7 @@ def carry_out(
     # A dataset that is named is checked even where nothing is left to do on it.
     named = dataset is not None or data_dir is not None
     real = plan.sets[0].real_dataset(data_dir=data_dir, name=dataset) if left or named else None
-    if real is not None and TELLING not in known.get(plan.guess_key, {}):
+    if real is not None and SMALLEST not in known.get(plan.guess_key, {}):
         known[plan.guess_key] = _sizes(plan, real)
         _append(plan.record, {**json.loads(plan.guess_key), **known[plan.guess_key]})
     if real is not None and left:
@@ -149,7 +149,7 @@ def carry_out(
         _gathered(plan, accuracies),
         reused,
         guess=even if plan.balanced else sizes.get(ACCURACY, even),
-        smallest=sizes.get(SMALLEST, even),
+        smallest=sizes.get(SMALLEST),
         images=sizes.get(TELLING, images) if plan.balanced else images,
     )
 

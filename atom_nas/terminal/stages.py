@@ -234,8 +234,8 @@ def show_evaluation(plan: "EvaluationPlan", output: EvaluationOutput, **options:
         say(f"done before, and not repeated: {done} (--fresh trains again)")
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     classes = len(plan.sets[0].classes)
-    if not plan.balanced and (said := imbalance(found.guess, found.smallest)):
-        say(f"{said}; --balanced counts all classes alike, and trains nothing again")
+    if found.smallest and not plan.balanced and (said := imbalance(found.guess, found.smallest)):
+        say(f"{said}; --balanced counts all classes alike")
     guessing = how_to_guess(found.guess, classes)
     for name, sets in at_chance(found).items():
         on = f", trained on {', '.join(map(harmless, sets))}," * bool(sets)

@@ -1,7 +1,7 @@
 """Searches that stop trainings early and rank by a mean of ranks: who goes on, and at what place."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from scipy.stats import rankdata
 from search_helpers import interrupt
 from trial_helpers import stored
 
+from atom_nas.engines.base import OVERDUE
 from atom_nas.estimators import _untrained
 from atom_nas.halving import EPOCHS, PLACE
 from atom_nas.resuming import resumed
-from atom_nas.run_folder import read_record
+from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.stage import Progress
+from atom_nas.trials import TrialStore
 from reports import write_report
 from reports.analysis import analyse
 from reports.costs import ranked_by
-from reports.rungs import places
+from reports.rungs import places, worths
 from reports.runs import read_run
 from reports.scores import MEAN_OF_RANKS, describe_score
 
@@ -38,9 +40,10 @@ def settings(quick: SearchSettings) -> SearchSettings:
     return replace(plain, score=MEAN_OF_RANKS, **halved)
 
 
-def means(run: Path, epochs: int) -> dict[str, float]:
-    """Of what did a rung the weighted mean of scipy's ranks, as a share."""
-    here = {trial.architecture: trial.scores for trial in stored(run, f"proxy after {epochs} epochs")}
+def means(run: Path, epochs: int, among: Container[str] | None = None) -> dict[str, float]:
+    """Of what did a rung the weighted mean of scipy's ranks, as a share; of all, or among some."""
+    trials = stored(run, f"proxy after {epochs} epochs")
+    here = {t.architecture: t.scores for t in trials if among is None or t.architecture in among}
     untrained = {trial.architecture: trial.scores for trial in stored(run, "synflow")}
     found = dict.fromkeys(here, 0.0)
     for part, weight in PARTS.items():
@@ -74,12 +77,25 @@ def test_the_best_by_the_mean_go_on(settings: SearchSettings, ran: Ran) -> None:
 def test_asha_compares_anew_whenever_one_more_is_there(settings: SearchSettings, ran: Ran) -> None:
     asha = replace(settings, strategy="asha", strategy_options={"eta": 2, "slots": 1})
     run_search(asha)
-    trained = [name for estimator, name in ran if estimator == "proxy"]
     rungs = {epochs: means(settings.out, epochs) for epochs in (1, 2, 4)}
-    assert len(trained) == sum(map(len, rungs.values())) > 8
-    best = max(rungs[1], key=rungs[1].__getitem__)
-    assert best in rungs[2]
     assert place_of_each(settings.out) == pytest.approx(places(list(rungs.values())))
+    trained = [name for estimator, name in ran if estimator == "proxy"]
+    # With one slot what began first ends first: of the first rung all so far are compared at every step.
+    done: list[str] = []
+    promoted: set[str] = set()
+    for name in trained:
+        if name not in done:
+            done.append(name)
+        elif name not in promoted:
+            promoted.add(name)
+            among = means(settings.out, 1, done)
+            ranked = sorted(among, key=lambda each: -among[each])
+            may = -(-len(done) // 2) if len(done) == 8 else len(done) // 2
+            assert name in ranked[:may]
+    losses = {
+        t.architecture: t.scores["validation_loss"] for t in stored(settings.out, "proxy after 1 epochs")
+    }
+    assert promoted == rungs[2].keys() != set(sorted(losses, key=losses.__getitem__)[: len(promoted)])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -170,5 +186,92 @@ def test_a_run_that_began_by_one_score_goes_on_by_it(settings: SearchSettings, r
     path.write_text(json.dumps(record))
     run_search(resumed(settings.out))
     assert place_of_each(settings.out) == place_of_each(other)
-    with pytest.raises(ValueError, match="criterion"):
+    with pytest.warns(UserWarning, match="by validation_loss, and so it goes on"):
         run_search(resumed(settings.out, score=MEAN_OF_RANKS))
+    with pytest.raises(
+        ValueError, match="criterion was 'validation_loss' there and is 'final_training_loss'"
+    ):
+        run_search(resumed(settings.out, score="final_training_loss"))
+
+
+def test_what_is_measured_later_changes_nothing(settings: SearchSettings, ran: Ran) -> None:
+    """Of a mean that was made of what the run had when it began."""
+    run_search(replace(settings, combine=(), estimators=()))
+    before = place_of_each(settings.out)
+    run_search(resumed(settings.out, estimators=("synflow", "naswot")))
+    assert len(stored(settings.out, "naswot")) == 8
+    assert place_of_each(settings.out) == before
+    assert read_record(settings.out)["strategy"]["combined"] == ["final_training_loss", "validation_accuracy"]
+
+
+def test_scores_that_have_decided_stay_as_they_are(settings: SearchSettings, ran: Ran) -> None:
+    """One that took too long is not tried again with more time."""
+    limited = replace(settings, trial_limit=60.0)
+    interrupt(limited, ran, after=8)
+    assert {estimator for estimator, _ in ran} == {"synflow"}
+    with TrialStore.open(settings.out / "trials.sqlite") as store:
+        first = store.trials("synflow")[0]
+        store.replace(replace(first, status="failed", reason=f"{OVERDUE} 60 seconds", scores={}))
+    run_search(resumed(settings.out))
+    before = {trial.architecture: trial.scores for trial in stored(settings.out, "proxy")}
+    assert [name for name, scores in before.items() if PLACE not in scores] == [first.architecture]
+    ran.clear()
+    run_search(resumed(settings.out, trial_limit=600.0))
+    assert ran == []
+    assert {trial.architecture: trial.scores for trial in stored(settings.out, "proxy")} == before
+    path = settings.out / "run.json"
+    record = json.loads(path.read_text())
+    record["estimators"]["synflow"]["measure"] = 99  # as if it had been measured otherwise then
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"estimators\.synflow\.measure was 99 there"):
+        run_search(resumed(settings.out))
+
+
+def test_a_score_that_fails_for_all_ends_the_search_before_it_trains(
+    settings: SearchSettings, ran: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise FloatingPointError("no number")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_untrained.Untrained, "score", fails)
+        with pytest.raises(ValueError, match=r"synflow failed for all 8 architectures \(e\.g\. .*no number"):
+            run_search(settings)
+    assert {estimator for estimator, _ in ran} == {"synflow"}
+
+
+def test_names_of_one_network_count_once_by_the_first_that_has_all() -> None:
+    scores = {
+        "a": {"validation_accuracy": 0.1},
+        "b": {"validation_accuracy": 0.1, "synflow": 5.0},
+        "c": {"validation_accuracy": 0.1, "synflow": 9.0},
+        "d": {"validation_accuracy": 0.2, "synflow": 7.0},
+    }
+    found = worths(
+        scores, MEAN_OF_RANKS, ("validation_accuracy=3", "synflow"), same_as=lambda n: "a" if n < "d" else n
+    )
+    assert found == {"a": 0.5, "b": 0.5, "c": 0.5, "d": 1.0}
+
+
+def test_names_of_one_network_share_their_place_and_a_checkpoint(
+    settings: SearchSettings, ran: Ran, tmp_path: Path
+) -> None:
+    cells = [f"|nor_conv_1x1~0|+|none~0|{op}~1|+|none~0|none~1|none~2|" for op in ("none", "skip_connect")]
+    cells += [f"|{op}~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|" for op in ("none", "nor_conv_3x3")]
+    cells += [f"|none~0|+|none~0|none~1|+|{op}~0|none~1|none~2|" for op in ("nor_conv_1x1", "nor_conv_3x3")]
+    listed = tmp_path / "cells.csv"
+    listed.write_text("architecture\n" + "\n".join(cells) + "\n")
+    kept = []
+
+    def look(progress: Progress) -> None:
+        if progress.architecture is None and progress.stage == "proxy, 2 epochs":
+            kept.append(len(list((settings.out / CHECKPOINTS).iterdir())))
+
+    space = {"space": "nasbench201", "space_options": {"cells": 1, "channels": 4}}
+    run_search(replace(settings, architectures=listed, samples=None, epochs=2, **space), progress=look)
+    same = read_record(settings.out)["same"]
+    place = place_of_each(settings.out)
+    assert same
+    assert all(place[name] == place[first] for name, first in same.items())
+    trained = {same.get(name, name) for name in place}
+    assert kept == [-(-len(trained) // 2)]
