@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reports.combining import mean_of_ranks
@@ -110,17 +110,9 @@ def ranked_so_far(
         criterion, combined: by what architectures go on, see `worths`.
         same: of those that are the same network as an earlier one, the first of these.
     """
-    untrained = weights_of(combined)
     ranked = {row["architecture"] for row in rows if row["estimator"] == "proxy"}
     order = {row["architecture"]: number for number, row in reversed(list(enumerate(rows)))}
-    rungs: dict[int, dict[str, Row]] = {}
-    beside: dict[str, dict[str, float]] = {}
-    for row in rows:
-        stored_as = _STORED_AS.fullmatch(str(row["estimator"]))
-        if stored_as:
-            rungs.setdefault(int(stored_as[1]), {})[row["architecture"]] = row
-        elif row["estimator"] in untrained and row["status"] == "done":
-            beside.setdefault(row["architecture"], {}).update(row["scores"])
+    rungs, beside = _rungs(rows), _beside(rows, weights_of(combined))
     found: dict[str, dict[str, Any]] = {}
     known = [_known(rungs[epochs], beside) for epochs in sorted(rungs)]
     one = {} if same is None else same
@@ -135,6 +127,25 @@ def ranked_so_far(
             own = {HALVING: place[name], "trained_epochs": float(epochs)} if name in worth else {}
             found[name] = _with_costs(row, found.get(name), own)
     return sorted(found.values(), key=lambda row: order[row["architecture"]])
+
+
+def _rungs(rows: Sequence[Row]) -> dict[int, dict[str, Row]]:
+    """The trials of each rung, by the epochs done at its end."""
+    rungs: dict[int, dict[str, Row]] = {}
+    for row in rows:
+        stored_as = _STORED_AS.fullmatch(str(row["estimator"]))
+        if stored_as:
+            rungs.setdefault(int(stored_as[1]), {})[row["architecture"]] = row
+    return rungs
+
+
+def _beside(rows: Sequence[Row], estimators: Container[str]) -> dict[str, dict[str, float]]:
+    """The scores of each architecture by these estimators."""
+    beside: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["estimator"] in estimators and row["status"] == "done":
+            beside.setdefault(row["architecture"], {}).update(row["scores"])
+    return beside
 
 
 def _known(rung: Mapping[str, Row], beside: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
