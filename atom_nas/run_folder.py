@@ -11,6 +11,7 @@ from typing import IO, Any
 from atom_nas.trials import TrialStore
 from distill.files import lock_folder, read_regular, refuse_links, write_text
 from reports.confirmed import FOLDER
+from reports.rungs import has_trained
 from reports.scores import MEAN_OF_RANKS
 from reports.weights import weights_of
 
@@ -241,8 +242,7 @@ def _decided(earlier: Mapping[str, Any], path: Path) -> set[str]:
     if not isinstance(parts, list) or not (path / STORE).is_file():
         return set()
     with TrialStore.open(path / STORE) as trials:
-        begun = any(name.startswith("proxy") for name in trials.estimators())
-    return set(weights_of(map(str, parts))) if begun else set()
+        return set(weights_of(map(str, parts))) if has_trained(trials.estimators()) else set()
 
 
 def _scored_anew(

@@ -40,6 +40,7 @@ from distill import kernels
 from distill.files import write_bytes, write_text
 from distill.seeding import derive_seed
 from reports.formatting import plural
+from reports.rungs import has_trained
 from reports.weights import weights_of
 from search_spaces.base import Architecture, Repeating, Space
 from search_spaces.foreign import NniSpace
@@ -181,7 +182,7 @@ class _Session:
         self, estimator: Estimator, positions: Mapping[str, int], **special: Unpack[Special]
     ) -> None:
         score = self._settings.criterion if estimator.name in TRAINED_BESIDE else estimator.name
-        special |= {"final": self._decides(estimator) and self._has_trained()}
+        special |= {"final": self._decides(estimator) and has_trained(self._folder.store.estimators())}
         self._stage(estimator.name, estimator, score, len(positions), **special).ensure(positions)
 
     def _evaluation(self) -> Callable[[Sequence[Architecture]], list[float | None]]:
@@ -228,9 +229,6 @@ class _Session:
     def _decides(self, estimator: Estimator) -> bool:
         """Whether its scores say who trains on."""
         return self._plan.halving is not None and estimator.name in weights_of(self._settings.combined)
-
-    def _has_trained(self) -> bool:
-        return any(name.startswith(self._plan.proxy.name) for name in self._folder.store.estimators())
 
     def _rung(self, rung: Rung, total: int, **special: Unpack[Special]) -> Stage:
         title, criterion = f"proxy, {plural(rung.epochs, 'epoch')}", self._settings.criterion

@@ -96,8 +96,8 @@ class SearchSettings:
             `combine`, known only once all are scored: strategies learn from `criterion` then. With successive
             halving these are the ranks among those that trained as long.
         combine: the scores of which `mean_of_ranks` is made: of the proxy, and of training-free estimators,
-            which are then scored with as well; NAME=WEIGHT counts one more or less than the others. Empty: as
-            `reports.combinations` has it.
+            which are then scored with as well; NAME=WEIGHT counts one more or less than the others. Empty:
+            those of `reports.scores.COMBINED` that are measured.
         engine: a registered engine.
         workers: processes; None: the usable cores on a CPU; on a GPU as many, but no more than 4 and one for
             every 2 GiB that are free on it. Scores do not depend on it.

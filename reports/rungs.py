@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from reports.combining import mean_of_ranks
@@ -15,6 +15,11 @@ from reports.weights import weights_of
 Row = Mapping[str, Any]
 _Value = TypeVar("_Value", float, tuple[float, ...])
 _STORED_AS = re.compile("proxy after ([0-9]{1,9}) epochs")
+
+
+def has_trained(estimators: Iterable[str]) -> bool:
+    """Whether some architecture has trained as the proxy, by the names of the stored trials."""
+    return any(name == "proxy" or _STORED_AS.fullmatch(name) for name in estimators)
 
 
 def worths(
