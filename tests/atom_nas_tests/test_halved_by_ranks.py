@@ -4,6 +4,7 @@ import json
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import rankdata
 from search_helpers import interrupt
 from trial_helpers import stored
 
+from atom_nas.asha import Race, Step, _Course
 from atom_nas.engines.base import OVERDUE
 from atom_nas.estimators import _untrained
 from atom_nas.halving import EPOCHS, PLACE
@@ -18,11 +20,12 @@ from atom_nas.resuming import resumed
 from atom_nas.run_folder import CHECKPOINTS, read_record
 from atom_nas.search import SearchSettings, run_search
 from atom_nas.stage import Progress
+from atom_nas.strategies import AshaConfig
 from atom_nas.trials import TrialStore
 from reports import write_report
 from reports.analysis import analyse
 from reports.costs import ranked_by
-from reports.rungs import places, worths
+from reports.rungs import places, ranked_so_far, worths
 from reports.runs import read_run
 from reports.scores import MEAN_OF_RANKS, describe_score
 
@@ -225,6 +228,47 @@ def test_scores_that_have_decided_stay_as_they_are(settings: SearchSettings, ran
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"estimators\.synflow\.measure was 99 there"):
         run_search(resumed(settings.out))
+
+
+def test_scores_that_took_too_long_are_tried_again_while_nothing_has_trained(
+    settings: SearchSettings, ran: Ran
+) -> None:
+    interrupt(replace(settings, trial_limit=60.0), ran, after=8)
+    with TrialStore.open(settings.out / "trials.sqlite") as store:
+        first = store.trials("synflow")[0]
+        store.replace(replace(first, status="failed", reason=f"{OVERDUE} 60 seconds", scores={}))
+    ran.clear()
+    run_search(resumed(settings.out, trial_limit=600.0))
+    assert ran[0] == ("synflow", first.architecture)
+    assert first.architecture in place_of_each(settings.out)
+
+
+def test_a_network_that_one_of_its_names_has_all_scores_of_is_compared_by_them() -> None:
+    """Also in a report of a stopped search."""
+    at_rung = {"estimator": "proxy after 2 epochs"}
+    rows = [
+        {**at_rung, "architecture": name, "scores": {"validation_loss": loss}}
+        for name, loss in (("a", 2.0), ("b", 2.0), ("c", 1.0))
+    ]
+    rows += [
+        {"estimator": "synflow", "architecture": name, "scores": {"synflow": value}}
+        for name, value in (("b", 3.0), ("c", 5.0))
+    ]
+    plain = {"status": "done", "seconds": 1.0, "cpu_seconds": 1.0, "peak_memory_mb": None}
+    shown = ranked_so_far(
+        [{**plain, **row} for row in rows], MEAN_OF_RANKS, ("validation_loss", "synflow"), same={"b": "a"}
+    )
+    assert {row["architecture"]: row["scores"].get(PLACE) for row in shown} == {"a": 0, "b": 0, "c": 2 / 3}
+    stage = SimpleNamespace(name="rung", store=SimpleNamespace(get=lambda _, name: name))
+    known = {
+        "a": {"validation_loss": 2.0},
+        "b": {"validation_loss": 2.0, "synflow": 3.0},
+        "c": {"x": 1, "y": 2},
+    }
+    race = Race(AshaConfig(), (1, 2), ["a"])
+    course = _Course(race, [stage], None, lambda trials: {name: known[name] for name in trials})  # type: ignore
+    course._networks = {"a": ["a", "b", "c"]}
+    assert course._result(Step(0, "a")) == known["b"]
 
 
 def test_a_score_that_fails_for_all_ends_the_search_before_it_trains(
