@@ -243,8 +243,7 @@ def test_scores_that_took_too_long_are_tried_again_while_nothing_has_trained(
     assert first.architecture in place_of_each(settings.out)
 
 
-def test_a_network_that_one_of_its_names_has_all_scores_of_is_compared_by_them() -> None:
-    """Also in a report of a stopped search."""
+def test_a_stopped_search_counts_the_names_of_a_network_once() -> None:
     at_rung = {"estimator": "proxy after 2 epochs"}
     rows = [
         {**at_rung, "architecture": name, "scores": {"validation_loss": loss}}
@@ -259,12 +258,11 @@ def test_a_network_that_one_of_its_names_has_all_scores_of_is_compared_by_them()
         [{**plain, **row} for row in rows], MEAN_OF_RANKS, ("validation_loss", "synflow"), same={"b": "a"}
     )
     assert {row["architecture"]: row["scores"].get(PLACE) for row in shown} == {"a": 0, "b": 0, "c": 2 / 3}
+
+
+def test_asha_compares_a_network_by_the_first_of_its_names_that_has_most_scores() -> None:
     stage = SimpleNamespace(name="rung", store=SimpleNamespace(get=lambda _, name: name))
-    known = {
-        "a": {"validation_loss": 2.0},
-        "b": {"validation_loss": 2.0, "synflow": 3.0},
-        "c": {"x": 1, "y": 2},
-    }
+    known = {"a": {"synflow": 1.0}, "b": {"synflow": 1.0, "jacov": 3.0}, "c": {"synflow": 1.0, "jacov": 4.0}}
     race = Race(AshaConfig(), (1, 2), ["a"])
     course = _Course(race, [stage], None, lambda trials: {name: known[name] for name in trials})  # type: ignore
     course._networks = {"a": ["a", "b", "c"]}
