@@ -174,6 +174,8 @@ class _Session:
         positions = {trial.architecture: trial.position for trial in trials}
         costs = expected_costs(trials, halved=bool(self._plan.halving))
         for estimator in self._plan.others:
+            if self._decides(estimator):
+                continue  # measured before anything was trained
             trains = estimator.name in TRAINED_BESIDE
             with self._folder.timing("beside_wall_seconds" if trains else "search_wall_seconds"):
                 self._score_beside(estimator, positions, costs=costs)

@@ -63,7 +63,9 @@ def place_of_each(run: Path) -> Mapping[str, float]:
 def test_the_best_by_the_mean_go_on(settings: SearchSettings, ran: Ran) -> None:
     told: list[Progress] = []
     run_search(settings, progress=told.append)
-    assert next(progress.stage for progress in told) == "synflow"
+    stages = list(dict.fromkeys(progress.stage for progress in told))
+    assert stages == ["synflow", "proxy, 1 epoch", "proxy, 2 epochs", "proxy, 4 epochs"]
+    assert [progress.done for progress in told if progress.stage == "synflow"] == list(range(9))
     assert sum(estimator == "synflow" for estimator, _ in ran) == 8
     for epochs, after, count in ((1, 2, 4), (2, 4, 2)):
         here = means(settings.out, epochs)
