@@ -39,6 +39,8 @@ def worths(
             first of their names that has all scores.
     """
     parts = weights_of(combined) if criterion == MEAN_OF_RANKS else {criterion: 1.0}
+    if not parts:
+        return {}
     networks: dict[str, Mapping[str, float]] = {}
     for name, own in scores.items():
         if parts.keys() <= own.keys():

@@ -295,6 +295,17 @@ def test_names_of_one_network_count_once_by_the_first_that_has_all() -> None:
         scores, MEAN_OF_RANKS, ("validation_accuracy=3", "synflow"), same_as=lambda n: "a" if n < "d" else n
     )
     assert found == {"a": 0.5, "b": 0.5, "c": 0.5, "d": 1.0}
+    assert worths(scores, MEAN_OF_RANKS, ("synflow", "jacov")) == {}
+    assert worths({}, MEAN_OF_RANKS, ("synflow", "jacov")) == {}
+
+
+def test_a_record_that_names_no_scores_of_a_mean_is_read(settings: SearchSettings, ran: Ran) -> None:
+    interrupt(settings, ran, after=18)
+    path = settings.out / "run.json"
+    record = json.loads(path.read_text())
+    record["strategy"]["combined"] = []
+    path.write_text(json.dumps(record))
+    assert PLACE not in " ".join(read_run(settings.out).score_names)
 
 
 def test_names_of_one_network_share_their_place_and_a_checkpoint(
