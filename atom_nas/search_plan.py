@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +264,13 @@ def _check_score(settings: SearchSettings, epochs: int, halving: HalvingConfig |
     if "training_loss_decay" in parts and shortest < 2:
         raise ValueError(
             f"score training_loss_decay is a rate over epochs, and trainings stop after {shortest} of "
-            f"{epochs}: give more --epochs, or rank by another score"
+            f"{epochs}: give {_enough(halving)} --epochs or more, or rank by another score"
         )
+
+
+def _enough(halving: HalvingConfig | None) -> int:
+    """The epochs of a training by which its first rung has two."""
+    return next(total for total in count(2) if halving is None or halving.epochs(total)[0] > 1)
 
 
 def _space_options(settings: SearchSettings, space: Space) -> dict[str, Any]:

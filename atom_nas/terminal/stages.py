@@ -234,10 +234,12 @@ def show_evaluation(plan: "EvaluationPlan", output: EvaluationOutput, **options:
         say(f"done before, and not repeated: {done} (--fresh trains again)")
     say_unfused(kernels.why_unavailable() if plan.device.type == "cpu" else None)
     classes = len(plan.sets[0].classes)
-    if found.smallest and not plan.balanced and (said := imbalance(found.guess, found.smallest)):
-        say(f"{said}; --balanced counts all classes alike")
+    imbalanced = imbalance(found.guess, found.smallest) if found.smallest and not plan.balanced else None
+    if imbalanced:
+        say(f"{imbalanced}; --balanced counts all classes alike")
     guessing = how_to_guess(found.guess, classes)
-    for name, sets in at_chance(found).items():
+    # Where one class is most of the images, a network that knows the others may be no better than its name.
+    for name, sets in () if imbalanced else at_chance(found).items():
         on = f", trained on {', '.join(map(harmless, sets))}," * bool(sets)
         say(f"{name}{on} does no better than {guessing}: more --epochs may help")
     if output.picture:

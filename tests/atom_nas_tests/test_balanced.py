@@ -184,6 +184,7 @@ def test_an_evaluation_says_what_to_do(
         "classes are imbalanced: the largest has 66.7% of the images that accuracies are of, the smal" in said
     )
     show_evaluation(replace(evaluation, balanced=True), EvaluationOutput(as_json=True))
+    assert "no better than" not in said
     shown = capsys.readouterr()
     assert "imbalanced" not in shown.err
     assert json.loads(shown.out)["balanced"] is True

@@ -1,6 +1,8 @@
 """The benchmark measures what it says, on tiny numbers; nothing here depends on how fast anything is."""
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +27,21 @@ TINY = Scale(image_shape=(1, 8, 8), classes=2, ipc=1, batch_real=4, batch=8)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is told on Linux alone")
+def test_the_memory_of_children_and_theirs_is_counted() -> None:
+    hold = "import sys; held = bytearray(b'x' * 200 * 2**20); print('there', flush=True); sys.stdin.read()"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    before = machine._memory_mb()
+    with subprocess.Popen(
+        [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "there\n"
+        during = machine._memory_mb()
+        child.communicate()
+    assert during > before + 150
+
+
 def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(**settings: object) -> BenchPlan:
         return BenchPlan(**settings, methods=("dm",), architectures=("w32-d1-batch-relu-max",), scale=TINY)  # type: ignore[arg-type]
@@ -62,7 +79,8 @@ def test_the_command_prints_and_writes_every_number(tmp_path: Path, monkeypatch:
     workers = found["workers"]
     assert workers["identical"] is True
     assert workers["speedup"] == workers["seconds"]["1"] / workers["seconds"]["2"]
-    assert 0 < workers["memory_mb"]["1"] < workers["memory_mb"]["2"]
+    assert list(workers["memory_mb"]) == ["1", "2"]
+    assert min(workers["memory_mb"].values()) > 0
     assert workers["overhead_ms"] >= 0
     grown = {row["of"]: row for row in found["growth"]}
     assert {of: row["sizes"] for of, row in grown.items()} == {

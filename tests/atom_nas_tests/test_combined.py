@@ -143,7 +143,18 @@ def test_strategies_learn_from_the_first_score_of_a_training(settings: SearchSet
         ({"combine": ("validation_loss",)}, "at least two scores, not 'validation_loss' alone"),
         ({"combine": ("validation_loss", "synflo")}, "score to combine 'synflo'"),
         ({"combine": ("synflow", "flops")}, f"must come from a training: {', '.join(OF_TRAINING)}"),
-        ({"combine": ("training_loss_decay=2", "flops"), "epochs": 1}, "is a rate over epochs"),
+        (
+            {"combine": ("training_loss_decay=2", "flops"), "epochs": 1},
+            "stop after 1 of 1: give 2 --epochs or more",
+        ),
+        (
+            {
+                "combine": ("training_loss_decay", "flops"),
+                "epochs": 9,
+                "strategy": "successive-halving",
+            },
+            "stop after 1 of 9: give 10 --epochs or more",
+        ),
         ({"combine": ("validation_loss=-1", "synflow")}, "the weight of validation_loss must be a number"),
         ({"score": "mean_of_rank"}, "score 'mean_of_rank'"),
     ],
