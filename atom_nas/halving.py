@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -128,15 +128,18 @@ class Rungs:
 
     def known(self, trials: Mapping[str, Trial]) -> dict[str, dict[str, float]]:
         """The scores of a rung's trials, with those that need no training; without those that failed."""
+        untrained = self._untrained
         return {
-            name: {**self._untrained(name), **trial.scores} for name, trial in trials.items() if trial.done
+            name: {**untrained.get(name, {}), **trial.scores} for name, trial in trials.items() if trial.done
         }
 
-    def _untrained(self, name: str) -> dict[str, float]:
-        found: dict[str, float] = {}
+    @cached_property
+    def _untrained(self) -> dict[str, dict[str, float]]:
+        """Of each architecture; all are measured before the first training."""
+        found: dict[str, dict[str, float]] = {}
         for estimator in self._beside:
-            trial = self._store.get(estimator, name)
-            found |= trial.scores if trial is not None else {}
+            for trial in self._store.trials(estimator):
+                found.setdefault(trial.architecture, {}).update(trial.scores)
         return found
 
     def _leg(self, rung: Rung, name: str) -> Leg:

@@ -106,10 +106,10 @@ def _went_on_by(record: Mapping[str, Any], whole: Mapping[str, Any], said: Colle
     strategy = strategy if isinstance(strategy, dict) else {}
     found: dict[str, Any] = {}
     criterion, parts = strategy.get("criterion"), strategy.get("combined")
-    as_once = criterion != MEAN_OF_RANKS == whole.get("score")
-    if isinstance(criterion, str) and (as_once or "score" not in said):
+    if isinstance(criterion, str) and "score" not in said:
         found["score"] = criterion
-    if "score" in found and "score" in said:
+    elif isinstance(criterion, str) and criterion != MEAN_OF_RANKS == whole.get("score"):
+        found["score"] = criterion
         warnings.warn(f"this run began by letting go on by {criterion}, and so it goes on", stacklevel=3)
     if isinstance(parts, list) and "combine" not in said:
         found["combine"] = tuple(map(str, parts))

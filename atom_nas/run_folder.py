@@ -124,7 +124,7 @@ def open_run(path: Path, record: dict[str, Any], *, resume: bool) -> RunFolder:
         # The record first: a folder with a record and no store resumes, one with a store alone could not.
         write_text(path / RECORD, json.dumps(record | carried, indent=2, allow_nan=False) + "\n")
         store = TrialStore.create(path / STORE)
-        for name in _scored_anew(before if isinstance(before, dict) else {}, earlier, record, path):
+        for name in _scored_anew(earlier, record, path):
             store.discard_all(name)
     except BaseException:
         lock.close()
@@ -204,7 +204,7 @@ def _require_same(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
             raise ValueError(_OTHERWISE.format(path, found))
     _require_same_list(earlier, now, path)
     known = _entry(earlier, "estimators") or {}
-    anew = _scored_anew(known, earlier, now, path)
+    anew = _scored_anew(earlier, now, path)
     both = tuple(
         f"estimators.{name}" for name in _entry(now, "estimators") or {} if name in known and name not in anew
     )
@@ -245,9 +245,7 @@ def _decided(earlier: Mapping[str, Any], path: Path) -> set[str]:
         return set(weights_of(map(str, parts))) if has_trained(trials.estimators()) else set()
 
 
-def _scored_anew(
-    known: Mapping[str, Any], earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path
-) -> list[str]:
+def _scored_anew(earlier: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> list[str]:
     """Estimators that score anew: the user's own whose code has changed and that have no score by the
     earlier code, and ours whose measure is another by now, which takes little; none that has decided
     already which architectures train on.
@@ -255,7 +253,8 @@ def _scored_anew(
     Raises:
         ValueError: one has such scores, with which those by the code of now cannot be mixed.
     """
-    settings, decided = _entry(now, "estimators") or {}, _decided(earlier, path)
+    known, settings = (_entry(record, "estimators") or {} for record in (earlier, now))
+    decided = _decided(earlier, path)
     both = {name: of for name, of in known.items() if name in settings and name not in decided}
     changed = [name for name, of in both.items() if settings[name].get("code") != of.get("code")]
     other = [name for name, of in both.items() if settings[name].get("measure") != of.get("measure")]

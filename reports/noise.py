@@ -138,7 +138,8 @@ def _one_a_seed(members: Iterable[_Member]) -> list[_Member]:
 def _reference_key(member: _Member) -> Any:
     info = member.run.info
     return (
-        info.dataset.model_copy(update={"class_names": ()}),  # which earlier versions did not record
+        # Without what earlier versions did not record.
+        info.dataset.model_copy(update={"class_names": (), "smallest_class": {}}),
         info.space.name,
         info.space.options,
         info.space.digest,

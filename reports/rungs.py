@@ -105,7 +105,7 @@ def ranked_so_far(
     criterion: str,
     combined: Sequence[str] = (),
     *,
-    same: Mapping[str, str] | None = None,
+    same_as: Callable[[str], str] = str,
 ) -> list[dict[str, Any]]:
     """A row an architecture that has done a rung and has no place yet: its last trial, and what all took.
 
@@ -114,18 +114,14 @@ def ranked_so_far(
 
     Args:
         rows: of a trial store in the order proposed, see `reports.store.read_rows`.
-        criterion, combined: by what architectures go on, see `worths`.
-        same: of those that are the same network as an earlier one, the first of these.
+        criterion, combined, same_as: by what architectures go on, see `worths`.
     """
     ranked = {row["architecture"] for row in rows if row["estimator"] == "proxy"}
     order = {row["architecture"]: number for number, row in reversed(list(enumerate(rows)))}
     rungs, beside = _rungs(rows), _beside(rows, weights_of(combined))
     found: dict[str, dict[str, Any]] = {}
     known = [_known(rungs[epochs], beside) for epochs in sorted(rungs)]
-    one = {} if same is None else same
-    worth_at = [
-        worths(scores, criterion, combined, same_as=lambda name: one.get(name, name)) for scores in known
-    ]
+    worth_at = [worths(scores, criterion, combined, same_as=same_as) for scores in known]
     place = places(worth_at)
     for epochs, worth in zip(sorted(rungs), worth_at, strict=True):
         for name, row in rungs[epochs].items():

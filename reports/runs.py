@@ -88,8 +88,8 @@ def read_run(folder: Path | str) -> Run:
     info = read_info(folder / "run.json")
     rows = read_rows(folder / "trials.sqlite")
     if info.score == HALVING and not info.complete:
-        strategy = info.strategy
-        rows += ranked_so_far(rows, strategy.criterion or "", strategy.combined, same=info.same)
+        criterion, combined = info.strategy.criterion or "", info.strategy.combined
+        rows += ranked_so_far(rows, criterion, combined, same_as=lambda name: info.same.get(name, name))
     trials = _frame([row for row in rows if row["estimator"] == "proxy"])
     for name in info.estimators:
         if name in RANKING_COLUMNS:
